@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/token_record.hpp>
+
+#include <coroutine>
+#include <cstdint>
+#include <exception>
+
+/// What tokens, groups and operations ask of the runtime; the compiled side of the token path.
+
+namespace tokengate::detail {
+
+/// Throws wrong_thread if no event loop runs on this thread, wrong_runtime if the token's domain belongs to another one.
+void check_admissible(const core_context& core, const token_record& token);
+
+/// Hands a token to the gate of this thread's runtime. Its owner word is fixed already. The token is not touched after it
+/// has been handed over.
+void admit(core_context& core, token_record& token) noexcept;
+
+/// The handle of a token goes away: before admission (its domain is told, its frame destroyed), or after.
+void drop_unadmitted(token_record& token) noexcept;
+void drop_admitted(token_record& token) noexcept;
+
+void release_permit(core_context& core, token_record& holder) noexcept;
+void force_permit(core_context& core, token_record& resumed) noexcept;
+
+/// The running token is about to await others: its storage permit goes back to the gate …
+inline void give_up_permit(core_context& core, token_record& awaiting) noexcept {
+    if (awaiting.flags & holds_permit) [[unlikely]] release_permit(core, awaiting);
+}
+/// … and is taken again, over the limit if need be, when it resumes.
+inline void retake_permit(core_context& core, token_record& resumed) noexcept {
+    if ((resumed.flags & (has_tier | holds_permit)) == has_tier) [[unlikely]] force_permit(core, resumed);
+}
+
+/// Subtracts what ended here last from its group; see token_group.
+void flush_ended_group(core_context& core) noexcept;
+
+/// A failure nobody can hear: to the runtime's failure handler.
+void report_failure(core_context& core, const token_record& token, std::exception_ptr error) noexcept;
+
+/// Admits the tokens of a group one by one, and then tells whether its awaiter must suspend.
+///
+///     group_admission admission(core, group, awaiter, tokens.size());
+///     for (auto& t : tokens) admission.add(record_of(t), was_admitted(t));
+///     return admission.finish() ? stay_suspended() : not_suspended(awaiter);
+class group_admission {
+public:
+    group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter, std::uint32_t size) noexcept;
+    void add(token_record& token, bool admitted) noexcept;
+    [[nodiscard]] bool finish() noexcept;
+
+private:
+    core_context& core_;
+    token_group& group_;
+    std::uint32_t size_;
+    std::uint32_t not_elsewhere_ = 0;  // bound to this thread, or ended before
+};
+
+/// The lines of `what()` for a token without a frame.
+[[noreturn]] void throw_already_awaited();
+
+}  // namespace tokengate::detail

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/token_record.hpp>
+
+#include <array>
+#include <cstdint>
+
+/// A seed domain: what a lead opens when it starts, and everything it spawns inherits. All of a domain runs on one executor,
+/// so its fields are plain: only that executor's thread touches them.
+///
+/// `pending` counts the tokens of the domain, from their making to their end, the lead included. Every such token refers to
+/// the domain exactly so long, therefore the count is also the domain's life: at zero it is released.
+
+namespace tokengate::detail {
+
+struct domain {
+    std::uint64_t pending;
+    core_context* home;
+    runtime_core* runtime;
+    domain* outer;                    ///< the domain the lead itself is a child of; also the link of the free list
+    const operation_record* lead;
+    std::uint64_t lead_created_ns;
+    std::uint64_t lead_sequence;
+    bool digested;                    ///< `digest` is computed at the first look
+    std::array<char, 64> digest;
+};
+
+/// Ends a domain whose last token has ended. On its home's thread.
+void release_domain(core_context& core, domain* ended) noexcept;
+
+}  // namespace tokengate::detail

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// A hook is the intrusive link by which anything waits in a queue of the runtime: a token about to start, a completion on
+/// its way to the awaiter, a frame going home, a control message. The owner embeds it; queues never allocate.
+///
+/// A hook is in at most one queue at a time. Whoever takes it out calls `run`, on the thread of the loop that took it;
+/// after that call the hook may be gone.
+
+namespace tokengate::detail {
+
+struct hook {
+    hook* next;
+    void (*run)(hook*) noexcept;
+};
+
+/// First in, first out, owned by one thread. Never fails, never allocates; its length is bounded by what it links.
+class hook_queue {
+public:
+    [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
+
+    void push(hook* item) noexcept {
+        item->next = nullptr;
+        (head_ ? tail_->next : head_) = item;
+        tail_ = item;
+    }
+
+    hook* pop() noexcept {
+        hook* item = head_;
+        head_ = item->next;
+        return item;
+    }
+
+    /// Moves everything of `other` behind what is here, in order.
+    void append(hook_queue& other) noexcept {
+        if (other.empty()) return;
+        (head_ ? tail_->next : head_) = other.head_;
+        tail_ = other.tail_;
+        other.head_ = nullptr;
+    }
+
+private:
+    hook* head_ = nullptr;
+    hook* tail_ = nullptr;  // meaningful only while head_ is set
+};
+
+}  // namespace tokengate::detail

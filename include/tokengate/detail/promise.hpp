@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/domain.hpp>
+#include <tokengate/detail/transfer.hpp>
+
+#include <coroutine>
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+/// The one promise type of the library. A plain task uses its continuation and result; when an operation adopts the frame,
+/// the token record in it is filled in and the same frame is a token. There is no other allocation.
+
+namespace tokengate {
+template <class T>
+class task;
+}
+
+namespace tokengate::detail {
+
+/// A token's end, as far as it is not the common case (which final_awaiter has inline). On the token's thread.
+void end_anchored(core_context& core, token_record& token) noexcept;
+void end_elsewhere(core_context& core, token_record& token) noexcept;
+
+class promise_base {
+public:
+    std::coroutine_handle<> continuation;  // first, so that debuggers find it: who awaits this plain task
+    std::exception_ptr error;
+    bool is_token = false;
+    bool has_value = false;                // used by promise<T> only; here it costs no padding
+    token_record token;                    // uninitialised until an operation adopts the frame
+
+    promise_base() noexcept {}  // NOLINT(cppcoreguidelines-pro-type-member-init): `token` stays untouched on purpose
+    promise_base(const promise_base&) = delete;
+    promise_base& operator=(const promise_base&) = delete;
+
+    ~promise_base() {
+        if (is_token) {
+            token.state.store(token_state::none);  // whoever enumerates slots sees none from here on
+            context().operations[token.operation.load()->index].live.add(-1);
+        }
+    }
+
+    static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
+    static void operator delete(void* frame, std::size_t bytes) noexcept { free_frame(frame, bytes); }
+
+    std::suspend_always initial_suspend() noexcept { return {}; }
+    void unhandled_exception() noexcept { error = std::current_exception(); }
+
+    struct final_awaiter {
+        bool await_ready() noexcept { return false; }
+        void await_resume() noexcept {}
+
+        template <class Promise>
+        resumed await_suspend(std::coroutine_handle<Promise> ended) noexcept {
+            promise_base& promise = ended.promise();
+            core_context& core = *this_core;
+            if (!promise.is_token) return continue_with(core, promise.continuation);
+            return end_token(core, promise);
+        }
+    };
+
+    final_awaiter final_suspend() noexcept { return {}; }
+
+    [[nodiscard]] std::coroutine_handle<promise_base> handle() noexcept {
+        return std::coroutine_handle<promise_base>::from_promise(*this);
+    }
+    static promise_base& of(token_record& token) noexcept {
+        return *reinterpret_cast<promise_base*>(reinterpret_cast<char*>(&token) - offset_of_token());
+    }
+    static std::size_t offset_of_token() noexcept;
+
+private:
+    static resumed end_token(core_context& core, promise_base& promise) noexcept {
+        token_record& token = promise.token;
+        token.state.store(promise.error ? token_state::failed : token_state::completed);
+        constexpr auto rare = opened | pinned | holds_permit;
+        if ((token.flags & (in_domain | rare)) == in_domain) {
+            auto* inherited = static_cast<domain*>(token.anchor);
+            if (--inherited->pending == 0) release_domain(core, inherited);
+        } else if (token.flags & (in_domain | rare)) {
+            end_anchored(core, token);
+        }
+        // acquire: pairs with the exchange of a handle's holder, who may have claimed it meanwhile
+        const std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
+        if (claimed > owner_dropped) {
+            auto* heard_by = reinterpret_cast<waiter*>(claimed);
+            if (heard_by->home == &core && !heard_by->done) {
+                auto& awaiter = static_cast<coroutine_waiter&>(*heard_by);
+                core.counts.ended.add_release(1);
+                core.current = awaiter.token;
+                return continue_with(core, awaiter.handle);
+            }
+        }
+        end_elsewhere(core, token);
+        return nobody_continues();
+    }
+};
+
+inline std::size_t promise_base::offset_of_token() noexcept {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+    return offsetof(promise_base, token);  // conditionally supported beyond standard layout; both compilers support it
+#pragma GCC diagnostic pop
+}
+
+/// Where a frame's promise lies: both compilers put it behind the two function pointers that start the frame.
+inline constexpr std::size_t promise_offset = 2 * sizeof(void*);
+
+/// What an ended coroutine gives its awaiter.
+template <class T>
+class promise : public promise_base {
+    static_assert(!std::is_rvalue_reference_v<T>, "return the value, or an lvalue reference to something that outlives it");
+    using stored = std::conditional_t<std::is_reference_v<T>, std::remove_reference_t<T>*, T>;
+    static_assert(alignof(stored) <= 2 * sizeof(void*),
+                  "a result with a larger alignment than a frame's: return a std::unique_ptr to it");
+
+public:
+    promise() noexcept {}
+    ~promise() {
+        if constexpr (!std::is_trivially_destructible_v<stored>)
+            if (has_value) std::destroy_at(std::addressof(value_));
+    }
+
+    task<T> get_return_object() noexcept;
+
+    template <class U = T>
+        requires(std::is_reference_v<T> ? std::is_convertible_v<U&&, T> : std::is_constructible_v<T, U &&>)
+    void return_value(U&& value) noexcept(std::is_nothrow_constructible_v<T, U&&>) {
+        if constexpr (std::is_reference_v<T>) {
+            T reference = static_cast<U&&>(value);
+            value_ = std::addressof(reference);
+        } else {
+            std::construct_at(std::addressof(value_), std::forward<U>(value));
+        }
+        has_value = true;
+    }
+
+    /// The result moved out, or the exception thrown.
+    T take() {
+        if (error) [[unlikely]]
+            std::rethrow_exception(std::move(error));
+        if constexpr (std::is_reference_v<T>)
+            return static_cast<T>(*value_);
+        else
+            return std::move(value_);
+    }
+
+private:
+    union {
+        stored value_;
+    };
+};
+
+template <>
+class promise<void> : public promise_base {
+public:
+    task<void> get_return_object() noexcept;
+    void return_void() noexcept {}
+    void take() {
+        if (error) [[unlikely]]
+            std::rethrow_exception(std::move(error));
+    }
+};
+
+}  // namespace tokengate::detail

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+namespace tokengate::detail {
+
+/// A plain field of one owner that other threads may look at: loads and stores are relaxed atomics, which cost what plain
+/// ones do. Unlike std::atomic it is trivial, so it may lie in uninitialised memory and be made by a store. It orders
+/// nothing, unless it says so: readers get some recent value, never a torn one.
+template <class T>
+class relaxed {
+public:
+    [[nodiscard]] T load() const noexcept {
+        T value;
+        __atomic_load(&value_, &value, __ATOMIC_RELAXED);
+        return value;
+    }
+    void store(T value) noexcept { __atomic_store(&value_, &value, __ATOMIC_RELAXED); }
+    /// Only the owner: not a read-modify-write for anybody else.
+    void add(T amount) noexcept { store(static_cast<T>(load() + amount)); }
+
+    /// For a field that also publishes what its owner did before: `add_release` pairs with `load_acquire`.
+    void add_release(T amount) noexcept { __atomic_store_n(&value_, static_cast<T>(load() + amount), __ATOMIC_RELEASE); }
+    [[nodiscard]] T load_acquire() const noexcept { return __atomic_load_n(&value_, __ATOMIC_ACQUIRE); }
+
+private:
+    T value_;
+};
+
+}  // namespace tokengate::detail

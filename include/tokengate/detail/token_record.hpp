@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/hook.hpp>
+#include <tokengate/detail/relaxed.hpp>
+#include <tokengate/options.hpp>
+#include <tokengate/token_info.hpp>
+
+#include <atomic>
+#include <coroutine>
+#include <cstdint>
+#include <vector>
+
+/// The control block of a token, and those it speaks with. It lies inside the promise of the token's own coroutine frame;
+/// a plain task's frame carries the bytes unused.
+///
+/// Who touches what: the creating thread until the token is admitted; then the thread that has it in hand (a queue hands it
+/// over with release/acquire); from its start on, the thread of its core; after its end, the awaiter's thread. The fields
+/// that are `relaxed` may be looked at by anybody at any time (`runtime::tokens()`); `owner` is the one shared word.
+
+namespace tokengate::detail {
+
+struct core_context;
+struct runtime_core;
+struct token_record;
+
+/// What the runtime knows of an operation for as long as the process lives; see operation_registry.
+struct operation_record {
+    const char* name;
+    weight weight_class;
+    storage tier;
+    std::uint16_t flags;              ///< token_flags that every token of it starts with
+    std::uint32_t index;              ///< its row in every thread's counters
+    std::vector<const char*> calls;   ///< a lead's declared calls
+};
+
+enum token_flags : std::uint16_t {
+    in_domain = 1,       ///< `anchor` is a domain: conducted, or a lead that has started
+    leads = 2,           ///< opens a domain when it starts
+    sticky_key = 4,      ///< `anchor` is a hashed key, not pinned yet
+    pinned = 8,          ///< `anchor` is a pin of the sticky registry
+    has_tier = 16,       ///< needs a permit of its storage tier
+    holds_permit = 32,   ///< has it now
+    windowed = 64,       ///< counts in its core's window until it starts
+    counted_here = 128,  ///< its group counts it with the plain counter of its home
+    unroutable = 256,    ///< never leaves the loop it was made on (the main coroutine)
+    opened = 512         ///< a lead that has opened its domain
+};
+
+/// Who wants to hear of a token's end. Lives in the awaiter's frame (or on the heap, for a future) until it has heard.
+struct waiter {
+    /// Null for a coroutine_waiter. Runs on home's thread, or where the token ended if home is null; ends the hand-over.
+    void (*done)(token_record&, waiter&) noexcept;
+    core_context* home;
+};
+
+/// A coroutine that awaits one token.
+struct coroutine_waiter : waiter {
+    std::coroutine_handle<> handle;  ///< null while the awaiter is still on the stack below the token
+    token_record* token;             ///< the token whose body awaits
+};
+
+/// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended.
+/// `here` counts those that were bound to home; the others share `elsewhere`, from which each thread subtracts what ended on
+/// it in batches, so that a group of a million costs its home one message: its hook, from whoever reaches zero.
+struct token_group : coroutine_waiter, hook {
+    std::uint32_t here;                  ///< home's thread alone
+    bool elsewhere_done;                 ///< home's thread alone
+    std::atomic<std::uint32_t> elsewhere; ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
+};
+
+/// States of token_record::owner beside a waiter's address.
+enum : std::uintptr_t { owner_unclaimed = 0, owner_done = 1, owner_dropped = 2 };
+
+struct token_record : hook {
+    relaxed<const operation_record*> operation;
+    void* anchor;                       ///< domain, key or pin, as `flags` says
+    /// A waiter fixed before admission is simply there, and the end needs no handshake. For a token admitted through a kept
+    /// handle, each side comes once: the end exchanges `done` in, the handle a waiter's address or `dropped`, acq_rel; who
+    /// comes second acts.
+    std::uintptr_t owner;
+    relaxed<std::uint64_t> sequence;
+    relaxed<std::uint64_t> created_ns;
+    relaxed<std::uint64_t> awaited_by;  ///< sequence of the awaiting token
+    relaxed<std::uint16_t> position;    ///< executor it was routed to
+    relaxed<std::uint16_t> runtime;     ///< slot of the runtime that admitted it, 0 before
+    std::uint16_t flags;
+    relaxed<token_state> state;
+
+    [[nodiscard]] std::atomic_ref<std::uintptr_t> shared_owner() noexcept { return std::atomic_ref(owner); }
+    [[nodiscard]] token_id id() const noexcept { return {operation.load()->name, created_ns.load(), sequence.load()}; }
+};
+
+inline constexpr std::uint16_t no_position = 0xffff;
+
+static_assert(std::is_trivially_default_constructible_v<token_record>, "a task's frame must not pay for it");
+
+}  // namespace tokengate::detail

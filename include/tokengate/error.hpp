@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <exception>
+#include <stdexcept>
+#include <string>
+
+/// What can go wrong, as types. `what()` says what happened, to which operation or option, and what to do about it.
+///
+///     try { runtime.submit(store(record)); }
+///     catch (const tg::gate_closed& closed) { log(closed.what()); }
+///
+/// An exception that an operation throws reaches its awaiter as itself; these types are the runtime's own.
+
+namespace tokengate {
+
+class error : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+/// An option has a value that cannot be. Names the option, the value and what would be right.
+class configuration_error : public error {
+public:
+    using error::error;
+};
+
+/// No io_uring is to be had, or not as much of it as is needed. Names the cause (sysctl, seccomp, memlock, descriptors,
+/// kernel) and the remedy; `code()` is the errno that io_uring_setup gave.
+class ring_unavailable : public error {
+public:
+    ring_unavailable(const std::string& text, int code) : error(text), code_(code) {}
+    [[nodiscard]] int code() const noexcept { return code_; }
+
+private:
+    int code_;
+};
+
+/// The runtime is stopping or has stopped; the token was not admitted and never ran.
+class gate_closed : public error {
+public:
+    using error::error;
+};
+
+/// A token's result is taken once; this one has been awaited, submitted or moved away before.
+class already_awaited : public error {
+public:
+    using error::error;
+};
+
+/// A token belongs to the runtime that admitted it, or whose seed domain it inherited, and this is another one.
+class wrong_runtime : public error {
+public:
+    using error::error;
+};
+
+/// A call was made on a thread that must not make it: a blocking call on an event loop's thread, or an awaiting one where
+/// no event loop runs.
+class wrong_thread : public error {
+public:
+    using error::error;
+};
+
+}  // namespace tokengate

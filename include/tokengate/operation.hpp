@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/anchor.hpp>
+#include <tokengate/detail/promise.hpp>
+#include <tokengate/options.hpp>
+#include <tokengate/task.hpp>
+#include <tokengate/token.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+/// A callable and where it may run. Calling it makes a token, suspended at admission; it runs nothing.
+///
+///     const tg::operation twice{{.name = "twice", .weight = tg::weight::light}, [](int n) { return 2 * n; }};
+///     int four = co_await twice(2);
+///
+/// The callable is an ordinary function or a coroutine that returns tg::task; it is called as const, from any core at once.
+/// The operation owns it, the token owns the arguments by value: `const T&` and `T&&` parameters are stored as T, `T&` takes
+/// a std::ref. A coroutine's parameters must be values, since they outlive the call.
+///
+/// Thread-safe: calling. Immovable, and must outlive its tokens: an operation destroyed while one exists says so and
+/// terminates the process, since the token would call a dangling callable.
+/// Errors: configuration_error from the constructor for an option out of range, or for a name that a living operation has
+/// with other options (also checked when a runtime is made).
+
+namespace tokengate {
+
+namespace detail {
+
+const operation_record& register_operation(const operation_options& options, std::uint16_t flags,
+                                           std::span<const char* const> calls);
+void unregister_operation(const operation_record& record) noexcept;
+
+/// `T&` parameters want to be told: only a std::ref makes one.
+template <class T>
+class explicit_reference {
+public:
+    explicit_reference(std::reference_wrapper<T> to) noexcept : to_(to) {}  // NOLINT(google-explicit-constructor)
+    [[nodiscard]] T& get() const noexcept { return to_; }
+
+private:
+    std::reference_wrapper<T> to_;
+};
+}  // namespace detail
+}  // namespace tokengate
+
+template <class T>
+struct std::hash<tokengate::detail::explicit_reference<T>> {
+    std::size_t operator()(const tokengate::detail::explicit_reference<T>& reference) const noexcept {
+        return std::hash<T*>{}(&reference.get());
+    }
+};
+
+namespace tokengate {
+namespace detail {
+
+template <class P>
+struct parameter {  // values
+    using stored = P;
+    static P&& pass(stored& from) noexcept { return static_cast<P&&>(from); }
+};
+template <class P>
+struct parameter<const P&> {
+    using stored = P;
+    static const P& pass(stored& from) noexcept { return from; }
+};
+template <class P>
+struct parameter<P&&> {
+    using stored = P;
+    static P&& pass(stored& from) noexcept { return static_cast<P&&>(from); }
+};
+template <class P>
+struct parameter<P&> {
+    using stored = explicit_reference<P>;
+    static P& pass(stored& from) noexcept { return from.get(); }
+};
+
+template <class R>
+struct returned {
+    using value = std::conditional_t<std::is_rvalue_reference_v<R>, std::remove_cvref_t<R>, R>;
+    static constexpr bool is_task = false;
+};
+template <class T>
+struct returned<task<T>> {
+    using value = T;
+    static constexpr bool is_task = true;
+};
+
+/// The signature of a callable that has exactly one: a function, or an object with one const call operator.
+template <class F>
+struct signature_of {
+    static_assert(requires { &F::operator(); },
+                  "an operation needs a callable with one call operator: wrap overloaded or generic ones in a lambda with "
+                  "the parameter types written out");
+    using type = typename signature_of<decltype(&F::operator())>::type;
+};
+template <class R, class... P>
+struct signature_of<R (*)(P...)> {
+    using type = R(P...);
+};
+template <class R, class... P>
+struct signature_of<R (*)(P...) noexcept> {
+    using type = R(P...);
+};
+template <class C, class R, class... P>
+struct signature_of<R (C::*)(P...) const> {
+    using type = R(P...);
+};
+template <class C, class R, class... P>
+struct signature_of<R (C::*)(P...) const noexcept> {
+    using type = R(P...);
+};
+template <class C, class R, class... P>
+struct signature_of<R (C::*)(P...)> {
+    static_assert(!sizeof(C*), "an operation's callable is called from every core at once, so it must be const: a lambda "
+                               "without `mutable`");
+};
+
+/// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
+inline void adopt(promise_base& promise, const operation_record& operation, std::uint64_t key) {
+    core_context& core = context();
+    token_record& token = promise.token;
+    token.run = nullptr;
+    token.operation.store(&operation);
+    token.owner = owner_unclaimed;
+    token.sequence.store(core.next_sequence++);
+    token.created_ns.store(core.turn_ns);
+    token.awaited_by.store(0);
+    token.position.store(no_position);
+    token.runtime.store(0);
+    std::uint16_t flags = operation.flags;
+    if (core.current && (core.current->flags & in_domain)) {
+        auto* inherited = static_cast<domain*>(core.current->anchor);
+        ++inherited->pending;
+        if (flags & sticky_key) core.counts.sticky_bypassed.add(1);
+        flags = static_cast<std::uint16_t>((flags & ~sticky_key) | in_domain);
+        token.anchor = inherited;
+    } else if (flags & sticky_key) {
+        token.anchor = reinterpret_cast<void*>(key);
+    }
+    token.flags = flags;
+    core.operations[operation.index].live.add(1);
+    promise.is_token = true;
+    token.state.store(token_state::created);  // last: from here on it can be enumerated
+}
+
+/// On a thread without a loop nobody keeps the time.
+void note_time(core_context& core) noexcept;
+
+template <class F, class Anchor, class Signature>
+class typed_operation;
+
+template <class F, class Anchor, class R, class... P>
+class typed_operation<F, Anchor, R(P...)> {
+    using result = typename returned<R>::value;
+    static constexpr bool calls_coroutine = returned<R>::is_task;
+    static_assert(!calls_coroutine || (!std::is_reference_v<P> && ...),
+                  "a coroutine's parameters outlive the call: take them by value, or as std::reference_wrapper where the "
+                  "referenced object is known to outlive the token");
+
+public:
+    /// Stored parameter types, so that conversions and braces work at the call.
+    [[nodiscard]] token<result> operator()(typename parameter<P>::stored... arguments) const& {
+        core_context& core = context();
+        if (!core.host) note_time(core);
+        std::uint64_t key = 0;
+        if constexpr (is_sticky<Anchor>) key = anchor_.key(std::as_const(arguments)...);
+        std::coroutine_handle<promise<result>> coroutine;
+        if constexpr (calls_coroutine)
+            coroutine = task_access::release(callable_(std::move(arguments)...));
+        else
+            coroutine = task_access::release(call(&callable_, std::move(arguments)...));
+        if (!coroutine) throw_empty_task();
+        adopt(coroutine.promise(), record_, key);
+        return token_access::adopt(coroutine);
+    }
+    token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
+
+    [[nodiscard]] std::string_view name() const noexcept { return record_.name; }
+
+protected:
+    typed_operation(const operation_options& options, Anchor anchor, F callable)
+        : callable_(std::move(callable)), anchor_(std::move(anchor)), record_(register_operation(options, flags(), calls())) {}
+    ~typed_operation() { unregister_operation(record_); }
+
+private:
+    static task<result> call(const F* callable, typename parameter<P>::stored... arguments) {
+        if constexpr (std::is_void_v<result>) {
+            (*callable)(parameter<P>::pass(arguments)...);
+            co_return;
+        } else {
+            co_return (*callable)(parameter<P>::pass(arguments)...);
+        }
+    }
+
+    static constexpr std::uint16_t flags() noexcept {
+        return is_lead<Anchor> ? leads : is_sticky<Anchor> ? sticky_key : 0;
+    }
+    [[nodiscard]] std::span<const char* const> calls() const noexcept {
+        if constexpr (is_lead<Anchor>)
+            return anchor_.calls;
+        else
+            return {};
+    }
+
+    F callable_;
+    [[no_unique_address]] Anchor anchor_;
+    const operation_record& record_;
+};
+
+}  // namespace detail
+
+template <class F, class Anchor = unanchored>
+class operation : public detail::typed_operation<F, Anchor, typename detail::signature_of<F>::type> {
+    using base = detail::typed_operation<F, Anchor, typename detail::signature_of<F>::type>;
+    static_assert(detail::anchor<Anchor>, "an anchor is tg::sticky, tg::sticky_by_name or tg::lead: one of them, once");
+
+public:
+    operation(operation_options options, F callable) : base(options, {}, std::move(callable)) {}
+    operation(operation_options options, Anchor anchor, F callable)
+        : base(options, std::move(anchor), std::move(callable)) {}
+    operation(const operation&) = delete;
+    operation& operator=(const operation&) = delete;
+};
+
+template <class F>
+operation(operation_options, F) -> operation<std::decay_t<F>>;
+template <class Anchor, class F>
+operation(operation_options, Anchor, F) -> operation<std::decay_t<F>, Anchor>;
+
+}  // namespace tokengate

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+/// What an operation says about where it may run.
+///
+///     const tg::operation parse{{.name = "parse", .weight = tg::weight::light}, [](std::string s) { … }};
+///
+/// All types here are values without ownership: names are string literals, checked where they are written.
+
+namespace tokengate {
+
+/// The weight class decides an operation's home range of cores [first, N): heavy from 0, medium from 1, light from 2.
+/// On fewer cores the ranges fold: medium on one core runs there, light on two shares medium's range.
+enum class weight : std::uint8_t { light, medium, heavy };
+
+/// The speed of the storage an operation uses. Each tier but `none` admits a limited number of operations at a time;
+/// the others wait at the gate and hold neither a thread nor memory beyond their frame.
+enum class storage : std::uint8_t { none, slow, moderate, fast, insane };
+
+/// What light and medium tokens do while every core of their home range is full.
+enum class spill : std::uint8_t {
+    when_saturated,  ///< may run on a core outside their range that has at least half its window free, up to that much
+    never            ///< wait for their range
+};
+
+/// How much of a domain's SHA-256 digest `this_token::seed()` shows. Identity is the domain's own, so short digests that
+/// collide are harmless.
+enum class digest_policy : std::uint8_t {
+    full,    ///< 64 digits
+    short_,  ///< the first 16
+    minimal  ///< the first 8
+};
+
+/// The name of an operation: a string literal of 1 … 64 printable ASCII characters. Anything else does not compile.
+class operation_name {
+public:
+    static constexpr std::size_t longest = 64;
+
+    template <std::size_t N>
+    consteval operation_name(const char (&literal)[N]) : text_(literal) {  // NOLINT(google-explicit-constructor)
+        if (N < 2) throw "an operation needs a name";
+        if (N - 1 > longest) throw "an operation's name has at most 64 characters";
+        for (std::size_t i = 0; i + 1 < N; ++i)
+            if (literal[i] < ' ' || literal[i] > '~') throw "an operation's name has printable ASCII characters only";
+    }
+
+    [[nodiscard]] constexpr const char* c_str() const noexcept { return text_; }
+    [[nodiscard]] constexpr std::string_view view() const noexcept { return text_; }
+
+private:
+    const char* text_;
+};
+
+struct operation_options {
+    operation_name name;
+    tokengate::weight weight = tokengate::weight::medium;
+    tokengate::storage storage = tokengate::storage::none;
+};
+
+}  // namespace tokengate

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/promise.hpp>
+#include <tokengate/error.hpp>
+#include <tokengate/options.hpp>
+#include <tokengate/task.hpp>
+#include <tokengate/token.hpp>
+#include <tokengate/token_info.hpp>
+
+#include <chrono>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+/// The runtime: a pinned executor on every CPU the process may use, and a control loop.
+///
+///     tg::runtime runtime;                               // in a program: this thread hosts the control loop
+///     int status = runtime.run([]() -> tg::task<int> { co_return co_await twice(21); });
+///
+///     tg::runtime runtime{{.cores = 8}};                 // in a server that has its threads: embed it
+///     runtime.start();
+///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
+///     tg::stop_report left = runtime.stop(5s);
+///
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot` from any thread; construction, `run`, `start` and destruction by the
+/// owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the constructor;
+/// gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has happened.
+
+namespace tokengate {
+
+/// How many operations of a tier run at a time; see options.hpp. At least 1 each.
+struct storage_limits {
+    int slow = 10;
+    int moderate = 25;
+    int fast = 50;
+    int insane = 70;
+};
+
+struct runtime_options {
+    std::optional<unsigned> cores{};     ///< default: CPUs of the affinity mask, at most the cgroup's quota rounded up
+    unsigned workers_per_core = 1;       ///< executors that share a CPU; above 1 for operations that block
+    std::vector<unsigned> cpus{};        ///< CPUs to pin to, in turn; default: the affinity mask
+    tokengate::spill spill = tokengate::spill::when_saturated;
+    storage_limits storage{};
+    digest_policy digest = digest_policy::full;
+    std::chrono::nanoseconds spin = std::chrono::microseconds(50);  ///< an idle executor looks this long before it sleeps;
+                                                                    ///< 0 with more executors than CPUs
+    unsigned ring_entries = 256;         ///< of each loop's submission queue; a power of two from 8 to 32768
+    std::function<void(const failure&)> on_failure{};        ///< default: one line on stderr. On the token's core
+    std::function<void(std::string_view)> on_warning{};      ///< default: one line on stderr
+};
+
+class runtime {
+public:
+    explicit runtime(runtime_options options = {});
+    runtime(const runtime&) = delete;
+    runtime& operator=(const runtime&) = delete;
+    /// Stops, and waits for survivors; says who they are every 10 s.
+    ~runtime();
+
+    /// Runs a coroutine to its end as the main token on this thread, then serves until everything it left detached has
+    /// ended. Takes a task, or a callable that returns one. May be called again.
+    template <class T>
+    T run(task<T> main);
+    template <std::invocable Main>
+    auto run(Main main) {
+        return run(main());  // `main` outlives the coroutine, so its captures do
+    }
+
+    /// Hosts the control loop on a thread of its own.
+    void start();
+
+    /// Admits a token from a foreign thread. The future is always fulfilled: with the result or the exception.
+    template <class T>
+    std::future<T> submit(token<T> work);
+
+    /// Closes the gate to new submissions, lets everything admitted end, and ends the threads. What has not ended by the
+    /// deadline is reported and goes on; `stop` may be called again. Blocks; on an event loop's thread: wrong_thread.
+    stop_report stop(std::chrono::nanoseconds deadline = std::chrono::nanoseconds::max());
+
+    /// Every token alive that this runtime has admitted, or whose maker runs in it; nothing is stopped for it.
+    [[nodiscard]] std::vector<token_info> tokens() const;
+    [[nodiscard]] tokengate::snapshot snapshot() const;
+
+    [[nodiscard]] unsigned cores() const noexcept;
+    [[nodiscard]] unsigned executors() const noexcept;
+
+private:
+    void run_main(detail::promise_base& main);
+    void submit_record(detail::token_record& token);
+
+    std::unique_ptr<detail::runtime_core, void (*)(detail::runtime_core*)> core_;
+};
+
+namespace detail {
+
+/// The operation that `run` gives its coroutine to.
+const operation_record& main_operation();
+void adopt_main(promise_base& promise);
+
+/// Hears the end of a submitted token, on the core where it ended, and fulfils the future.
+template <class T>
+struct submission final : waiter {
+    explicit submission(std::coroutine_handle<detail::promise<T>> submitted) noexcept
+        : waiter{&fulfil, nullptr}, coroutine(submitted) {}
+
+    static void fulfil(token_record&, waiter& self) noexcept {
+        std::unique_ptr<submission> mine(static_cast<submission*>(&self));
+        try {
+            if constexpr (std::is_void_v<T>) {
+                mine->coroutine.promise().take();
+                mine->coroutine.destroy();
+                mine->result.set_value();
+            } else {
+                T value = mine->coroutine.promise().take();
+                mine->coroutine.destroy();
+                mine->result.set_value(static_cast<T&&>(value));
+            }
+        } catch (...) {
+            mine->coroutine.destroy();
+            mine->result.set_exception(std::current_exception());
+        }
+    }
+
+    std::coroutine_handle<detail::promise<T>> coroutine;
+    std::promise<T> result;
+};
+
+}  // namespace detail
+
+template <class T>
+T runtime::run(task<T> main) {
+    auto coroutine = detail::task_access::release(std::move(main));
+    if (!coroutine) detail::throw_empty_task();
+    struct frame {
+        std::coroutine_handle<detail::promise<T>> held;
+        ~frame() { held.destroy(); }
+    } owned{coroutine};
+    run_main(coroutine.promise());
+    return coroutine.promise().take();
+}
+
+template <class T>
+std::future<T> runtime::submit(token<T> work) {
+    if (!work.valid() || detail::token_access::admitted(work)) detail::throw_already_awaited();
+    detail::token_record& token = detail::token_access::record(work);
+    auto waiting = std::make_unique<detail::submission<T>>(detail::token_access::handle_of(work));
+    std::future<T> result = waiting->result.get_future();
+    token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(waiting.get()));
+    try {
+        submit_record(token);
+    } catch (...) {
+        token.owner = detail::owner_unclaimed;
+        throw;
+    }
+    static_cast<void>(waiting.release());  // fulfil() has them both
+    static_cast<void>(detail::token_access::release(work));
+    return result;
+}
+
+}  // namespace tokengate

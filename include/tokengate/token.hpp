@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/promise.hpp>
+#include <tokengate/task.hpp>
+#include <tokengate/token_info.hpp>
+
+#include <coroutine>
+#include <utility>
+
+/// The call of an operation, suspended at admission: cold until it is awaited, admitted, grouped or submitted.
+///
+///     tg::token<int> t = parse("42");   // nothing has run
+///     int n = co_await t;               // admitted, routed, run on its core; the result comes back to this thread
+///
+///     t.admit();                        // runs on its own; await it later, or drop the handle to let it run detached
+///
+/// A handle belongs to one thread at a time. Dropping a token that was not admitted destroys it unrun. Dropping an admitted
+/// one detaches it: it runs on, and a failure goes to the runtime's failure handler.
+/// Errors: `already_awaited` for a handle without a token, `wrong_thread` where no event loop runs, `wrong_runtime`.
+
+namespace tokengate {
+
+namespace detail {
+struct token_access;
+}
+
+template <class T = void>
+class [[nodiscard]] token {
+public:
+    using value_type = T;
+
+    token() noexcept = default;
+    token(token&& other) noexcept
+        : coroutine_(std::exchange(other.coroutine_, nullptr)), admitted_(other.admitted_) {}
+    token& operator=(token&& other) noexcept {
+        token moved(std::move(other));
+        std::swap(coroutine_, moved.coroutine_);
+        std::swap(admitted_, moved.admitted_);
+        return *this;
+    }
+    ~token() {
+        if (!coroutine_) return;
+        admitted_ ? detail::drop_admitted(record()) : detail::drop_unadmitted(record());
+    }
+
+    [[nodiscard]] bool valid() const noexcept { return coroutine_ != nullptr; }
+
+    /// Who this token is. Needs a valid handle.
+    [[nodiscard]] token_id id() const {
+        if (!coroutine_) detail::throw_already_awaited();
+        return record().id();
+    }
+
+    /// Hands it to the gate without waiting for it. On a thread of an event loop; elsewhere use `runtime::submit`.
+    void admit() {
+        if (!coroutine_ || admitted_) detail::throw_already_awaited();
+        detail::core_context& core = detail::context();
+        detail::check_admissible(core, record());
+        admitted_ = true;
+        detail::admit(core, record());
+    }
+
+    auto operator co_await() {
+        if (!coroutine_) detail::throw_already_awaited();
+        return awaiter{std::exchange(coroutine_, nullptr), admitted_};
+    }
+
+private:
+    friend detail::token_access;
+    using handle = std::coroutine_handle<detail::promise<T>>;
+
+    explicit token(handle coroutine) noexcept : coroutine_(coroutine) {}
+
+    [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
+
+    class awaiter {
+    public:
+        awaiter(handle coroutine, bool admitted) noexcept : coroutine_(coroutine), admitted_(admitted) {}
+        awaiter(const awaiter&) = delete;
+        awaiter& operator=(const awaiter&) = delete;
+        ~awaiter() {
+            // Only where await_suspend threw has the token not ended.
+            ended_ ? coroutine_.destroy() : admitted_ ? detail::drop_admitted(record()) : detail::drop_unadmitted(record());
+        }
+
+        bool await_ready() const noexcept { return false; }
+
+        detail::started await_suspend(std::coroutine_handle<> parent) {
+            detail::core_context& core = detail::context();
+            detail::token_record& token = record();
+            self_.done = nullptr;
+            self_.home = &core;
+            self_.token = core.current;
+            if (runs_in_place(core, token)) {
+                admitted_ = true;
+                token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
+                token.awaited_by.store(core.current->sequence.load());
+                token.runtime.store(core.runtime_slot);
+                token.position.store(core.position);
+                token.state.store(token_state::executing);
+                core.counts.admitted.add(1);
+                core.current = &token;
+                return detail::start_child(core, coroutine_, self_.handle, parent);
+            }
+            self_.handle = parent;
+            detail::check_admissible(core, token);
+            if (core.current) {
+                token.awaited_by.store(core.current->sequence.load());
+                detail::give_up_permit(core, *core.current);
+            }
+            if (admitted_) {
+                auto claimed = token.shared_owner().exchange(
+                    reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_)), std::memory_order_acq_rel);
+                return claimed == detail::owner_done ? detail::not_suspended(parent) : detail::stay_suspended();
+            }
+            admitted_ = true;
+            token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
+            detail::admit(core, token);
+            return detail::stay_suspended();
+        }
+
+        T await_resume() {
+            ended_ = true;
+            if (self_.token) detail::retake_permit(*self_.home, *self_.token);
+            return coroutine_.promise().take();
+        }
+
+    private:
+        [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
+
+        /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
+        bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
+            return token.flags == detail::in_domain && static_cast<detail::domain*>(token.anchor)->home == &core &&
+                   !admitted_ && core.current && !(core.current->flags & detail::holds_permit) && --core.inline_budget >= 0;
+        }
+
+        handle coroutine_;
+        bool admitted_;
+        bool ended_ = false;
+        detail::coroutine_waiter self_;
+    };
+
+    handle coroutine_ = nullptr;
+    bool admitted_ = false;
+};
+
+namespace detail {
+
+struct token_access {
+    template <class T>
+    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine) noexcept {
+        return token<T>(coroutine);
+    }
+    template <class T>
+    static bool admitted(const token<T>& from) noexcept {
+        return from.admitted_;
+    }
+    template <class T>
+    static void mark_admitted(token<T>& of) noexcept {
+        of.admitted_ = true;
+    }
+    template <class T>
+    static token_record& record(const token<T>& of) noexcept {
+        return of.record();
+    }
+    template <class T>
+    static promise<T>& promise_of(const token<T>& of) noexcept {
+        return of.coroutine_.promise();
+    }
+    template <class T>
+    static std::coroutine_handle<promise<T>> handle_of(const token<T>& of) noexcept {
+        return of.coroutine_;
+    }
+    /// The token has ended and its result is taken: the frame goes.
+    template <class T>
+    static void destroy(token<T>& ended) noexcept {
+        std::exchange(ended.coroutine_, nullptr).destroy();
+    }
+    template <class T>
+    static std::coroutine_handle<promise<T>> release(token<T>& from) noexcept {
+        return std::exchange(from.coroutine_, nullptr);
+    }
+};
+
+}  // namespace detail
+}  // namespace tokengate

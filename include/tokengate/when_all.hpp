@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/token.hpp>
+
+#include <coroutine>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+/// Admits several tokens at once and waits for all of them.
+///
+///     auto [page, size] = co_await tg::when_all(fetch(url), measure(path));   // void results are std::monostate
+///     std::vector<int> all = co_await tg::when_all(std::move(tokens));        // of one type; void: no result
+///
+/// Tokens start in the order given as their cores have room. Results come in that order. If any failed, the first failure by
+/// position is rethrown after all have ended, and the others go to the runtime's failure handler.
+/// References come as std::reference_wrapper. Errors: as awaiting a token, before any of them is admitted.
+
+namespace tokengate {
+
+namespace detail {
+
+/// The failures of a group as they are found, in order of position.
+class failures {
+public:
+    explicit failures(core_context& core) noexcept : core_(core) {}
+
+    template <class T>
+    bool hold(const token<T>& ended) noexcept {
+        std::exception_ptr& error = token_access::promise_of(ended).error;
+        if (!error) return false;
+        if (!first_)
+            first_ = std::move(error);
+        else
+            report_failure(core_, token_access::record(ended), std::move(error));
+        return true;
+    }
+    void rethrow() {
+        if (first_) std::rethrow_exception(std::move(first_));
+    }
+
+private:
+    core_context& core_;
+    std::exception_ptr first_;
+};
+
+/// What both forms share: the group in the awaiter's frame.
+template <class Derived>
+class group_awaiter {
+public:
+    group_awaiter() = default;
+    group_awaiter(group_awaiter&&) noexcept {}  // before it is awaited; the group is made then
+    group_awaiter& operator=(group_awaiter&&) = delete;
+
+    started await_suspend(std::coroutine_handle<> awaiter) {
+        core_context& core = context();
+        auto& self = static_cast<Derived&>(*this);
+        self.each([&](auto& token) {
+            if (!token.valid()) throw_already_awaited();
+            check_admissible(core, token_access::record(token));
+        });
+        if (core.current) give_up_permit(core, *core.current);
+        group_admission admission(core, group_, awaiter, static_cast<std::uint32_t>(self.size()));
+        self.each([&](auto& token) {
+            const bool admitted = token_access::admitted(token);
+            token_access::mark_admitted(token);
+            admission.add(token_access::record(token), admitted);
+        });
+        return admission.finish() ? stay_suspended() : not_suspended(awaiter);
+    }
+
+protected:
+    core_context& resumed_on() noexcept {
+        ended_ = true;
+        core_context& core = context();
+        if (core.current) retake_permit(core, *core.current);
+        return core;
+    }
+
+    /// For the destructor of the derived class: after the group has ended, its frames are ours. Before, the handles decide.
+    void destroy_ended() noexcept {
+        if (!ended_) return;
+        static_cast<Derived&>(*this).each([](auto& token) {
+            if (token.valid()) token_access::destroy(token);
+        });
+    }
+
+private:
+    token_group group_;
+    bool ended_ = false;
+};
+
+template <class T>
+using group_result = std::conditional_t<
+    std::is_void_v<T>, std::monostate,
+    std::conditional_t<std::is_reference_v<T>, std::reference_wrapper<std::remove_reference_t<T>>, T>>;
+
+template <class T>
+group_result<T> take_result(token<T>& ended) {
+    if constexpr (std::is_void_v<T>)
+        return {};
+    else
+        return token_access::promise_of(ended).take();
+}
+
+template <class T>
+class all_of_vector : public group_awaiter<all_of_vector<T>> {
+public:
+    explicit all_of_vector(std::vector<token<T>>&& tokens) noexcept : tokens_(std::move(tokens)) {}
+    all_of_vector(all_of_vector&&) = default;
+    ~all_of_vector() { this->destroy_ended(); }
+
+    bool await_ready() const noexcept { return tokens_.empty(); }
+
+    auto await_resume() {
+        failures failed(this->resumed_on());
+        for (auto& token : tokens_) failed.hold(token);
+        failed.rethrow();
+        if constexpr (!std::is_void_v<T>) {
+            std::vector<group_result<T>> results;
+            results.reserve(tokens_.size());
+            for (auto& token : tokens_) {
+                results.push_back(take_result(token));
+                token_access::destroy(token);
+            }
+            return results;
+        }
+    }
+
+    template <class Visit>
+    void each(Visit visit) {
+        for (auto& token : tokens_) visit(token);
+    }
+    [[nodiscard]] std::size_t size() const noexcept { return tokens_.size(); }
+
+private:
+    std::vector<token<T>> tokens_;
+};
+
+template <class... T>
+class all_of_tuple : public group_awaiter<all_of_tuple<T...>> {
+public:
+    explicit all_of_tuple(token<T>&&... tokens) noexcept : tokens_(std::move(tokens)...) {}
+    all_of_tuple(all_of_tuple&&) = default;
+    ~all_of_tuple() { this->destroy_ended(); }
+
+    bool await_ready() const noexcept { return sizeof...(T) == 0; }
+
+    std::tuple<group_result<T>...> await_resume() {
+        failures failed(this->resumed_on());
+        each([&](auto& token) { failed.hold(token); });
+        failed.rethrow();
+        return std::apply([](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; }, tokens_);
+    }
+
+    template <class Visit>
+    void each(Visit visit) {
+        std::apply([&](auto&... token) { (visit(token), ...); }, tokens_);
+    }
+    [[nodiscard]] std::size_t size() const noexcept { return sizeof...(T); }
+
+private:
+    std::tuple<token<T>...> tokens_;
+};
+
+}  // namespace detail
+
+template <class T>
+[[nodiscard]] auto when_all(std::vector<token<T>> tokens) {
+    return detail::all_of_vector<T>(std::move(tokens));
+}
+
+template <class... T>
+[[nodiscard]] auto when_all(token<T>... tokens) {
+    return detail::all_of_tuple<T...>(std::move(tokens)...);
+}
+
+}  // namespace tokengate

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+#include "conductor.hpp"
+
+#include "digest.hpp"
+#include "runtime_core.hpp"
+
+#include <tokengate/detail/admission.hpp>
+
+#include <new>
+#include <utility>
+
+namespace tokengate::detail {
+
+void open_domain(core_context& core, token_record& lead) noexcept {
+    // A frame's worth of memory from this thread's own pool; where even that is not to be had, nothing can go on.
+    auto* opened_here = static_cast<domain*>(core.pool->allocate(sizeof(domain), slab_kind::object));
+    opened_here->pending = 1;
+    opened_here->home = &core;
+    opened_here->runtime = core.runtime;
+    opened_here->outer = lead.flags & in_domain ? static_cast<domain*>(lead.anchor) : nullptr;
+    opened_here->lead = lead.operation.load();
+    opened_here->lead_created_ns = lead.created_ns.load();
+    opened_here->lead_sequence = lead.sequence.load();
+    opened_here->digested = false;
+    core.counts.live_domains.add(1);
+    lead.anchor = opened_here;
+    lead.flags |= in_domain | opened;
+}
+
+void leave_domain(core_context& core, token_record& token) noexcept {
+    auto* left = static_cast<domain*>(token.anchor);
+    if (token.flags & opened) {
+        if (domain* outer = std::exchange(left->outer, nullptr); outer && --outer->pending == 0) release_domain(core, outer);
+    }
+    if (--left->pending == 0) release_domain(core, left);
+}
+
+void release_domain(core_context& core, domain* ended) noexcept {
+    if (ended->home == &core)
+        core.counts.live_domains.add(-1);
+    else
+        --ended->runtime->orphaned_domains;  // its executor is gone; the caller holds runtime_core::orphans
+    core.pool->deallocate(ended, sizeof(domain), slab_kind::object);
+}
+
+std::string_view seed_of(domain& of, digest_policy policy) {
+    if (!of.digested) {
+        const token_id lead{of.lead->name, of.lead_created_ns, of.lead_sequence};
+        of.digest = seed_digest(lead.text(), of.lead->calls);
+        of.digested = true;
+    }
+    return shown(of.digest, policy);
+}
+
+}  // namespace tokengate::detail

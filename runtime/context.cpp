@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+#include <tokengate/detail/core_context.hpp>
+
+#include "context.hpp"
+#include "event_loop.hpp"
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <new>
+
+namespace tokengate::detail {
+
+constinit thread_local core_context* this_core = nullptr;
+
+namespace {
+
+/// All contexts ever made, and those whose threads have ended. Never freed: operations count in them until the process ends.
+struct registry {
+    std::mutex mutex;
+    core_context* unused = nullptr;             // linked through next_registered
+    core_context* all[most_contexts] = {};      // written under the mutex, before `count` is raised
+    std::atomic<std::uint32_t> count{0};        // release by make_context, acquire by live_frames_of
+};
+
+registry& contexts() {
+    static auto* forever = new registry;
+    return *forever;
+}
+
+/// Gives the context back when its thread ends.
+struct thread_end {
+    core_context* held = nullptr;
+    ~thread_end() {
+        if (!held) return;
+        this_core = nullptr;
+        frame_pool::release(std::exchange(held->pool, nullptr));
+        if (held->outlived_by_domains) return;
+        registry& r = contexts();
+        const std::scoped_lock lock(r.mutex);
+        held->next_registered = r.unused;
+        r.unused = held;
+    }
+};
+
+thread_local thread_end at_thread_end;
+
+operation_counters* map_counters() {
+    // Zero pages that cost memory only once an operation has been called here.
+    void* memory = mmap(nullptr, most_operations * sizeof(operation_counters), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    return static_cast<operation_counters*>(memory);
+}
+
+core_context* new_context(registry& r) {
+    const std::uint32_t index = r.count.load(std::memory_order_relaxed);
+    if (index == most_contexts) throw std::bad_alloc();
+    auto made = std::make_unique<core_context>();
+    made->operations = map_counters();
+    made->index = index;
+    made->next_sequence = std::uint64_t{index} << 40;
+    r.all[index] = made.get();
+    r.count.store(index + 1, std::memory_order_release);
+    return made.release();
+}
+
+/// Children run on the awaiter's stack down to this address: 256 KiB, or half of a smaller stack.
+char* mark_of_this_stack() noexcept {
+    constexpr std::size_t used_at_most = 256 * 1024;
+    char* here = static_cast<char*>(__builtin_frame_address(0));
+    pthread_attr_t attributes;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0) return here - used_at_most / 4;
+    void* lowest = nullptr;
+    std::size_t size = 0;
+    pthread_attr_getstack(&attributes, &lowest, &size);
+    pthread_attr_destroy(&attributes);
+    const auto left = static_cast<std::size_t>(here - static_cast<char*>(lowest));
+    return here - std::min(used_at_most, left / 2);
+}
+
+}  // namespace
+
+core_context& make_context() {
+    registry& r = contexts();
+    core_context* taken;
+    {
+        const std::scoped_lock lock(r.mutex);
+        taken = r.unused;
+        if (taken)
+            r.unused = taken->next_registered;
+        else
+            taken = new_context(r);
+    }
+    taken->pool = frame_pool::acquire();
+    taken->stack_mark = mark_of_this_stack();
+    taken->current = nullptr;
+    this_core = taken;
+    at_thread_end.held = taken;
+    return *taken;
+}
+
+std::int64_t live_frames_of(const operation_record& operation) noexcept {
+    const registry& r = contexts();
+    std::int64_t live = 0;
+    for (std::uint32_t i = r.count.load(std::memory_order_acquire); i-- > 0;)
+        live += r.all[i]->operations[operation.index].live.load();
+    return live;
+}
+
+void note_time(core_context& core) noexcept { core.turn_ns = event_loop::wall_ns(); }
+
+}  // namespace tokengate::detail

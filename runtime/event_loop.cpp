@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT
+#include "event_loop.hpp"
+
+#include <tokengate/error.hpp>
+
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace tokengate::detail {
+
+namespace {
+
+// What a completion belongs to.
+constexpr std::uint64_t tag_wake = 1;      // another loop's MSG_RING: being awake is all it asks for
+constexpr std::uint64_t tag_eventfd = 2;
+constexpr std::uint64_t tag_wake_lost = 3; // our own MSG_RING failed; the destination is in the upper half
+
+constexpr unsigned polls_before_yield = 2000;  // about 10 µs of spinning before others on this CPU are let through
+
+inline void relax() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+std::uint64_t event_loop::steady_ns() noexcept {
+    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
+std::uint64_t event_loop::wall_ns() noexcept {
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+event_loop::event_loop(const options& chosen, guest& of)
+    : options_(chosen), guest_(of), eventfd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+    if (eventfd_ < 0) {
+        const int code = errno;
+        throw ring_unavailable(std::string("ring_unavailable: eventfd failed: ") + std::strerror(code) +
+                                   ". Each executor needs two descriptors: raise `ulimit -n` (systemd: LimitNOFILE=)",
+                               code);
+    }
+}
+
+event_loop::~event_loop() { ::close(eventfd_); }
+
+void event_loop::connect(std::span<event_loop* const> loops) {
+    loops_.assign(loops.begin(), loops.end());
+    outboxes_.resize(loops.size());
+    dirty_.reserve(loops.size());
+}
+
+void event_loop::post(hook* item) noexcept {
+    if (mailbox_.push(item, item) == mailbox::pushed::wake_owed) wake_by_eventfd();
+}
+
+bool event_loop::submit(hook* item) noexcept {
+    const mailbox::pushed outcome = mailbox_.submit(item);
+    if (outcome == mailbox::pushed::wake_owed) wake_by_eventfd();
+    return outcome != mailbox::pushed::refused;
+}
+
+void event_loop::open() {
+    auto fresh = std::make_unique<ring>(options_.ring_entries);
+    if (ring_) former_rings_.push_back(std::move(ring_));
+    ring_ = std::move(fresh);
+    watching_eventfd_ = false;
+    quitting_ = false;
+    ring_descriptor_.store(ring_->descriptor(), std::memory_order_release);
+}
+
+void event_loop::run() {
+    quitting_ = false;
+    while (!quitting_ || !ready_.empty() || !starts_.empty()) turn();
+    flush();
+}
+
+void event_loop::run_left_mail() noexcept {
+    for (hook* item = mailbox_.take(); item;) {
+        hook* next = item->next;
+        item->run(item);
+        item = next;
+    }
+}
+
+void event_loop::turn() noexcept {
+    turn_ns_ = steady_ns();
+    turn_over_ = false;
+    guest_.turn_began(wall_ns());
+    if (!mailbox_.empty()) take_mail();
+    guest_.find_work(false);
+    while (timer* due = timers_.pop_due(turn_ns_)) ready_.push(due);
+
+    unsigned ran = 0;
+    for (unsigned left = turn_budget; left > 0 && !ready_.empty() && !turn_over_; --left, ++ran) {
+        hook* item = ready_.pop();
+        item->run(item);
+    }
+    for (unsigned left = start_budget_; left > 0 && !starts_.empty() && !turn_over_; --left, ++ran) {
+        hook* item = starts_.pop();
+        item->run(item);
+    }
+    flush();
+    if (ring_->wants_enter()) ring_->enter();
+    serve_ring();
+    if (ran > 0) guest_.turn_ended(steady_ns() - turn_ns_, ran);
+    if (ready_.empty() && starts_.empty() && !quitting_) idle();
+}
+
+void event_loop::take_mail() noexcept {
+    for (hook* item = mailbox_.take(); item;) {
+        hook* next = item->next;
+        (item->run == options_.starts ? starts_ : ready_).push(item);
+        item = next;
+    }
+}
+
+unsigned event_loop::send(unsigned destination, hook* item) noexcept {
+    outbox& to = outboxes_[destination];
+    item->next = to.newest;
+    to.newest = item;
+    if (to.count++ == 0) {
+        to.oldest = item;
+        dirty_.push_back(destination);
+    }
+    return to.count;
+}
+
+void event_loop::flush() noexcept {
+    guest_.before_flush();
+    if (!dirty_.empty()) flush_outboxes();
+}
+
+void event_loop::flush_outboxes() noexcept {
+    for (unsigned destination : dirty_) deliver(destination);
+    dirty_.clear();
+    if (std::exchange(wakes_to_submit_, false)) {
+        ring_->submit();
+        serve_ring();  // a wake that failed is known now
+    }
+}
+
+void event_loop::deliver(unsigned destination) noexcept {
+    outbox chain = std::exchange(outboxes_[destination], {});
+    // Before the push: the receiver may count what it starts as soon as it has the chain.
+    guest_.flushed(destination);
+    event_loop& to = *loops_[destination];
+    if (to.mailbox_.push(chain.newest, chain.oldest) == mailbox::pushed::wake_owed) wake(to);
+}
+
+void event_loop::nudge(unsigned destination) noexcept {
+    event_loop& to = *loops_[destination];
+    if (!to.mailbox_.nudge()) return;
+    wake(to);
+    if (std::exchange(wakes_to_submit_, false)) {
+        ring_->submit();
+        serve_ring();
+    }
+}
+
+void event_loop::wake(event_loop& parked_loop) noexcept {
+    const int descriptor = parked_loop.ring_descriptor_.load(std::memory_order_acquire);  // pairs with open()
+    io_uring_sqe* entry = descriptor >= 0 && ring_->has_msg_ring() ? ring_->entry() : nullptr;
+    if (!entry) {
+        parked_loop.wake_by_eventfd();
+        return;
+    }
+    io_uring_prep_msg_ring(entry, descriptor, 0, tag_wake, 0);
+    entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    entry->user_data = tag_wake_lost | std::uint64_t{parked_loop.options_.index} << 32;
+    wakes_to_submit_ = true;
+}
+
+void event_loop::wake_by_eventfd() noexcept {
+    const std::uint64_t one = 1;
+    // EAGAIN: the counter is full, so the eventfd is readable and the wake is under way already.
+    while (::write(eventfd_, &one, sizeof one) < 0 && errno == EINTR) {}
+}
+
+void event_loop::serve_ring() noexcept {
+    ring_->for_each_completion([this](const io_uring_cqe& done) {
+        switch (done.user_data & 0xffffffffU) {
+            case tag_eventfd: {
+                std::uint64_t count;
+                while (::read(eventfd_, &count, sizeof count) < 0 && errno == EINTR) {}
+                watching_eventfd_ = false;
+                break;
+            }
+            case tag_wake_lost:
+                loops_[done.user_data >> 32]->wake_by_eventfd();
+                break;
+            default:
+                break;
+        }
+    });
+}
+
+void event_loop::watch_eventfd() noexcept {
+    if (watching_eventfd_) return;
+    io_uring_sqe* entry = ring_->entry();
+    if (!entry) return;  // the queue is full of what the next enter submits; parking is tried again after that
+    io_uring_prep_poll_add(entry, eventfd_, POLLIN);
+    entry->user_data = tag_eventfd;
+    watching_eventfd_ = true;
+}
+
+bool event_loop::something_came() const noexcept {
+    return !mailbox_.empty() || guest_.work_waits() || ring_->has_completions() || ring_->wants_enter();
+}
+
+void event_loop::idle() noexcept {
+    guest_.going_idle();
+    flush();  // no loop parks with something left to send
+    std::uint64_t sleep_until = timers_.empty() ? 0 : timers_.earliest_ns();
+
+    std::uint64_t spin_until = steady_ns() + options_.spin_ns;
+    if (sleep_until != 0 && sleep_until < spin_until) spin_until = sleep_until;
+    for (unsigned polls = 0; options_.spin_ns != 0; ++polls) {
+        if (something_came()) return;
+        relax();
+        if (polls % 64 == 63) {
+            if (steady_ns() >= spin_until) break;
+            if (polls > polls_before_yield) sched_yield();
+        }
+    }
+
+    watch_eventfd();
+    if (!watching_eventfd_) return;
+    guest_.parked(true);
+    if (mailbox_.park()) {
+        if (!guest_.find_work(true)) {
+            std::optional<std::chrono::nanoseconds> timeout;
+            if (sleep_until != 0) {
+                const std::uint64_t now = steady_ns();
+                timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
+            }
+            ring_->wait(timeout);
+        }
+        mailbox_.unpark();
+        serve_ring();
+    }
+    guest_.parked(false);
+}
+
+}  // namespace tokengate::detail

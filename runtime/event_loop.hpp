@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "mailbox.hpp"
+#include "ring.hpp"
+#include "timer_heap.hpp"
+
+#include <tokengate/detail/hook.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+/// An io_uring-backed event loop: a mailbox for others, two ready queues, an outbox for each other loop, timers, and a ring
+/// to sleep in. It knows hooks, not tokens.
+///
+///     event_loop loop({.index = 0, .ring_entries = 256, .spin_ns = 50'000, .starts = &start_token}, guest);
+///     loop.connect(all_loops);
+///     loop.open();            // on the thread that will run it: makes the ring; throws ring_unavailable
+///     loop.run();             // until quit() is called on this thread
+///
+/// A turn: mailbox → timers → ready hooks, up to a budget → flush → ring. Fairness, as a bound: between two looks at the
+/// mailbox and the ring a loop runs at most 2 × `turn_budget` hooks, and once a guest has called `end_turn` it runs none
+/// but the one at hand. Hooks whose `run` is `starts` (new work) queue behind all others (resumptions), each kind in FIFO
+/// order; both get their share of a turn, so neither starves.
+///
+/// Sending is local until a flush: what `send` collects for a loop leaves in one chain when it has `outbox_limit` hooks, at
+/// the end of the turn, or when the guest calls `flush` (before something that may run long). The receiver is woken if it
+/// is parked: by IORING_OP_MSG_RING from ring to ring, by its eventfd otherwise. A wake by MSG_RING is owed until the
+/// kernel has reported nothing (success is silent): if it reports an error, the eventfd is written instead.
+///
+/// Parking: spin for a while, then publish *parked* in the mailbox word, ask the guest once more, and sleep in the ring,
+/// without a timeout unless a timer is armed. An idle loop is never woken.
+///
+/// Threads: `post`, `submit`, `wake_if_parked`, `close` from any; everything else from the loop's own. A loop may be opened
+/// again on another thread after `run` has returned (the control loop is); its earlier ring is kept until destruction, so that
+/// no sender's wake can reach a stranger's descriptor.
+
+namespace tokengate::detail {
+
+class event_loop {
+public:
+    static constexpr unsigned outbox_limit = 32;
+    static constexpr unsigned turn_budget = 64;
+
+    /// What an executor adds to its loop. All on the loop's thread.
+    class guest {
+    public:
+        virtual void turn_began(std::uint64_t wall_ns) noexcept = 0;
+        /// Looks for more work (at the gate) and makes it ready; true if there was some. `parking`: published as parked.
+        virtual bool find_work(bool parking) noexcept = 0;
+        /// While spinning: is a `find_work` worth it?
+        [[nodiscard]] virtual bool work_waits() const noexcept = 0;
+        /// Before chains leave: the guest sends what it has collected itself.
+        virtual void before_flush() noexcept = 0;
+        /// A chain to this loop's outbox for `destination` has left.
+        virtual void flushed(unsigned destination) noexcept = 0;
+        virtual void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept = 0;
+        /// Nothing is ready; the loop is about to spin or park.
+        virtual void going_idle() noexcept = 0;
+        virtual void parked(bool now) noexcept = 0;
+
+    protected:
+        ~guest() = default;
+    };
+
+    struct options {
+        unsigned index = 0;             ///< among the loops given to `connect`
+        unsigned ring_entries = 256;
+        std::uint64_t spin_ns = 0;
+        void (*starts)(hook*) noexcept = nullptr;
+    };
+
+    event_loop(const options& chosen, guest& of);
+    ~event_loop();
+    event_loop(const event_loop&) = delete;
+    event_loop& operator=(const event_loop&) = delete;
+
+    /// Before any loop runs. The loops must outlive each other's threads.
+    void connect(std::span<event_loop* const> loops);
+
+    // ---- any thread ----
+
+    /// From a thread without a loop, inside the runtime: always delivered.
+    void post(hook* item) noexcept;
+    /// From a foreign thread: false once closed; the item is still the caller's.
+    [[nodiscard]] bool submit(hook* item) noexcept;
+    void close() noexcept { mailbox_.close(); }
+    [[nodiscard]] bool closed() const noexcept { return mailbox_.closed(); }
+
+    // ---- the loop's thread ----
+
+    void open();
+    void run();
+    void quit() noexcept { quitting_ = true; }
+    /// After every loop has left: runs on the caller's thread what nobody took.
+    void run_left_mail() noexcept;
+
+    /// To the end of this loop's own queues.
+    void ready(hook* item) noexcept { ready_.push(item); }
+    void ready_start(hook* item) noexcept { starts_.push(item); }
+    void ready_starts(hook_queue& items) noexcept { starts_.append(items); }
+
+    /// To another loop, at the next flush. Returns how many wait in that outbox now.
+    unsigned send(unsigned destination, hook* item) noexcept;
+    void flush() noexcept;
+    /// Wakes the loop if it is parked, without a message.
+    void nudge(unsigned destination) noexcept;
+
+    void arm(timer& armed) { timers_.arm(armed); }
+    void withdraw(timer& armed) noexcept { timers_.withdraw(armed); }
+
+    /// After the hook at hand the turn ends: it has lasted long enough.
+    void end_turn() noexcept { turn_over_ = true; }
+    void limit_turn(unsigned starts) noexcept { start_budget_ = starts; }
+
+    [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_; }
+
+    static std::uint64_t steady_ns() noexcept;
+    static std::uint64_t wall_ns() noexcept;
+
+private:
+    struct outbox {
+        hook* newest = nullptr;
+        hook* oldest = nullptr;
+        unsigned count = 0;
+    };
+
+    void turn() noexcept;
+    void take_mail() noexcept;
+    void flush_outboxes() noexcept;
+    void deliver(unsigned destination) noexcept;
+    void wake(event_loop& parked_loop) noexcept;
+    void wake_by_eventfd() noexcept;
+    void serve_ring() noexcept;
+    void watch_eventfd() noexcept;
+    void idle() noexcept;
+    [[nodiscard]] bool something_came() const noexcept;
+
+    const options options_;
+    guest& guest_;
+    std::vector<event_loop*> loops_;
+
+    // The loop's thread alone.
+    hook_queue ready_;
+    hook_queue starts_;
+    std::vector<outbox> outboxes_;
+    std::vector<unsigned> dirty_;   // destinations with something in their outbox
+    timer_heap timers_;
+    std::uint64_t turn_ns_ = 0;     // steady
+    unsigned start_budget_ = turn_budget;
+    bool turn_over_ = false;
+    bool quitting_ = false;
+    bool watching_eventfd_ = false;
+    bool wakes_to_submit_ = false;
+    std::unique_ptr<ring> ring_;
+    std::vector<std::unique_ptr<ring>> former_rings_;
+
+    // Shared.
+    int eventfd_;
+    /// Stored by `open` (release), loaded by senders (acquire): -1 while no ring can be messaged.
+    std::atomic<int> ring_descriptor_{-1};
+    mailbox mailbox_;
+};
+
+}  // namespace tokengate::detail

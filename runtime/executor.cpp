@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: MIT
+#include "executor.hpp"
+
+#include "conductor.hpp"
+#include "runtime_core.hpp"
+#include "topology.hpp"
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/promise.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace tokengate::detail {
+
+namespace {
+constexpr std::array classes{weight::heavy, weight::medium, weight::light};
+}
+
+executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
+    : runtime(of),
+      loop({.index = position, .ring_entries = ring_entries, .spin_ns = spin_ns, .starts = &start_token}, *this),
+      position_(position),
+      is_control_(position >= of.positions()),
+      routes_(of.loads, position, of.options.spill) {
+    quit_.of = report_.of = this;
+    quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->loop.quit(); };
+    report_.run = [](hook* self) noexcept {
+        executor& reporter = *static_cast<member_hook*>(self)->of;
+        executor& control = reporter.runtime.control();
+        reporter.report_under_way_.exchange(false, std::memory_order_acq_rel);  // pairs with report_idle
+        control.end_if_drained();
+    };
+}
+
+// ---- thread and context -------------------------------------------------------------------------------------------------
+
+void executor::launch(std::optional<unsigned> cpu) {
+    thread_ = std::thread([this, cpu] {
+        if (cpu && !pin_this_thread(*cpu))
+            runtime.warn("executor " + std::to_string(position_) + " could not be pinned to CPU " + std::to_string(*cpu) +
+                         " and runs unpinned: " + std::strerror(errno));
+        try {
+            open();
+            host();
+        } catch (...) {
+            failed_to_open_ = std::current_exception();
+            up_.store(2, std::memory_order_release);  // pairs with wait_until_up
+            up_.notify_all();
+        }
+    });
+}
+
+void executor::wait_until_up() {
+    up_.wait(0, std::memory_order_acquire);
+    if (up_.load(std::memory_order_acquire) == 2) std::rethrow_exception(failed_to_open_);
+}
+
+void executor::join() noexcept {
+    if (thread_.joinable()) thread_.join();
+}
+
+void executor::open() {
+    context();  // may throw too
+    if (opened_ && opened_on_ == std::this_thread::get_id()) return;
+    loop.open();
+    opened_ = true;
+    opened_on_ = std::this_thread::get_id();
+}
+
+void executor::host() {
+    cds_thread attached_to_libcds;
+    core_context& core = context();
+    attach(core);
+    up_.store(1, std::memory_order_release);  // pairs with wait_until_up
+    up_.notify_all();
+    loop.run();
+    detach(core);
+}
+
+void executor::attach(core_context& core) noexcept {
+    core_ = &core;
+    core.current = nullptr;
+    core.host = this;
+    core.runtime = &runtime;
+    core.position = static_cast<std::uint16_t>(position_);
+    core.runtime_slot = runtime.slot;
+    core.counts.take_over(counts_);
+    hosted_by_.store(&core, std::memory_order_release);
+}
+
+void executor::detach(core_context& core) noexcept {
+    core.pool->flush_returns();
+    counts_.take_over(core.counts);
+    core.outlived_by_domains = counts_.live_domains.load() != 0;
+    hosted_by_.store(nullptr, std::memory_order_release);
+    core.host = nullptr;
+    core.runtime = nullptr;
+    core.position = no_position;
+    core.runtime_slot = 0;
+    core_ = nullptr;
+}
+
+// ---- event_loop::guest --------------------------------------------------------------------------------------------------
+
+void executor::turn_began(std::uint64_t wall_ns) noexcept {
+    core_->turn_ns = wall_ns;
+    starts_in_turn_ = 0;
+}
+
+bool executor::work_waits() const noexcept {
+    if (is_control_) return false;
+    for (const weight w : classes)
+        if (runtime.at_gate.waiting(w) != 0 && (runtime.options.spill != spill::never || routes_.may_serve(position_, w)))
+            return true;
+    return false;
+}
+
+bool executor::find_work(bool parking) noexcept {
+    if (is_control_) return false;
+    publish_started();
+    if (!parking && !work_waits()) return false;
+    if (2 * runtime.loads.occupancy(position_) > static_cast<int>(window_)) return false;
+    for (unsigned i = 0; i < classes.size(); ++i) {
+        const unsigned at = (next_class_ + i) % classes.size();
+        if (routes_.may_serve(position_, classes[at]) && pull(classes[at], parking) != 0) {
+            next_class_ = at + 1;
+            return true;
+        }
+    }
+    if (runtime.options.spill == spill::never) return false;
+    // What waits at the gate found its home range full, so an idle core outside the range may help.
+    for (const weight w : classes)
+        if (!routes_.may_serve(position_, w) && pull(w, parking) != 0) return true;
+    return false;
+}
+
+unsigned executor::pull(weight w, bool look_anyway) noexcept {
+    if (!look_anyway && runtime.at_gate.waiting(w) == 0) return 0;
+    hook_queue taken;
+    const auto count = static_cast<unsigned>(runtime.at_gate.take(
+        w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
+    if (count == 0) return 0;
+    runtime.loads.take(position_, count);
+    loop.ready_starts(taken);
+    return count;
+}
+
+void executor::before_flush() noexcept {
+    flush_ended_group(*core_);
+    for (const weight w : classes)
+        if (staged_[static_cast<std::size_t>(w)].count != 0) splice(w);
+    if (is_control_) return;
+    if (routes_.pending(position_) != 0) routes_.publish(position_);
+    publish_started();
+}
+
+void executor::flushed(unsigned destination) noexcept {
+    if (!runtime.is_control(destination)) routes_.publish(destination);
+}
+
+void executor::publish_started() noexcept {
+    if (started_ != 0) runtime.loads.started(position_, std::exchange(started_, 0));
+}
+
+void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
+    busy_ns_.add(busy_ns);
+    if (is_control_) return;
+    if (starts_in_turn_ != 0) {
+        const std::uint64_t run_ns = std::max<std::uint64_t>(busy_ns / starts_in_turn_, 1);
+        average_run_ns_ = average_run_ns_ == 0 ? run_ns : (3 * average_run_ns_ + run_ns) / 4;
+        if (const unsigned window = window_for(average_run_ns_); window != window_) {
+            window_ = window;
+            runtime.loads.set_window(position_, window);
+        }
+        loop.limit_turn(static_cast<unsigned>(
+            std::clamp<std::uint64_t>(turn_ns / average_run_ns_, 1, event_loop::turn_budget)));
+    }
+    runtime.loads.publish_room(position_);
+}
+
+void executor::going_idle() noexcept {
+    core_->pool->flush_returns();
+    if (is_control_) {
+        end_if_drained();
+        return;
+    }
+    if (runtime.draining.load(std::memory_order_relaxed) != 0) report_idle();
+}
+
+void executor::parked(bool now) noexcept {
+    if (is_control_) return;
+    runtime.at_gate.set_parked(position_, now);
+    if (!now) return;
+    runtime.loads.publish_room(position_);
+    // The read-modify-write that decides against the control loop's exchange; see runtime_core::draining.
+    if (runtime.draining.fetch_or(0, std::memory_order_acq_rel) != 0) {
+        report_idle();
+        loop.flush();
+    }
+}
+
+// ---- the end ------------------------------------------------------------------------------------------------------------
+
+void executor::report_idle() noexcept {
+    if (report_under_way_.exchange(true, std::memory_order_acq_rel)) return;
+    loop.send(runtime.control().position(), &report_);
+}
+
+void executor::begin_to_end() noexcept {
+    ending_ = true;
+    drained_ = false;
+    runtime.draining.exchange(1, std::memory_order_acq_rel);  // pairs with parked()
+    end_if_drained();
+}
+
+void executor::end_if_drained() noexcept {
+    if (!ending_) return;
+    const std::uint64_t ended = runtime.count_ended();  // first: see runtime_core.hpp, step 3
+    if (ended != runtime.count_admitted()) return;
+    ending_ = false;
+    drained_ = true;
+    runtime.draining.store(0, std::memory_order_release);
+    loop.quit();
+}
+
+// ---- running tokens -----------------------------------------------------------------------------------------------------
+
+void start_token(hook* item) noexcept {
+    core_context& core = *this_core;
+    auto& token = *static_cast<token_record*>(item);
+    core.host->start(core, token);
+}
+
+void deliver_end(hook* item) noexcept {
+    core_context& core = *this_core;
+    auto& token = *static_cast<token_record*>(item);
+    auto& heard_by = *reinterpret_cast<waiter*>(token.owner);
+    if (heard_by.done) {
+        const bool counts_now = !heard_by.home;
+        heard_by.done(token, heard_by);
+        if (counts_now) core.counts.ended.add_release(1);
+        return;
+    }
+    auto& awaiter = static_cast<coroutine_waiter&>(heard_by);
+    core.host->resume_token(core, awaiter.token, awaiter.handle);
+}
+
+void executor::start(core_context& core, token_record& token) noexcept {
+    if (token.flags & windowed) ++started_;
+    ++starts_in_turn_;
+    token.position.store(core.position);
+    token.state.store(token_state::executing);
+    if (token.flags & leads) open_domain(core, token);
+    resume_token(core, &token, promise_base::of(token).handle());
+}
+
+void executor::resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
+    core.current = token;
+    core.inline_budget = budget_in_place;
+    // A coroutine of somebody else's, awaiting a token outside of every token: nothing is known of it.
+    operation_counters* operation = token ? &core.operations[token->operation.load()->index] : nullptr;
+    if (operation && operation->is_short && operation->until_measured != 0) {
+        --operation->until_measured;
+        resume(core, coroutine);
+    } else {
+        if (!operation || !operation->is_short) loop.flush();
+        const std::uint64_t began = event_loop::steady_ns();
+        resume(core, coroutine);
+        const std::uint64_t now = event_loop::steady_ns();
+        if (operation) note_run(*operation, now - began);
+        if (now - loop.turn_began_ns() > turn_ns) loop.end_turn();
+    }
+    core.current = nullptr;
+}
+
+void executor::note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept {
+    constexpr std::uint16_t runs_between = 31;
+    const std::uint64_t decayed = operation.longest_ns - operation.longest_ns / 8;
+    operation.longest_ns = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(std::max(decayed, elapsed_ns), ~std::uint32_t{0}));
+    operation.is_short = operation.longest_ns < short_ns;
+    operation.until_measured = operation.is_short ? runs_between : 0;
+}
+
+// ---- admitting and routing ----------------------------------------------------------------------------------------------
+
+void executor::admit(core_context& core, token_record& token) noexcept {
+    core.counts.admitted.add(1);
+    token.runtime.store(runtime.slot);
+    token.run = start_token;
+    if (token.flags & has_tier) {
+        token.state.store(token_state::waiting);
+        // Before the gate has it: once it waits there, a release on any loop may take it.
+        token.flags |= holds_permit;
+        if (!runtime.at_gate.acquire(token.operation.load()->tier, &token)) return;
+    }
+    route(core, token);
+}
+
+void executor::route(core_context& core, token_record& token) noexcept {
+    if (token.flags & in_domain) {
+        send(static_cast<domain*>(token.anchor)->home->position, token);
+        return;
+    }
+    const weight w = token.operation.load()->weight_class;
+    if (token.flags & sticky_key) {
+        auto [held, redirected] = runtime.registry.acquire(reinterpret_cast<std::uintptr_t>(token.anchor),
+                                                           [&] { return routes_.place(w); });
+        token.anchor = held;
+        token.flags = static_cast<std::uint16_t>((token.flags & ~sticky_key) | pinned);
+        if (redirected) core.counts.redirections.add(1);
+        send(held->position(), token);
+        return;
+    }
+    if (token.flags & unroutable) {
+        send(position_, token);
+        return;
+    }
+    token.flags |= windowed;
+    if (staged_[static_cast<std::size_t>(w)].count != 0 || runtime.at_gate.waiting(w) != 0) {
+        stage(w, token);  // first in, first out: nobody passes those who wait
+        return;
+    }
+    const unsigned to = routes_.route(w);
+    to == router::no_room ? stage(w, token) : send(to, token);
+}
+
+void executor::send(unsigned position, token_record& token) noexcept {
+    token.position.store(static_cast<std::uint16_t>(position));
+    token.state.store(token_state::admitted);
+    if (position == position_)
+        loop.ready_start(&token);
+    else if (loop.send(position, &token) >= event_loop::outbox_limit)
+        loop.flush();
+}
+
+void executor::stage(weight w, token_record& token) noexcept {
+    token.state.store(token_state::waiting);
+    staged& at = staged_[static_cast<std::size_t>(w)];
+    at.chain.push(&token);
+    if (++at.count >= event_loop::outbox_limit) splice(w);
+}
+
+void executor::splice(weight w) noexcept {
+    staged& at = staged_[static_cast<std::size_t>(w)];
+    runtime.at_gate.wait(w, at.chain, std::exchange(at.count, 0));
+    const unsigned positions = runtime.positions();
+    const unsigned home = first_home_core(w, runtime.loads.layout().cores) * runtime.loads.layout().workers_per_core;
+    unsigned idle = runtime.at_gate.find_parked(home, positions);
+    if (idle == positions && runtime.options.spill == spill::when_saturated) {
+        idle = runtime.at_gate.find_parked(0, home);
+        if (idle == home) return;
+    }
+    if (idle == positions) return;
+    if (idle != position_) loop.nudge(idle);
+}
+
+}  // namespace tokengate::detail

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "event_loop.hpp"
+#include "router.hpp"
+#include "sticky_registry.hpp"
+
+#include <tokengate/detail/core_context.hpp>
+
+#include <array>
+#include <atomic>
+#include <coroutine>
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <thread>
+
+/// An executor: one event loop, one thread, one place in the routing. It starts and resumes tokens, and never takes
+/// another's. The control loop is one too, without a place: `run` or `start` lends it a thread.
+///
+/// What runs long holds back nobody's news: before it resumes a token that is not known to be short, an executor flushes its
+/// outboxes. An operation is short on a core while its longest recent run there is under 50 µs; unknown is long. Short
+/// operations are measured every 32nd run, others each time, so that the clock stays off the path.
+///
+/// Its window (router.hpp) follows the run time it measures. When half of it is free, it pulls a chunk from the gate's FIFOs:
+/// those of the classes it serves, in turn; if they are empty, those whose tokens may spill to it.
+///
+/// All members belong to the executor's thread unless they say otherwise.
+
+namespace tokengate::detail {
+
+struct runtime_core;
+
+/// Runs on the executor that got the token: its first resumption.
+void start_token(hook* item) noexcept;
+/// Runs on the awaiter's loop: the token has ended.
+void deliver_end(hook* item) noexcept;
+
+class executor final : public event_loop::guest {
+public:
+    executor(runtime_core& runtime, unsigned position, unsigned ring_entries, std::uint64_t spin_ns);
+
+    /// Starts the pinned thread; `wait_until_up` throws what kept it from coming up.
+    void launch(std::optional<unsigned> cpu);
+    void wait_until_up();
+    /// Any thread, once: the loop leaves when it comes to it.
+    void ask_to_quit() noexcept { loop.post(&quit_); }
+    void join() noexcept;
+
+    /// Lends this thread to the loop until it quits. `open` comes first, on the same thread: it makes the ring unless this
+    /// thread has made it before, and throws ring_unavailable.
+    void open();
+    void host();
+
+    void start(core_context& core, token_record& token) noexcept;
+    void resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    void admit(core_context& core, token_record& token) noexcept;
+    /// Past permits: to a core, or to the FIFO of its class.
+    void route(core_context& core, token_record& token) noexcept;
+    void send(unsigned position, token_record& token) noexcept;
+
+    /// The control loop: it quits once nothing is alive; `drained` says that this is why it quit.
+    void begin_to_end() noexcept;
+    [[nodiscard]] bool drained() const noexcept { return drained_; }
+
+    [[nodiscard]] unsigned position() const noexcept { return position_; }
+
+    /// Any thread. What this executor has counted, whoever hosted it.
+    [[nodiscard]] const executor_counts& counts() const noexcept {
+        const core_context* core = hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
+        return core ? core->counts : counts_;
+    }
+    [[nodiscard]] std::uint64_t busy_ns() const noexcept { return busy_ns_.load(); }
+
+    runtime_core& runtime;
+    event_loop loop;
+
+    // event_loop::guest
+    void turn_began(std::uint64_t wall_ns) noexcept override;
+    bool find_work(bool parking) noexcept override;
+    [[nodiscard]] bool work_waits() const noexcept override;
+    void before_flush() noexcept override;
+    void flushed(unsigned destination) noexcept override;
+    void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept override;
+    void going_idle() noexcept override;
+    void parked(bool now) noexcept override;
+
+private:
+    static constexpr std::uint64_t short_ns = 50'000;
+    static constexpr std::uint64_t turn_ns = 200'000;  // a turn is over when it has lasted so long
+    static constexpr int budget_in_place = 128;        // conducted children that run in place before the loop has a turn
+
+    struct staged {
+        hook_queue chain;
+        unsigned count = 0;
+    };
+
+    struct member_hook : hook {
+        executor* of;
+    };
+
+    void stage(weight w, token_record& token) noexcept;
+    void splice(weight w) noexcept;
+    void publish_started() noexcept;
+    unsigned pull(weight w, bool look_anyway) noexcept;
+    static void note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept;
+    void report_idle() noexcept;
+    void end_if_drained() noexcept;
+    void attach(core_context& core) noexcept;
+    void detach(core_context& core) noexcept;
+
+    const unsigned position_;
+    const bool is_control_;
+    router routes_;
+    std::array<staged, 3> staged_{};       // by weight: found no core with room, on their way to the gate
+    unsigned started_ = 0;                 // windowed tokens started and not yet published
+    unsigned starts_in_turn_ = 0;
+    std::uint64_t average_run_ns_ = 0;
+    unsigned window_ = window_for(0);
+    unsigned next_class_ = 0;
+    bool ending_ = false;                  // the control loop, and the next
+    bool drained_ = false;
+    bool opened_ = false;
+    std::thread::id opened_on_;
+
+    core_context* core_ = nullptr;         // while hosted
+    executor_counts counts_;               // while not hosted; else in the context
+    std::atomic<core_context*> hosted_by_{nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
+    relaxed<std::uint64_t> busy_ns_{};
+
+    member_hook quit_;
+    member_hook report_;
+    /// Exchanged by the reporting executor (true) and by the control loop before it sums (false), both acq_rel: a report that
+    /// finds it true is covered by the one on its way.
+    std::atomic<bool> report_under_way_{false};
+
+    std::thread thread_;
+    std::exception_ptr failed_to_open_;
+    std::atomic<int> up_{0};               // 0 coming, 1 up, 2 failed: stored by the thread, waited for by wait_until_up
+};
+
+}  // namespace tokengate::detail

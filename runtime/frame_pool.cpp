@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+#include <tokengate/detail/frame_pool.hpp>
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <mutex>
+#include <new>
+#include <utility>
+
+namespace tokengate::detail {
+
+namespace {
+
+// A current slab is not moved by frees: it has this many left, and as many less taken.
+constexpr std::uint64_t never = std::uint64_t{1} << 62;
+
+// Stands for "no current slab": has nothing free, nothing to carve, and is never written.
+constinit slab nothing;
+
+/// All slabs and orphaned pools of the process. Never destroyed (it has no destructor to run), so threads may end late.
+///
+/// Slabs are linked newest first and only ever added in front, so a reader that took the newest under the mutex walks `older`
+/// without it; nothing is unlinked while there are readers. What dies meanwhile is left to the last of them.
+struct slab_registry {
+    std::mutex mutex;
+    slab* newest = nullptr;
+    slab* doomed = nullptr;  // linked through slab::next
+    std::size_t readers = 0;
+    frame_pool* orphans = nullptr;
+    std::size_t pools = 0;
+};
+constinit slab_registry registry;
+
+std::byte* map(std::size_t bytes) {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    return static_cast<std::byte*>(memory);
+}
+
+/// Zero memory of a multiple of the slab size, aligned to the slab size.
+void* map_aligned(std::size_t bytes) {
+    // The kernel usually places a mapping against the last one, which is aligned if that was.
+    std::byte* memory = map(bytes);
+    if (slab::of(memory) == static_cast<void*>(memory)) return memory;
+    munmap(memory, bytes);
+    memory = map(bytes + slab::size);
+    const std::size_t before = slab::size - reinterpret_cast<std::uintptr_t>(memory) % slab::size;  // all of it if aligned
+    munmap(memory, before);
+    if (before < slab::size) munmap(memory + before + bytes, slab::size - before);
+    return memory + before;
+}
+
+slab* make_slab(std::size_t mapped, frame_pool* owner, slab_kind kind) {
+    slab* made = new (map_aligned(mapped)) slab;
+    made->owner = owner;
+    made->mapped = mapped;
+    made->kind = kind;
+    return made;
+}
+
+void link_slab(slab* made) noexcept {
+    std::lock_guard lock(registry.mutex);
+    made->older = registry.newest;
+    if (made->older) made->older->newer = made;
+    registry.newest = made;
+}
+
+void unlink_slab(slab* dead) noexcept {
+    if (dead->older) dead->older->newer = dead->newer;
+    (dead->newer ? dead->newer->older : registry.newest) = dead->older;
+}
+
+void unmap(slab* dead) noexcept {
+#ifdef TOKENGATE_ASAN
+    __asan_unpoison_memory_region(dead, dead->mapped);  // whoever maps the addresses next
+#endif
+    munmap(dead, dead->mapped);
+}
+
+/// The caller's slab has no live slot and is in no list of its pool.
+void drop_slab(slab* dead) noexcept {
+    {
+        std::lock_guard lock(registry.mutex);
+        if (registry.readers) {
+            dead->next = std::exchange(registry.doomed, dead);
+            return;
+        }
+        unlink_slab(dead);
+    }
+    unmap(dead);
+}
+
+/// Keeps all slabs mapped and the list behind `newest` unchanged.
+class slab_reader {
+public:
+    slab_reader() {
+        std::lock_guard lock(registry.mutex);
+        ++registry.readers;
+        newest = registry.newest;
+    }
+    ~slab_reader() {
+        slab* doomed = nullptr;
+        {
+            std::lock_guard lock(registry.mutex);
+            if (--registry.readers == 0) doomed = std::exchange(registry.doomed, nullptr);
+            for (slab* dead = doomed; dead; dead = dead->next) unlink_slab(dead);
+        }
+        while (doomed) unmap(std::exchange(doomed, doomed->next));
+    }
+    slab_reader(const slab_reader&) = delete;
+    slab_reader& operator=(const slab_reader&) = delete;
+
+    slab* newest;
+};
+
+/// Sets how many frees `item` can take before it has to move.
+void set_left(slab* item, std::uint64_t left) noexcept {
+    item->taken.store(item->live() - left, std::memory_order_relaxed);
+    item->left.store(left, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+constinit std::atomic<std::size_t> frame_pool::keep_{std::size_t{256} << 20};
+
+frame_pool::frame_pool() noexcept {
+    for (slab*& each : current_) each = &nothing;
+}
+
+frame_pool* frame_pool::acquire() {
+    {
+        std::lock_guard lock(registry.mutex);
+        if (registry.orphans) return std::exchange(registry.orphans, registry.orphans->next_orphan_);
+    }
+    frame_pool* made = new frame_pool;
+    std::lock_guard lock(registry.mutex);
+    ++registry.pools;
+    return made;
+}
+
+void frame_pool::release(frame_pool* pool) noexcept {
+    pool->flush_returns();
+    pool->take_returned();
+    for (slab*& each : pool->current_)
+        if (each != &nothing && each->live() == 0) drop_slab(std::exchange(each, &nothing));
+    pool->trim(0);
+    std::lock_guard lock(registry.mutex);
+    pool->next_orphan_ = std::exchange(registry.orphans, pool);
+}
+
+void frame_pool::slab_list::push(slab* item) noexcept {
+    item->previous = nullptr;
+    item->next = first;
+    if (first) first->previous = item;
+    first = item;
+}
+
+void frame_pool::slab_list::remove(slab* item) noexcept {
+    (item->previous ? item->previous->next : first) = item->next;
+    if (item->next) item->next->previous = item->previous;
+}
+
+/// The current slab has no freed slot: what came home first, since it is warm, then what was never used.
+void* frame_pool::refill(unsigned index) {
+    if (returned_.load(std::memory_order_relaxed)) take_returned();
+    slab* from = current_[index];
+    if (!from->free && from->carved.load(std::memory_order_relaxed) == from->capacity) {
+        slab* next = next_slab(index);  // may throw: nothing has changed yet
+        if (from != &nothing) {
+            assert(from->live() == from->capacity);
+            from->where = slab::place::full;
+            set_left(from, 1);
+        }
+        next->where = slab::place::current;
+        set_left(next, never);
+        current_[index] = from = next;
+    }
+    if (void* slot = from->free) {
+        pop(from, slot);
+        return slot;
+    }
+    // Release, though all that a reader finds there is zero: a slot is carved after the slab's head was written.
+    const std::uint32_t number = from->carved.load(std::memory_order_relaxed);
+    from->carved.store(number + 1, std::memory_order_release);  // pairs with enumerate()
+    add(from->taken, 1);
+    return from->slot(number);
+}
+
+/// Of the slabs with room, the one that was full last: its free slot is warm, and the emptier ones may become empty.
+slab* frame_pool::next_slab(unsigned index) {
+    if (slab* found = partial_[index].first) {
+        partial_[index].remove(found);
+        return found;
+    }
+    if (slab* found = empty_[index].first) {
+        empty_[index].remove(found);
+        kept_ -= found->mapped;
+        return found;
+    }
+    slab* made = make_slab(slab::size, this, static_cast<slab_kind>(index / classes));
+    made->index = static_cast<std::uint8_t>(index);
+    made->slot_size = class_size(index % classes);
+    made->capacity = static_cast<std::uint32_t>((slab::size - sizeof(slab)) / made->slot_size);
+    link_slab(made);
+    return made;
+}
+
+void* frame_pool::allocate_large(std::size_t bytes, slab_kind kind) {
+    if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
+    slab* made = make_slab((bytes + sizeof(slab) + slab::size - 1) / slab::size * slab::size, this, kind);
+    made->where = slab::place::large;
+    made->slot_size = (bytes + 63) / 64 * 64;
+    made->capacity = 1;
+    made->carved.store(1, std::memory_order_relaxed);
+    made->left.store(1, std::memory_order_relaxed);
+    link_slab(made);
+    return made->slot(0);
+}
+
+/// `item` has no free left.
+void frame_pool::move(slab* item) noexcept {
+    if (item->where == slab::place::full) {
+        item->where = slab::place::partial;
+        partial_[item->index].push(item);
+        set_left(item, item->live());
+        return;
+    }
+    if (item->where == slab::place::partial) {
+        partial_[item->index].remove(item);
+        if (kept_ + item->mapped <= keep_.load(std::memory_order_relaxed)) {
+            item->where = slab::place::empty;
+            empty_[item->index].push(item);
+            kept_ += item->mapped;
+            return;
+        }
+    }
+    drop_slab(item);
+}
+
+void frame_pool::trim(std::size_t limit) noexcept {
+    for (slab_list& list : empty_) {
+        while (kept_ > limit && list.first) {
+            slab* dead = list.first;
+            list.remove(dead);
+            kept_ -= dead->mapped;
+            drop_slab(dead);
+        }
+    }
+}
+
+void frame_pool::collect_for(frame_pool* owner, void* slot) noexcept {
+    if (owner != batch_owner_) {
+        flush_returns();
+        batch_owner_ = owner;
+    }
+    if (batch_size_ == 0) batch_oldest_ = slot;
+    set_next(slot, batch_newest_);
+    batch_newest_ = slot;
+    if (++batch_size_ == batch) flush_returns();
+}
+
+void frame_pool::flush_returns() noexcept {
+    if (batch_size_ == 0) return;
+    std::atomic<void*>& list = batch_owner_->returned_;
+    void* seen = list.load(std::memory_order_relaxed);
+    do set_next(batch_oldest_, seen);
+    while (!list.compare_exchange_weak(seen, batch_newest_, std::memory_order_release, std::memory_order_relaxed));
+    batch_newest_ = nullptr;
+    batch_size_ = 0;
+}
+
+void frame_pool::take_returned() noexcept {
+    void* slot = returned_.exchange(nullptr, std::memory_order_acquire);  // pairs with the release in flush_returns()
+    while (slot) {
+        void* next = next_of(slot);
+        put(slab::of(slot), slot);
+        slot = next;
+    }
+}
+
+void frame_pool::collect() noexcept {
+    if (returned_.load(std::memory_order_relaxed)) take_returned();
+    trim(keep_.load(std::memory_order_relaxed));
+}
+
+void frame_pool::enumerate(void (*visit)(void* context, void* slot, std::size_t size), void* context) {
+    const slab_reader reader;
+    for (slab* each = reader.newest; each; each = each->older) {
+        if (each->kind != slab_kind::frame) continue;
+        const std::uint32_t carved = each->carved.load(std::memory_order_acquire);  // pairs with refill()
+        for (std::uint32_t number = 0; number < carved; ++number) visit(context, each->slot(number), each->slot_size);
+    }
+}
+
+frame_pool_statistics frame_pool::statistics() {
+    const slab_reader reader;
+    frame_pool_statistics sum{};
+    for (slab* each = reader.newest; each; each = each->older) {
+        ++sum.slabs;
+        sum.mapped_bytes += each->mapped;
+        sum.live_slots += std::min<std::uint64_t>(each->live(), each->capacity);  // may be caught between its two parts
+    }
+    std::lock_guard lock(registry.mutex);
+    sum.pools = registry.pools;
+    return sum;
+}
+
+}  // namespace tokengate::detail

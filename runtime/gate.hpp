@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/hook.hpp>
+#include <tokengate/options.hpp>
+#include <tokengate/runtime.hpp>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+/// Where admitted tokens wait, in the FIFO of their reason: for a core of their class with room, or for a permit of their
+/// storage tier. One gate a runtime; a mutex for each FIFO, held for a few pointer writes.
+///
+///     gate.wait(weight::light, chain, count);                     // a loop, when no core had room
+///     count = gate.take(weight::light, choose_chunk, taken);      // a core that has run down its window
+///     if (gate.acquire(storage::slow, &token)) route(token);      // else it waits, and comes back from a release
+///     if (hook* next = gate.release(storage::slow)) route(next);
+///
+/// Threads: all members from any event loop's thread. Capacity: unbounded, linked through the tokens themselves; a class FIFO
+/// keeps beside them one small descriptor a chain, so that taking a chunk does not walk it under the mutex.
+
+namespace tokengate::detail {
+
+class gate {
+public:
+    gate(unsigned positions, const storage_limits& limits);
+
+    // ---- for a core with room ----
+
+    [[nodiscard]] std::size_t waiting(weight w) const noexcept {
+        return fifo_of(w).waiting.load(std::memory_order_relaxed);  // a hint; `take` looks under the mutex
+    }
+
+    /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the range.
+    void wait(weight w, hook_queue& chain, std::size_t count) noexcept;
+
+    /// Takes at most choose(waiting) hooks from the front; looks under the mutex whatever `waiting` says.
+    template <class Choose>
+    std::size_t take(weight w, Choose choose, hook_queue& into) noexcept {
+        fifo& from = fifo_of(w);
+        const std::scoped_lock lock(from.mutex);
+        const std::size_t there = from.waiting.load(std::memory_order_relaxed);
+        return there == 0 ? 0 : take_locked(from, choose(there), into);
+    }
+
+    /// A core says whether it is parked, before it publishes that in its mailbox word. Who has put something into a FIFO
+    /// afterwards looks for a parked core here: either it finds the core, or the core, looking at the FIFO once more under
+    /// its mutex before it sleeps, finds what was put there.
+    void set_parked(unsigned position, bool now) noexcept;
+
+    /// A parked position at or above `first`, below `end`; `end` if there is none.
+    [[nodiscard]] unsigned find_parked(unsigned first, unsigned end) const noexcept;
+
+    // ---- for a permit ----
+
+    /// True: the permit is the caller's. False: the hook waits, and a release will hand it out.
+    bool acquire(storage tier, hook* item) noexcept;
+    /// Gives a permit back; returns who has it now, if anybody waited and the limit allows.
+    [[nodiscard]] hook* release(storage tier) noexcept;
+    /// Takes one whatever the limit is: for a token that gave its own up while it waited for others.
+    void force(storage tier) noexcept;
+    [[nodiscard]] int in_use(storage tier) noexcept;
+
+private:
+    struct chain {
+        hook_queue hooks;
+        std::size_t count = 0;
+    };
+
+    struct alignas(64) fifo {
+        std::mutex mutex;
+        std::atomic<std::size_t> waiting{0};  // written under the mutex, read as a hint
+        std::vector<chain> chains;            // a ring: `used` from `first`, the size a power of two
+        std::size_t first = 0;
+        std::size_t used = 0;
+
+        chain& at(std::size_t i) noexcept { return chains[(first + i) & (chains.size() - 1)]; }
+    };
+
+    struct alignas(64) tier_permits {
+        std::mutex mutex;
+        int limit = 0;
+        int in_use = 0;
+        hook_queue waiting;
+    };
+
+    static bool grow(fifo& full) noexcept;
+    static std::size_t take_locked(fifo& from, std::size_t most, hook_queue& into) noexcept;
+
+    fifo& fifo_of(weight w) noexcept { return fifos_[static_cast<std::size_t>(w)]; }
+    const fifo& fifo_of(weight w) const noexcept { return fifos_[static_cast<std::size_t>(w)]; }
+    tier_permits& permits_of(storage tier) noexcept { return permits_[static_cast<std::size_t>(tier) - 1]; }
+
+    std::array<fifo, 3> fifos_;
+    std::array<tier_permits, 4> permits_;
+    /// A bit for each parked position: fetch_or/fetch_and by its owner, loaded by whoever has filled a FIFO (all seq_cst).
+    std::vector<std::atomic<std::uint64_t>> parked_;
+};
+
+}  // namespace tokengate::detail

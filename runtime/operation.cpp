@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+#include <tokengate/operation.hpp>
+
+#include "context.hpp"
+#include "runtime_core.hpp"
+
+#include <tokengate/error.hpp>
+
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <string>
+
+namespace tokengate::detail {
+
+namespace {
+
+/// A record and whether an operation object uses it. Records are never freed (a token listed anywhere may name one), but used
+/// again by the next operation that looks the same: programs that make operations in a loop do not grow.
+struct entry {
+    operation_record record;
+    bool in_use;
+};
+
+struct registry {
+    std::mutex mutex;
+    std::deque<entry> entries;  // addresses stay
+    unsigned runtimes = 0;
+};
+
+registry& operations() {
+    static auto* forever = new registry;
+    return *forever;
+}
+
+bool same_name(const operation_record& a, const operation_record& b) { return std::strcmp(a.name, b.name) == 0; }
+
+bool same_definition(const operation_record& a, const operation_record& b) {
+    if (!same_name(a, b) || a.weight_class != b.weight_class || a.tier != b.tier || a.flags != b.flags ||
+        a.calls.size() != b.calls.size())
+        return false;
+    for (std::size_t i = 0; i < a.calls.size(); ++i)
+        if (std::strcmp(a.calls[i], b.calls[i]) != 0) return false;
+    return true;
+}
+
+std::string contradiction(const char* name) {
+    return std::string("configuration_error: two operations are named \"") + name +
+           "\" and differ in weight, storage or anchor: give one of them another name";
+}
+
+}  // namespace
+
+const operation_record& register_operation(const operation_options& options, std::uint16_t flags,
+                                           std::span<const char* const> calls) {
+    const std::string name(options.name.view());
+    if (options.weight > weight::heavy)
+        throw configuration_error("configuration_error: operation \"" + name + "\": weight " +
+                                  std::to_string(static_cast<int>(options.weight)) +
+                                  " does not exist: use weight::light, medium or heavy");
+    if (options.storage > storage::insane)
+        throw configuration_error("configuration_error: operation \"" + name + "\": storage " +
+                                  std::to_string(static_cast<int>(options.storage)) +
+                                  " does not exist: use storage::none, slow, moderate, fast or insane");
+    if (options.storage != storage::none) flags |= has_tier;
+    operation_record wanted{options.name.c_str(), options.weight, options.storage, flags, 0, {calls.begin(), calls.end()}};
+
+    registry& r = operations();
+    const std::scoped_lock lock(r.mutex);
+    entry* free = nullptr;
+    for (entry& known : r.entries) {
+        const bool same = same_definition(known.record, wanted);
+        if (known.in_use && !same && r.runtimes != 0 && same_name(known.record, wanted))
+            throw configuration_error(contradiction(known.record.name));
+        if (!known.in_use && same) free = &known;
+    }
+    if (!free) {
+        if (r.entries.size() == most_operations)
+            throw configuration_error("configuration_error: operation \"" + name + "\" would be number " +
+                                      std::to_string(most_operations + 1) + " of different ones: make operations once, not per call");
+        wanted.index = static_cast<std::uint32_t>(r.entries.size());
+        free = &r.entries.emplace_back(entry{std::move(wanted), false});
+    }
+    free->in_use = true;
+    return free->record;
+}
+
+void unregister_operation(const operation_record& record) noexcept {
+    if (const std::int64_t live = live_frames_of(record); live != 0) {
+        std::fprintf(stderr,
+                     "tokengate: operation \"%s\" is being destroyed while %lld of its tokens exist, which would call a "
+                     "dangling function: keep operations alive longer than their tokens (namespace scope is best)\n",
+                     record.name, static_cast<long long>(live));
+        std::terminate();
+    }
+    registry& r = operations();
+    const std::scoped_lock lock(r.mutex);
+    for (entry& known : r.entries)
+        if (&known.record == &record) known.in_use = false;
+}
+
+void check_operations() {
+    registry& r = operations();
+    const std::scoped_lock lock(r.mutex);
+    for (std::size_t i = 0; i < r.entries.size(); ++i)
+        for (std::size_t j = i + 1; j < r.entries.size(); ++j)
+            if (r.entries[i].in_use && r.entries[j].in_use && same_name(r.entries[i].record, r.entries[j].record) &&
+                !same_definition(r.entries[i].record, r.entries[j].record))
+                throw configuration_error(contradiction(r.entries[i].record.name));
+    ++r.runtimes;
+}
+
+void forget_runtime() noexcept {
+    registry& r = operations();
+    const std::scoped_lock lock(r.mutex);
+    --r.runtimes;
+}
+
+const operation_record& main_operation() {
+    static const operation_record& forever = register_operation({.name = "main"}, unroutable, {});
+    return forever;
+}
+
+}  // namespace tokengate::detail

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT
+#include <tokengate/runtime.hpp>
+
+#include "runtime_core.hpp"
+#include "topology.hpp"
+
+#include <tokengate/detail/promise.hpp>
+#include <tokengate/operation.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <cstdio>
+#include <future>
+#include <string>
+#include <utility>
+
+// How a runtime ends is argued in runtime_core.hpp.
+
+namespace tokengate {
+
+namespace detail {
+
+namespace {
+
+constexpr unsigned most_positions = 1023;  // and the control loop; see load_table::most_positions
+
+template <class... Parts>
+configuration_error bad_option(const Parts&... parts) {
+    std::string text = "configuration_error: runtime_options.";
+    const auto add = [&](const auto& part) {
+        if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(part)>>)
+            text += std::to_string(part);
+        else
+            text += part;
+    };
+    (add(parts), ...);
+    return configuration_error(text);
+}
+
+/// Checks what the user chose and fills in what he left open.
+core_layout settle(runtime_options& options) {
+    if (options.cores && *options.cores == 0) throw bad_option("cores is 0: at least 1, or leave it out for every usable CPU");
+    if (options.workers_per_core == 0) throw bad_option("workers_per_core is 0: at least 1");
+    for (unsigned cpu : options.cpus)
+        if (!cpu_exists(cpu)) throw bad_option("cpus names CPU ", cpu, ", which this machine does not have (or has offline)");
+    const std::pair<const char*, int> limits[] = {{"slow", options.storage.slow},
+                                                  {"moderate", options.storage.moderate},
+                                                  {"fast", options.storage.fast},
+                                                  {"insane", options.storage.insane}};
+    for (const auto& [name, limit] : limits)
+        if (limit < 1) throw bad_option("storage.", name, " is ", limit, ": a tier admits at least 1 operation at a time");
+    if (options.spin.count() < 0) throw bad_option("spin is negative: 0 or more");
+    if (options.ring_entries < 8 || options.ring_entries > 32768 || !std::has_single_bit(options.ring_entries))
+        throw bad_option("ring_entries is ", options.ring_entries, ": a power of two from 8 to 32768");
+    if (options.spill > spill::never) throw bad_option("spill does not exist: when_saturated or never");
+    if (options.digest > digest_policy::minimal) throw bad_option("digest does not exist: full, short_ or minimal");
+    if (options.cpus.empty()) options.cpus = affinity_cpus();
+    core_layout layout{options.cores.value_or(usable_cores(options.cpus.size(), cgroup_cpu_quota())),
+                       options.workers_per_core};
+    if (std::uint64_t{layout.cores} * layout.workers_per_core > most_positions)
+        throw bad_option("cores × workers_per_core is ", std::uint64_t{layout.cores} * layout.workers_per_core,
+                         ": at most ", most_positions);
+    return layout;
+}
+
+std::uint16_t next_slot() noexcept {
+    static std::atomic<std::uint16_t> last{0};  // counts alone; orders nothing
+    std::uint16_t slot;
+    do slot = static_cast<std::uint16_t>(last.fetch_add(1, std::memory_order_relaxed) + 1);
+    while (slot == 0);  // 0 is a token that no runtime has admitted
+    return slot;
+}
+
+}  // namespace
+
+runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
+    : options(std::move(chosen)), slot(next_slot()), loads(layout), at_gate(layout.positions(), options.storage) {
+    // More threads than CPUs: who spins keeps somebody else from running.
+    stop_.of = this;
+    stop_.run = [](hook* self) noexcept {
+        runtime_core& core = *static_cast<stop_hook*>(self)->of;
+        core.stop_seen_ = true;
+        core.control().begin_to_end();
+    };
+    const bool crowded = layout.positions() > options.cpus.size();
+    const auto spin_ns = crowded ? 0 : static_cast<std::uint64_t>(options.spin.count());
+    for (unsigned position = 0; position <= layout.positions(); ++position)
+        executors.push_back(std::make_unique<executor>(*this, position, options.ring_entries,
+                                                       position == layout.positions() ? 0 : spin_ns));
+    std::vector<event_loop*> loops;
+    for (const auto& each : executors) loops.push_back(&each->loop);
+    for (const auto& each : executors) each->loop.connect(loops);
+
+    for (unsigned position = 0; position < positions(); ++position)
+        executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
+    try {
+        for (unsigned position = 0; position < positions(); ++position) executors[position]->wait_until_up();
+    } catch (...) {
+        join_executors();
+        throw;
+    }
+}
+
+runtime_core::~runtime_core() = default;
+
+void runtime_core::join_executors() noexcept {
+    for (unsigned position = 0; position < positions(); ++position) executors[position]->ask_to_quit();
+    for (unsigned position = 0; position < positions(); ++position) executors[position]->join();
+    const std::scoped_lock lock(orphans);
+    for (const auto& each : executors) orphaned_domains += each->counts().live_domains.load();
+    joined = true;
+    for (const auto& each : executors) each->loop.run_left_mail();
+}
+
+void runtime_core::warn(const std::string& text) const noexcept {
+    try {
+        if (options.on_warning) {
+            options.on_warning(text);
+            return;
+        }
+    } catch (...) {
+        std::fprintf(stderr, "tokengate: the warning handler itself threw\n");
+    }
+    std::fprintf(stderr, "tokengate: %s\n", text.c_str());
+}
+
+std::uint64_t runtime_core::count_ended() const noexcept {
+    std::uint64_t sum = 0;
+    for (const auto& each : executors) sum += each->counts().ended.load_acquire();
+    return sum;
+}
+
+std::uint64_t runtime_core::count_admitted() const noexcept {
+    std::uint64_t sum = dropped_from_afar.load(std::memory_order_relaxed);
+    for (const auto& each : executors) sum += each->counts().admitted.load();
+    return sum;
+}
+
+// ---- hosting the control loop -------------------------------------------------------------------------------------------
+
+namespace {
+
+bool on_a_loop() noexcept { return this_core && this_core->host; }
+
+/// On the control loop: a token that came through its mailbox.
+void admit_posted(hook* item) noexcept {
+    core_context& core = *this_core;
+    core.host->admit(core, *static_cast<token_record*>(item));
+}
+
+std::chrono::steady_clock::time_point after(std::chrono::nanoseconds deadline) {
+    const auto now = std::chrono::steady_clock::now();
+    const bool for_ever = deadline > std::chrono::steady_clock::time_point::max() - now;
+    return for_ever ? std::chrono::steady_clock::time_point::max() : now + deadline;
+}
+
+}  // namespace
+
+void runtime_core::claim_hosting() {
+    if (on_a_loop())
+        throw wrong_thread("wrong_thread: runtime::run or start was called on an event loop's thread, which it would block: "
+                           "await a task there, or use a thread of your own");
+    const std::scoped_lock lock(lifecycle_);
+    if (control().loop.closed())
+        throw gate_closed("gate_closed: the runtime is stopping or has stopped and runs nothing any more: make a new one");
+    if (hosted_)
+        throw wrong_thread("wrong_thread: the runtime is running already (run or start was called before and has not ended)");
+    hosted_ = true;
+}
+
+void runtime_core::run_main(promise_base& main) {
+    claim_hosting();
+    const auto leave = [this] {
+        const std::scoped_lock lock(lifecycle_);
+        hosted_ = false;
+        left_.notify_all();
+    };
+    try {
+        control().open();
+    } catch (...) {
+        leave();
+        throw;
+    }
+    note_time(context());
+    adopt(main, main_operation(), 0);
+    struct main_waiter : waiter {
+        runtime_core* of;
+    } waiting;
+    waiting.done = [](token_record&, waiter& self) noexcept { static_cast<main_waiter&>(self).of->control().begin_to_end(); };
+    waiting.home = &context();
+    waiting.of = this;
+    main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
+    main.token.run = admit_posted;
+    control().loop.post(&main.token);
+    control().host();
+    leave();
+}
+
+void runtime_core::start() {
+    claim_hosting();
+    std::promise<void> up;
+    control_thread_ = std::thread([this, &up] {
+        bool opened = false;
+        try {
+            control().open();
+            opened = true;
+            up.set_value();
+        } catch (...) {
+            up.set_exception(std::current_exception());
+        }
+        if (opened) control().host();
+        const std::scoped_lock lock(lifecycle_);
+        hosted_ = false;
+        left_.notify_all();
+    });
+    try {
+        up.get_future().get();
+    } catch (...) {
+        control_thread_.join();
+        throw;
+    }
+}
+
+void runtime_core::serve_until(std::chrono::steady_clock::time_point until) {
+    struct deadline_timer : timer {
+        event_loop* loop;
+    } alarm;
+    alarm.loop = &control().loop;
+    alarm.run = [](hook* self) noexcept { static_cast<deadline_timer*>(self)->loop->quit(); };
+    alarm.deadline_ns = static_cast<std::uint64_t>(until.time_since_epoch().count());
+    control().open();
+    control().loop.arm(alarm);
+    control().host();
+    control().loop.withdraw(alarm);
+}
+
+stop_report runtime_core::stop(std::chrono::nanoseconds deadline) {
+    if (on_a_loop())
+        throw wrong_thread("wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
+                           "call it on a thread of your own");
+    control().loop.close();
+    auto until = after(deadline);
+    std::unique_lock lock(lifecycle_);
+    if (!std::exchange(stop_posted_, true)) control().loop.post(&stop_);  // behind every submit that was accepted
+    while (!stopped_) {
+        if (!hosted_ && stop_seen_ && control().drained()) {
+            if (control_thread_.joinable()) control_thread_.join();
+            join_executors();
+            stopped_ = true;
+        } else if (std::chrono::steady_clock::now() >= until) {
+            stop_report report{tokens()};
+            if (!report.complete()) return report;
+            until = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);  // they have ended just now
+        } else if (!hosted_) {
+            // Nobody lends the control loop a thread, so this one serves what is left.
+            hosted_ = true;
+            lock.unlock();
+            std::exception_ptr failed;
+            try {
+                serve_until(until);
+            } catch (...) {
+                failed = std::current_exception();
+            }
+            lock.lock();
+            hosted_ = false;
+            left_.notify_all();
+            if (failed) std::rethrow_exception(failed);
+        } else if (until == std::chrono::steady_clock::time_point::max()) {
+            left_.wait(lock);
+        } else {
+            left_.wait_until(lock, until);
+        }
+    }
+    return {};
+}
+
+void runtime_core::submit(token_record& token) {
+    if (on_a_loop() && this_core->runtime == this)
+        throw wrong_thread("wrong_thread: runtime::submit was called on a thread of this runtime, where waiting for the future "
+                           "would block its loop: await the token, or admit() it");
+    const token_id id = token.id();
+    if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != this)
+        throw wrong_runtime("wrong_runtime: " + id.text() + " inherited a seed in another runtime: submit it there");
+    token.run = admit_posted;
+    if (!control().loop.submit(&token))
+        throw gate_closed("gate_closed: " + id.text() + " was not admitted: the runtime is stopping or has stopped");
+}
+
+// ---- looking ------------------------------------------------------------------------------------------------------------
+
+std::vector<token_info> runtime_core::tokens() const {
+    std::vector<token_info> found;
+    const std::uint64_t now = event_loop::wall_ns();
+    frame_pool::for_each_slot([&](void* frame, std::size_t) {
+        const auto& token = *reinterpret_cast<const token_record*>(static_cast<const char*>(frame) + promise_offset +
+                                                                   promise_base::offset_of_token());
+        const token_state state = token.state.load();
+        const operation_record* operation = token.operation.load();
+        if (state == token_state::none || token.runtime.load() != slot || !operation) return;
+        token_info info;
+        info.id = token.id();
+        info.state = state;
+        if (const unsigned position = token.position.load(); position != no_position) info.core = core_of(position);
+        if (info.id.created_ns < now) info.age = std::chrono::nanoseconds(now - info.id.created_ns);
+        info.awaited_by_sequence = token.awaited_by.load();
+        // The frame may have ended and been used again meanwhile: then this is nobody.
+        if (token.sequence.load() != info.id.sequence || token.state.load() == token_state::none) return;
+        if (state == token_state::completed || state == token_state::failed) return;
+        found.push_back(info);
+    });
+    return found;
+}
+
+}  // namespace detail
+
+// ---- the public face ----------------------------------------------------------------------------------------------------
+
+namespace {
+
+detail::runtime_core* make_core(runtime_options&& options) {
+    const detail::core_layout layout = detail::settle(options);
+    detail::check_operations();
+    try {
+        return new detail::runtime_core(std::move(options), layout);
+    } catch (...) {
+        detail::forget_runtime();
+        throw;
+    }
+}
+
+/// Unadmitted tokens may still hold domains: then the last of them frees the core.
+void abandon(detail::runtime_core* core) {
+    {
+        const std::scoped_lock lock(core->orphans);
+        core->abandoned = core->orphaned_domains != 0;
+        if (core->abandoned) core = nullptr;
+    }
+    delete core;
+    detail::forget_runtime();
+}
+
+}  // namespace
+
+runtime::runtime(runtime_options options) : core_(make_core(std::move(options)), abandon) {}
+
+runtime::~runtime() {
+    for (;;) {
+        const stop_report left = core_->stop(std::chrono::seconds(10));
+        if (left.complete()) return;
+        std::string text = "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
+        for (std::size_t i = 0; i < std::min<std::size_t>(left.survivors.size(), 10); ++i)
+            text += ' ' + left.survivors[i].id.text() + " (" + std::string(name_of(left.survivors[i].state)) + ')';
+        core_->warn(text);
+    }
+}
+
+void runtime::run_main(detail::promise_base& main) { core_->run_main(main); }
+void runtime::submit_record(detail::token_record& token) { core_->submit(token); }
+void runtime::start() { core_->start(); }
+stop_report runtime::stop(std::chrono::nanoseconds deadline) { return core_->stop(deadline); }
+std::vector<token_info> runtime::tokens() const { return core_->tokens(); }
+unsigned runtime::cores() const noexcept { return core_->loads.layout().cores; }
+unsigned runtime::executors() const noexcept { return core_->positions(); }
+
+snapshot runtime::snapshot() const {
+    tokengate::snapshot now;
+    now.ended = core_->count_ended();
+    now.admitted = core_->count_admitted();
+    for (const weight w : {weight::light, weight::medium, weight::heavy}) now.waiting += core_->at_gate.waiting(w);
+    now.pins = core_->registry.size();
+    for (const auto& each : core_->executors) {
+        const detail::executor_counts& counts = each->counts();
+        now.domains += counts.live_domains.load();
+        now.redirections += counts.redirections.load();
+        now.sticky_bypassed += counts.sticky_bypassed.load();
+        if (!core_->is_control(each->position())) now.busy_ns.push_back(each->busy_ns());
+    }
+    return now;
+}
+
+}  // namespace tokengate

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "executor.hpp"
+#include "gate.hpp"
+#include "router.hpp"
+#include "sticky_registry.hpp"
+
+#include <tokengate/runtime.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+/// What a runtime is made of: the gate, the load table, the sticky registry, one executor a position, and behind them the
+/// control loop (an executor without a place in the routing).
+///
+/// # How it ends
+///
+///  1. `stop` closes the control loop's mailbox to foreign threads. That is one atomic with `submit`: from here on a submit is
+///     refused, and what was accepted before is in the mailbox and will be served.
+///  2. The control loop learns that it is to end (`ending_`): by a hook from `stop`, or, under `run`, when the main token ended.
+///     It raises `draining`, and from then on every executor that goes idle reports to it.
+///  3. At each report it compares, over all executors, first what has ended and then what was admitted. Every token is
+///     counted as admitted before its maker can end, so equal sums mean that at the moment between the two readings nothing
+///     was alive; and where nothing is alive and nobody may submit, nothing will be.
+///  4. It leaves its loop. Whoever owns the threads tells each executor to quit, and joins them. No loop sends any more.
+///  5. Mail that no loop has taken (frames of unadmitted conducted tokens, dropped by foreign threads) is run by the
+///     destroying thread. Domains that such tokens, held elsewhere, still keep alive are ended under `orphans`; the last of
+///     them frees this structure.
+///  6. Rings are closed with their loops, after all of this.
+
+namespace tokengate::detail {
+
+struct runtime_core {
+    runtime_core(runtime_options&& chosen, core_layout layout);
+    ~runtime_core();
+
+    [[nodiscard]] executor& control() noexcept { return *executors.back(); }
+    [[nodiscard]] unsigned positions() const noexcept { return loads.layout().positions(); }
+    [[nodiscard]] bool is_control(unsigned position) const noexcept { return position >= positions(); }
+    /// The core a position belongs to; `control_core` for the control loop, and for none at all.
+    [[nodiscard]] unsigned core_of(unsigned position) const noexcept {
+        return is_control(position) ? control_core : position / loads.layout().workers_per_core;
+    }
+
+    // The owner's calls, and stop from any thread.
+    void run_main(promise_base& main);
+    void start();
+    stop_report stop(std::chrono::nanoseconds deadline);
+    void submit(token_record& token);
+    [[nodiscard]] std::vector<token_info> tokens() const;
+
+    void warn(const std::string& text) const noexcept;
+
+    /// Sum over executors; see step 3.
+    [[nodiscard]] std::uint64_t count_ended() const noexcept;
+    [[nodiscard]] std::uint64_t count_admitted() const noexcept;
+
+    /// Any thread but an executor's own: an unadmitted token of one of our domains has been dropped there.
+    void end_far_from_home(token_record& token) noexcept;
+
+    const runtime_options options;
+    const std::uint16_t slot;
+    load_table loads;
+    gate at_gate;
+    sticky_registry registry;
+    std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
+
+    /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end, lowered when it has left.
+    /// Executors read it by fetch_or(0, acq_rel) when they park: either that comes first, and the control loop's sums include
+    /// what they ended, or they find it raised and report.
+    std::atomic<unsigned> draining{0};
+
+    std::mutex orphans;                  // guards the three below, and the domains once `joined`
+    bool joined = false;                 // no executor runs any more
+    bool abandoned = false;              // the runtime object is gone; the last domain deletes this
+    std::uint64_t orphaned_domains = 0;  // once joined: domains that unadmitted tokens still hold
+    std::atomic<std::uint64_t> dropped_from_afar{0};  // counted as admitted when posted, as ended by the executor
+
+private:
+    struct stop_hook : hook {
+        runtime_core* of;
+    };
+
+    void claim_hosting();
+    void serve_until(std::chrono::steady_clock::time_point until);
+    void join_executors() noexcept;
+
+    std::mutex lifecycle_;               // guards what follows
+    std::condition_variable left_;       // notified when the control loop's host has left it
+    bool hosted_ = false;
+    bool stop_posted_ = false;
+    bool stop_seen_ = false;             // set by the control loop; read here once it has been left
+    bool stopped_ = false;               // all threads have been joined
+    stop_hook stop_;
+    std::thread control_thread_;         // after start()
+};
+
+/// Registers a runtime; throws configuration_error if living operations contradict each other.
+void check_operations();
+void forget_runtime() noexcept;
+
+}  // namespace tokengate::detail

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+
+// The way of a token where it leaves the inline path: admission, groups, the end, and dropped handles.
+
+#include "conductor.hpp"
+#include "executor.hpp"
+#include "runtime_core.hpp"
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/promise.hpp>
+#include <tokengate/error.hpp>
+
+#include <atomic>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+namespace tokengate::detail {
+
+namespace {
+
+void destroy_frame(token_record& token) noexcept { promise_base::of(token).handle().destroy(); }
+
+/// A dropped token has ended: its frame goes after its coroutine has been left, on the token's core.
+void destroy_dropped(hook* item) noexcept {
+    core_context& core = *this_core;
+    auto& token = *static_cast<token_record*>(item);
+    if (std::exception_ptr error = std::move(promise_base::of(token).error)) report_failure(core, token, std::move(error));
+    destroy_frame(token);
+    core.counts.ended.add_release(1);
+}
+
+/// An unadmitted token of a domain, dropped elsewhere, has come home to be counted out.
+void end_unadmitted(hook* item) noexcept {
+    core_context& core = *this_core;
+    auto& token = *static_cast<token_record*>(item);
+    leave_domain(core, token);
+    destroy_frame(token);
+    core.counts.ended.add_release(1);
+}
+
+void resume_group(hook* item) noexcept {
+    auto& group = *static_cast<token_group*>(item);
+    group.elsewhere_done = true;
+    if (group.here != 0) return;  // whoever brings it to zero comes here again
+    core_context& core = *this_core;
+    core.host->resume_token(core, group.token, group.handle);
+}
+
+void group_done(token_record&, waiter&) noexcept {}  // marks a waiter as a group; groups count instead of being called
+
+void count_out_of_group(core_context& core, token_record& token, token_group& group) noexcept {
+    if (token.flags & counted_here) {
+        if (--group.here == 0 && group.elsewhere_done) core.host->loop.ready(&group);
+        return;
+    }
+    if (core.ended_group != &group) {
+        flush_ended_group(core);
+        core.ended_group = &group;
+    }
+    ++core.ended_in_group;
+}
+
+}  // namespace
+
+void flush_ended_group(core_context& core) noexcept {
+    token_group* group = std::exchange(core.ended_group, nullptr);
+    if (!group) return;
+    const std::uint32_t ended = std::exchange(core.ended_in_group, 0);
+    executor& here = *core.host;
+    core_context* home = group->home;  // read now: unless we are the last, the group may be gone after the subtraction
+    // acq_rel: the last one, and through its hook the home, sees what all the others' tokens left in their frames.
+    if (group->elsewhere.fetch_sub(ended, std::memory_order_acq_rel) != ended) return;
+    home == &core ? here.loop.ready(group) : static_cast<void>(here.loop.send(home->position, group));
+}
+
+// ---- admission ----------------------------------------------------------------------------------------------------------
+
+void check_admissible(const core_context& core, const token_record& token) {
+    const char* name = token.operation.load()->name;
+    if (!core.host)
+        throw wrong_thread(std::string("wrong_thread: ") + name +
+                           " was awaited or admitted on a thread without an event loop: use runtime::submit, or do it "
+                           "inside a coroutine that the runtime runs");
+    const bool elsewhere = token.runtime.load() != 0 ? token.runtime.load() != core.runtime_slot
+                                                     : (token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != core.runtime;
+    if (elsewhere)
+        throw wrong_runtime(std::string("wrong_runtime: ") + token.id().text() +
+                            " belongs to another runtime (it was admitted there, or inherited a seed there): await it there");
+}
+
+void admit(core_context& core, token_record& token) noexcept { core.host->admit(core, token); }
+
+void throw_already_awaited() {
+    throw already_awaited("already_awaited: this token handle holds no result any more: it was awaited, submitted or moved "
+                          "from before; a token's result is taken once");
+}
+
+void throw_empty_task() {
+    throw already_awaited("already_awaited: this task is empty: it was awaited or moved from before, or never held a coroutine");
+}
+
+group_admission::group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter,
+                                 std::uint32_t size) noexcept
+    : core_(core), group_(group), size_(size) {
+    group.done = group_done;
+    group.home = &core;
+    group.handle = awaiter;
+    group.token = core.current;
+    group.run = resume_group;
+    group.here = 0;
+    group.elsewhere_done = false;
+    // One more than tokens: nobody reaches zero while the rest is still being admitted. relaxed: admission publishes it.
+    group.elsewhere.store(size + 1, std::memory_order_relaxed);
+}
+
+void group_admission::add(token_record& token, bool admitted) noexcept {
+    if (core_.current) token.awaited_by.store(core_.current->sequence.load());
+    const auto group = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group_));
+    if (admitted) {
+        if (token.shared_owner().exchange(group, std::memory_order_acq_rel) == owner_done) ++not_elsewhere_;
+        return;
+    }
+    token.owner = group;
+    if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->home == &core_) {
+        token.flags |= counted_here;
+        ++group_.here;
+        ++not_elsewhere_;
+    }
+    core_.host->admit(core_, token);
+}
+
+bool group_admission::finish() noexcept {
+    const std::uint32_t settled = not_elsewhere_ + 1;
+    group_.elsewhere_done =
+        settled == size_ + 1 || group_.elsewhere.fetch_sub(settled, std::memory_order_acq_rel) == settled;
+    return !(group_.elsewhere_done && group_.here == 0);
+}
+
+void release_permit(core_context& core, token_record& holder) noexcept {
+    holder.flags = static_cast<std::uint16_t>(holder.flags & ~holds_permit);
+    hook* next = core.runtime->at_gate.release(holder.operation.load()->tier);
+    if (next) core.host->route(core, *static_cast<token_record*>(next));
+}
+
+void force_permit(core_context& core, token_record& resumed) noexcept {
+    core.runtime->at_gate.force(resumed.operation.load()->tier);
+    resumed.flags |= holds_permit;
+}
+
+// ---- the end ------------------------------------------------------------------------------------------------------------
+
+void end_anchored(core_context& core, token_record& token) noexcept {
+    if (token.flags & holds_permit) release_permit(core, token);
+    if (token.flags & pinned) core.runtime->registry.release(static_cast<pin*>(token.anchor));
+    if (token.flags & in_domain) leave_domain(core, token);
+}
+
+void end_elsewhere(core_context& core, token_record& token) noexcept {
+    executor& here = *core.host;
+    // acquire as in end_token; the exchange decides between us and the holder of the handle.
+    std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
+    if (claimed == owner_unclaimed) {
+        if (token.shared_owner().compare_exchange_strong(claimed, owner_done, std::memory_order_acq_rel)) {
+            core.counts.ended.add_release(1);  // the frame is the handle's now
+            return;
+        }
+    }
+    if (claimed == owner_dropped) {
+        token.run = destroy_dropped;
+        here.loop.ready(&token);
+        return;
+    }
+    auto& heard_by = *reinterpret_cast<waiter*>(claimed);
+    if (heard_by.home) core.counts.ended.add_release(1);  // else when it has been heard: a runtime does not end before that
+    if (heard_by.done == group_done) {
+        count_out_of_group(core, token, static_cast<token_group&>(heard_by));
+        return;
+    }
+    token.run = deliver_end;
+    if (!heard_by.home || heard_by.home == &core)
+        here.loop.ready(&token);
+    else
+        here.loop.send(heard_by.home->position, &token);
+}
+
+// ---- dropped handles ----------------------------------------------------------------------------------------------------
+
+void drop_unadmitted(token_record& token) noexcept {
+    if (!(token.flags & in_domain)) {
+        destroy_frame(token);
+        return;
+    }
+    domain& inherited = *static_cast<domain*>(token.anchor);
+    core_context& core = context();
+    if (inherited.home == &core) {  // a context whose domains outlive its executor is not used again
+        leave_domain(core, token);
+        destroy_frame(token);
+    } else if (core.host && core.runtime == inherited.runtime) {
+        core.counts.admitted.add(1);  // the runtime does not end before it has come home
+        token.run = end_unadmitted;
+        core.host->loop.send(inherited.home->position, &token);
+    } else {
+        inherited.runtime->end_far_from_home(token);
+    }
+}
+
+void runtime_core::end_far_from_home(token_record& token) noexcept {
+    std::unique_lock lock(orphans);
+    token.run = end_unadmitted;
+    if (!joined) {
+        dropped_from_afar.fetch_add(1, std::memory_order_relaxed);  // summed after `draining`; see count_admitted
+        executors[static_cast<domain*>(token.anchor)->home->position]->loop.post(&token);
+        return;
+    }
+    leave_domain(context(), token);
+    destroy_frame(token);
+    const bool last = abandoned && orphaned_domains == 0;
+    lock.unlock();
+    if (last) delete this;
+}
+
+void drop_admitted(token_record& token) noexcept {
+    // acq_rel: pairs with the exchange of `done` at its end.
+    if (token.shared_owner().exchange(owner_dropped, std::memory_order_acq_rel) != owner_done) return;
+    core_context& core = context();
+    if (std::exception_ptr error = std::move(promise_base::of(token).error)) report_failure(core, token, std::move(error));
+    destroy_frame(token);
+}
+
+void report_failure(core_context& core, const token_record& token, std::exception_ptr error) noexcept {
+    const failure heard{token.id(), std::move(error)};
+    try {
+        if (core.runtime && core.runtime->options.on_failure) {
+            core.runtime->options.on_failure(heard);
+            return;
+        }
+    } catch (...) {
+        std::fprintf(stderr, "tokengate: the failure handler itself threw\n");
+    }
+    const char* what = "an exception that is no std::exception";
+    try {
+        std::rethrow_exception(heard.error);
+    } catch (const std::exception& thrown) {
+        what = thrown.what();
+        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n", heard.id.text().c_str(), what);
+    } catch (...) {
+        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n", heard.id.text().c_str(), what);
+    }
+}
+
+}  // namespace tokengate::detail
