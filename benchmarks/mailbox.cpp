@@ -7,13 +7,15 @@
 ///   ring_per_pair   libcds' WeakRingBuffer of chain heads, one per sender, and a mask of the rings that have something
 ///   plain_cycle     VyukovMPSCCycleQueue as it comes; only where the longest take is measured
 ///
-/// `hand_over` moves hooks from 1 or 3 senders to one receiver that takes, walks and writes to them, with a bounded number
-/// in flight as under the runtime's windows. Frames that lie in a row let the prefetcher hide the price of moving them from
-/// cache to cache, which shows what the queues cost; scattered ones show what is left of that in a real runtime. `longest_take` is the longest single take while there are more senders than CPUs.
-/// `when_full` fills each candidate without a receiver. Everything checks its counts and the order of each sender.
+/// `hand_over` moves hooks from 1 or 3 senders to one receiver that takes, walks and writes to them, with a bounded
+/// number in flight as under the runtime's windows. Frames that lie in a row let the prefetcher hide the price of
+/// moving them from cache to cache, which shows what the queues cost; scattered ones show what is left of that in a
+/// real runtime. `longest_take` is the longest single take while there are more senders than CPUs. `held_cell` makes
+/// that preemption certain. `when_full` fills each candidate without a receiver. Everything checks its counts and the
+/// order of each sender.
 ///
-/// The bounded candidates are shown at their best: the word that parks and closes, which take_all_list has inside, would
-/// cost looking_cycle another read-modify-write a chain. Compare medians; run with
+/// The bounded candidates are shown at their best: the word that parks and closes, which take_all_list has inside,
+/// would cost looking_cycle another read-modify-write a chain. Compare medians; run with
 /// --benchmark_enable_random_interleaving=true on a machine that others use.
 
 #include "mailbox.hpp"
@@ -95,6 +97,14 @@ public:
 
     bool push(unsigned /*sender*/, chain_type what) { return heads_.enqueue(what.first); }
 
+    template <typename Wait>
+    void push_slowly(hook* head, Wait&& wait) {
+        heads_.enqueue_with([&](hook*& cell) {
+            wait();
+            cell = head;
+        });
+    }
+
     template <typename Walk>
     void take(Walk&& walk) {
         for (hook* head; heads_.dequeue(head);) walk(head);
@@ -112,6 +122,14 @@ public:
 
     bool push(unsigned /*sender*/, chain_type what) { return heads_.enqueue(what.first); }
 
+    template <typename Wait>
+    void push_slowly(hook* head, Wait&& wait) {
+        heads_.enqueue_with([&](hook*& cell) {
+            wait();
+            cell = head;
+        });
+    }
+
     template <typename Walk>
     void take(Walk&& walk) {
         while (hook* head = heads_.pop_if_ready()) walk(head);
@@ -126,7 +144,8 @@ private:
         hook* pop_if_ready() noexcept {
             const std::size_t at = m_posDequeue.load(std::memory_order_relaxed);
             cell_type& cell = m_buffer[at & m_nBufferMask];
-            if (cell.sequence.load(std::memory_order_acquire) != at + 1) return nullptr;  // pairs with enqueue's release
+            // pairs with the release of enqueue
+            if (cell.sequence.load(std::memory_order_acquire) != at + 1) return nullptr;
             hook* head = cell.data;
             // The cell is free before the position moves: enqueue would spin between the two the other way round.
             cell.sequence.store(at + m_nBufferMask + 1, std::memory_order_release);
@@ -185,15 +204,16 @@ void pin_to(std::size_t index) {
     pthread_setaffinity_np(pthread_self(), sizeof set, &set);
 }
 
-/// Senders that hand letters to `box` until told to stop or until each has sent its share; and the checks of the receiver.
+/// Senders that hand letters to `box` until told to stop or until each has sent its share; and the checks of the
+/// receiver.
 template <typename Candidate>
 class traffic {
 public:
-    static constexpr std::uint64_t in_flight = 2048;  // a sender's, at most: the runtime's largest window
+    static constexpr std::uint64_t largest_window = 2048;  // the runtime's
 
-    /// Letters that lie `stride` apart follow each other.
-    traffic(unsigned senders, unsigned chain_length, std::uint64_t stride)
-        : box_(senders), senders_(senders), chain_length_(chain_length), stride_(stride) {}
+    /// Letters that lie `stride` apart follow each other; a sender has at most `in_flight` under way.
+    traffic(unsigned senders, unsigned chain_length, std::uint64_t stride, std::uint64_t in_flight = largest_window)
+        : box_(senders), senders_(senders), chain_length_(chain_length), stride_(stride), in_flight_(in_flight) {}
 
     ~traffic() { stop(); }
 
@@ -245,7 +265,7 @@ public:
 
 private:
     struct sender_side {
-        std::vector<letter> letters = std::vector<letter>(2 * in_flight);
+        std::vector<letter> letters = std::vector<letter>(2 * largest_window);
         alignas(64) std::uint64_t sent = 0, refusals = 0;          // the sender's
         alignas(64) std::uint64_t received = 0;                    // the receiver's
         alignas(64) std::atomic<std::uint64_t> acknowledged{0};    // release by the receiver, acquire by the sender
@@ -262,15 +282,15 @@ private:
         std::uint64_t next = 0, acknowledged = 0, refusals = 0;
         while (next < share && !stopped_.load(std::memory_order_relaxed)) {
             const std::uint64_t end = std::min(share, next + chain_length_);
-            while (end - acknowledged > in_flight) {
+            while (end - acknowledged > in_flight_) {
                 acknowledged = me.acknowledged.load(std::memory_order_acquire);
-                if (end - acknowledged <= in_flight) break;
+                if (end - acknowledged <= in_flight_) break;
                 if (stopped_.load(std::memory_order_relaxed)) break;
                 sched_yield();
             }
             typename Candidate::chain_type out;
             for (std::uint64_t number = next; number < end; ++number) {
-                letter& each = me.letters[number * stride_ % (2 * in_flight)];
+                letter& each = me.letters[number * stride_ % (2 * largest_window)];
                 each.sender = index;
                 each.number = number;
                 out.add(&each);
@@ -289,7 +309,7 @@ private:
 
     Candidate box_;
     std::vector<sender_side> senders_;
-    std::uint64_t chain_length_, stride_;
+    std::uint64_t chain_length_, stride_, in_flight_;
     std::uint64_t received_ = 0;
     bool in_order_ = true;
     std::atomic<unsigned> ready_{0};
@@ -303,7 +323,8 @@ double at_fraction(std::vector<double>& sorted, double fraction) {
     return sorted[static_cast<std::size_t>(fraction * static_cast<double>(sorted.size() - 1))];
 }
 
-/// Short runs, of which many fall between two preemptions even on a busy machine; the median and the best tenth of them.
+/// Short runs, of which many fall between two preemptions even on a busy machine; the median and the best tenth of
+/// them.
 template <typename Candidate>
 void hand_over(benchmark::State& state) {
     const auto senders = static_cast<unsigned>(state.range(0));
@@ -352,8 +373,8 @@ std::int64_t thread_cpu_ns() {
     return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
-/// The receiver has a CPU to itself and the senders crowd the others, so that they, not the receiver, are preempted. A take
-/// includes the walk over what it took. What others on the machine do to the receiver is in the wall time only.
+/// The receiver has a CPU to itself and the senders crowd the others, so that they, not the receiver, are preempted. A
+/// take includes the walk over what it took. What others on the machine do to the receiver is in the wall time only.
 template <typename Candidate>
 void longest_take(benchmark::State& state) {
     const std::size_t others = std::max<std::size_t>(cpus.size() - 1, 1);
@@ -362,7 +383,7 @@ void longest_take(benchmark::State& state) {
     std::uint64_t total = 0;
     pin_to(0);
     for (auto _ : state) {
-        traffic<Candidate> run(senders, 1, 1021);
+        traffic<Candidate> run(senders, 1, 1021, 128);
         run.start(std::uint64_t(-1) / 2, [&](unsigned i) { return 1 + i % others; });
         const auto begin = clock::now();
         for (auto now = begin; now - begin < std::chrono::seconds(3);) {
@@ -385,6 +406,36 @@ void longest_take(benchmark::State& state) {
     state.counters["senders"] = senders;
     state.counters["longest_take_us"] = longest;
     state.counters["longest_take_cpu_us"] = longest_cpu;
+}
+
+/// What a take meets when a sender is preempted at the worst moment, made certain: a sender claims a cell and holds it
+/// for 20 ms. Only the two cycles have such a moment; a mailbox has none, and a ring's sender is alone until it
+/// publishes.
+template <typename Candidate>
+void held_cell(benchmark::State& state) {
+    Candidate box(1);
+    letter item{};
+    double longest = 0;
+    for (auto _ : state) {
+        std::atomic<bool> claimed{false};
+        std::thread sender([&] {
+            box.push_slowly(&item, [&] {
+                claimed.store(true, std::memory_order_release);
+                std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            });
+        });
+        while (!claimed.load(std::memory_order_acquire)) sched_yield();
+        const auto begin = clock::now();
+        unsigned taken = 0;
+        box.take([&](hook*) { ++taken; });
+        const std::chrono::duration<double> took = clock::now() - begin;
+        sender.join();
+        box.take([&](hook*) { ++taken; });
+        if (taken != 1) return state.SkipWithError("hooks were lost");
+        state.SetIterationTime(took.count());
+        longest = std::max(longest, took.count() * 1e6);
+    }
+    state.counters["longest_take_us"] = longest;
 }
 
 /// 4096 chains and nobody takes: how many are refused, and what a push costs then.
@@ -415,7 +466,7 @@ void when_full(benchmark::State& state) {
 
 void shapes(benchmark::internal::Benchmark* each) {
     each->ArgNames({"senders", "chain", "scattered"})->ArgsProduct({{1, 3}, {1, 8, 32, 128}, {0, 1}})->UseManualTime();
-    each->Unit(benchmark::kMillisecond)->Iterations(40)->Repetitions(5)->ReportAggregatesOnly();
+    each->Unit(benchmark::kMillisecond)->Iterations(20)->Repetitions(5)->ReportAggregatesOnly();
 }
 
 void once(benchmark::internal::Benchmark* each) {
@@ -430,6 +481,9 @@ BENCHMARK(longest_take<plain_cycle>)->Apply(once);
 BENCHMARK(longest_take<looking_cycle>)->Apply(once);
 BENCHMARK(longest_take<ring_per_pair>)->Apply(once);
 BENCHMARK(longest_take<take_all_list>)->Apply(once);
+
+BENCHMARK(held_cell<plain_cycle>)->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(20);
+BENCHMARK(held_cell<looking_cycle>)->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(20);
 
 BENCHMARK(when_full<take_all_list>)->UseManualTime();
 BENCHMARK(when_full<looking_cycle>)->UseManualTime();

@@ -83,40 +83,54 @@ void event_loop::open() {
 
 void event_loop::run() {
     quitting_ = false;
+    turn_ns_ = steady_ns();
+    wall_offset_ns_ = wall_ns() - turn_ns_;
     while (!quitting_ || !ready_.empty() || !starts_.empty()) turn();
     flush();
 }
 
-void event_loop::run_left_mail() noexcept {
-    for (hook* item = mailbox_.take(); item;) {
-        hook* next = item->next;
-        item->run(item);
-        item = next;
-    }
-}
-
 void event_loop::turn() noexcept {
-    turn_ns_ = steady_ns();
     turn_over_ = false;
-    guest_.turn_began(wall_ns());
+    guest_.turn_began(turn_ns_ + wall_offset_ns_);
     if (!mailbox_.empty()) take_mail();
     guest_.find_work(false);
     while (timer* due = timers_.pop_due(turn_ns_)) ready_.push(due);
 
-    unsigned ran = 0;
-    for (unsigned left = turn_budget; left > 0 && !ready_.empty() && !turn_over_; --left, ++ran) {
-        hook* item = ready_.pop();
-        item->run(item);
-    }
-    for (unsigned left = start_budget_; left > 0 && !starts_.empty() && !turn_over_; --left, ++ran) {
-        hook* item = starts_.pop();
-        item->run(item);
-    }
+    const unsigned ran = run_ready();
     flush();
     if (ring_->wants_enter()) ring_->enter();
     serve_ring();
-    if (ran > 0) guest_.turn_ended(steady_ns() - turn_ns_, ran);
-    if (ready_.empty() && starts_.empty() && !quitting_) idle();
+    if (ran > 0) {
+        const std::uint64_t now = steady_ns();
+        guest_.turn_ended(now - turn_ns_, ran);
+        turn_ns_ = now;  // the next turn begins where this one ended: one look at the clock for both
+    }
+    if (ready_.empty() && starts_.empty() && !quitting_) {
+        idle();
+        turn_ns_ = steady_ns();
+    }
+}
+
+unsigned event_loop::run_ready() noexcept {
+    unsigned ran = 0;
+    unsigned resumptions = turn_budget;
+    unsigned starts = start_budget_;
+    while (!turn_over_) {
+        hook_queue* from = nullptr;
+        if (resumptions > 0 && !ready_.empty()) {
+            from = &ready_;
+            --resumptions;
+        } else if (starts > 0 && !starts_.empty()) {
+            from = &starts_;
+            --starts;
+        } else {
+            break;
+        }
+        hook* item = from->pop();
+        item->run(item);
+        ++ran;
+    }
+    return ran;
 }
 
 void event_loop::take_mail() noexcept {
@@ -146,10 +160,7 @@ void event_loop::flush() noexcept {
 void event_loop::flush_outboxes() noexcept {
     for (unsigned destination : dirty_) deliver(destination);
     dirty_.clear();
-    if (std::exchange(wakes_to_submit_, false)) {
-        ring_->submit();
-        serve_ring();  // a wake that failed is known now
-    }
+    submit_wakes();
 }
 
 void event_loop::deliver(unsigned destination) noexcept {
@@ -160,14 +171,18 @@ void event_loop::deliver(unsigned destination) noexcept {
     if (to.mailbox_.push(chain.newest, chain.oldest) == mailbox::pushed::wake_owed) wake(to);
 }
 
-void event_loop::nudge(unsigned destination) noexcept {
+bool event_loop::nudge(unsigned destination) noexcept {
     event_loop& to = *loops_[destination];
-    if (!to.mailbox_.nudge()) return;
+    if (!to.mailbox_.nudge()) return false;
     wake(to);
-    if (std::exchange(wakes_to_submit_, false)) {
-        ring_->submit();
-        serve_ring();
-    }
+    submit_wakes();
+    return true;
+}
+
+void event_loop::submit_wakes() noexcept {
+    if (!std::exchange(wakes_to_submit_, false)) return;
+    ring_->submit();
+    serve_ring();  // a wake that failed is known now
 }
 
 void event_loop::wake(event_loop& parked_loop) noexcept {

@@ -23,8 +23,8 @@
 ///
 /// A turn: mailbox → timers → ready hooks, up to a budget → flush → ring. Fairness, as a bound: between two looks at the
 /// mailbox and the ring a loop runs at most 2 × `turn_budget` hooks, and once a guest has called `end_turn` it runs none
-/// but the one at hand. Hooks whose `run` is `starts` (new work) queue behind all others (resumptions), each kind in FIFO
-/// order; both get their share of a turn, so neither starves.
+/// but the one at hand. Hooks whose `run` is `starts` (new work) come after all others (resumptions), each kind in FIFO order;
+/// each kind has its own budget in a turn, so neither starves.
 ///
 /// Sending is local until a flush: what `send` collects for a loop leaves in one chain when it has `outbox_limit` hooks, at
 /// the end of the turn, or when the guest calls `flush` (before something that may run long). The receiver is woken if it
@@ -34,7 +34,7 @@
 /// Parking: spin for a while, then publish *parked* in the mailbox word, ask the guest once more, and sleep in the ring,
 /// without a timeout unless a timer is armed. An idle loop is never woken.
 ///
-/// Threads: `post`, `submit`, `wake_if_parked`, `close` from any; everything else from the loop's own. A loop may be opened
+/// Threads: `post`, `submit`, `close`, `closed` from any; everything else from the loop's own. A loop may be opened
 /// again on another thread after `run` has returned (the control loop is); its earlier ring is kept until destruction, so that
 /// no sender's wake can reach a stranger's descriptor.
 
@@ -95,8 +95,8 @@ public:
     void open();
     void run();
     void quit() noexcept { quitting_ = true; }
-    /// After every loop has left: runs on the caller's thread what nobody took.
-    void run_left_mail() noexcept;
+    /// After every loop has left: a chain of what nobody took.
+    hook* take_left_mail() noexcept { return mailbox_.take(); }
 
     /// To the end of this loop's own queues.
     void ready(hook* item) noexcept { ready_.push(item); }
@@ -106,8 +106,8 @@ public:
     /// To another loop, at the next flush. Returns how many wait in that outbox now.
     unsigned send(unsigned destination, hook* item) noexcept;
     void flush() noexcept;
-    /// Wakes the loop if it is parked, without a message.
-    void nudge(unsigned destination) noexcept;
+    /// Wakes the loop if it is parked, without a message; true if it was.
+    bool nudge(unsigned destination) noexcept;
 
     void arm(timer& armed) { timers_.arm(armed); }
     void withdraw(timer& armed) noexcept { timers_.withdraw(armed); }
@@ -129,10 +129,12 @@ private:
     };
 
     void turn() noexcept;
+    unsigned run_ready() noexcept;
     void take_mail() noexcept;
     void flush_outboxes() noexcept;
     void deliver(unsigned destination) noexcept;
     void wake(event_loop& parked_loop) noexcept;
+    void submit_wakes() noexcept;
     void wake_by_eventfd() noexcept;
     void serve_ring() noexcept;
     void watch_eventfd() noexcept;
@@ -150,6 +152,7 @@ private:
     std::vector<unsigned> dirty_;   // destinations with something in their outbox
     timer_heap timers_;
     std::uint64_t turn_ns_ = 0;     // steady
+    std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;
     bool quitting_ = false;

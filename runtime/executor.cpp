@@ -348,15 +348,16 @@ void executor::stage(weight w, token_record& token) noexcept {
 void executor::splice(weight w) noexcept {
     staged& at = staged_[static_cast<std::size_t>(w)];
     runtime.at_gate.wait(w, at.chain, std::exchange(at.count, 0));
-    const unsigned positions = runtime.positions();
-    const unsigned home = first_home_core(w, runtime.loads.layout().cores) * runtime.loads.layout().workers_per_core;
-    unsigned idle = runtime.at_gate.find_parked(home, positions);
-    if (idle == positions && runtime.options.spill == spill::when_saturated) {
-        idle = runtime.at_gate.find_parked(0, home);
-        if (idle == home) return;
-    }
-    if (idle == positions) return;
-    if (idle != position_) loop.nudge(idle);
+    const unsigned home = routes_.first_position(w);
+    if (!wake_one_of(home, runtime.positions()) && runtime.options.spill == spill::when_saturated) wake_one_of(0, home);
+}
+
+bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
+    // A core may be marked as parked and not sleep (yet, or any more): it looks at the FIFO itself, but perhaps only after
+    // what it runs now. So go on until one was really woken.
+    for (unsigned at = first; (at = runtime.at_gate.find_parked(at, end)) != end; ++at)
+        if (loop.nudge(at)) return true;
+    return false;
 }
 
 }  // namespace tokengate::detail

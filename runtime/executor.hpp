@@ -101,6 +101,7 @@ private:
 
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
+    bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;
     unsigned pull(weight w, bool look_anyway) noexcept;
     static void note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept;

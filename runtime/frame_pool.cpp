@@ -20,8 +20,8 @@ constinit slab nothing;
 
 /// All slabs and orphaned pools of the process. Never destroyed (it has no destructor to run), so threads may end late.
 ///
-/// Slabs are linked newest first and only ever added in front, so a reader that took the newest under the mutex walks `older`
-/// without it; nothing is unlinked while there are readers. What dies meanwhile is left to the last of them.
+/// Slabs are linked newest first and only ever added in front, so a reader that took the newest under the mutex walks
+/// `older` without it; nothing is unlinked while there are readers. What dies meanwhile is left to the last of them.
 struct slab_registry {
     std::mutex mutex;
     slab* newest = nullptr;
@@ -45,7 +45,7 @@ void* map_aligned(std::size_t bytes) {
     if (slab::of(memory) == static_cast<void*>(memory)) return memory;
     munmap(memory, bytes);
     memory = map(bytes + slab::size);
-    const std::size_t before = slab::size - reinterpret_cast<std::uintptr_t>(memory) % slab::size;  // all of it if aligned
+    const std::size_t before = slab::size - reinterpret_cast<std::uintptr_t>(memory) % slab::size;  // 1 .. slab::size
     munmap(memory, before);
     if (before < slab::size) munmap(memory + before + bytes, slab::size - before);
     return memory + before;

@@ -8,18 +8,21 @@
 
 /// The mailbox of one event loop: what other threads hand it, and the word on which the loop parks.
 ///
-/// Many senders push chains of hooks with one compare-and-swap; the owner takes everything with one exchange. Nobody ever
-/// waits for anybody: a preempted sender has either pushed its chain or not. The same word says whether the owner is
-/// parked and whether foreign threads may still push, so *push against park* and *submit against stop* are each decided by
-/// one atomic operation:
+/// Many senders push chains of hooks with one compare-and-swap; the owner takes everything with one exchange. Nobody
+/// ever waits for anybody: a preempted sender has either pushed its chain or not. The same word says whether the owner
+/// is parked and whether foreign threads may still push, so *push against park* and *submit against stop* are each
+/// decided by one atomic operation:
 ///
 ///     word = pointer to the newest hook | parked | closed        (parked only ever without a pointer)
 ///
-/// Chains are linked newest first, as the list itself is; `take` turns the whole into arrival order. Capacity: unbounded,
-/// since what travels here was admitted before (windows and permits bound it); a chain is at most one outbox.
+/// Chains are linked newest first, as the list itself is; `take` turns the whole into arrival order. Capacity:
+/// unbounded, since what travels here was admitted before (windows and permits bound it); a chain is at most one
+/// outbox.
 ///
-/// Memory order: `push` releases its hooks to the `take` that acquires them. A `push` or `nudge` that finds *parked* and the
-/// `park` that set it agree on who goes first because all are read-modify-writes of one word.
+/// Memory order: `push` releases its hooks to the `take` that acquires them. `push` and `park` agree on who goes first
+/// because both are read-modify-writes of one word. A queue beside this one (filled before `nudge`, looked at after
+/// `park`) must be guarded by a mutex on both sides, or be filled and looked at with seq_cst operations: `nudge` may
+/// only load.
 
 namespace tokengate::detail {
 
@@ -45,7 +48,8 @@ public:
         return false;
     }
 
-    /// Any thread. From here on `submit` is refused; what was accepted before is in the list.
+    /// Any thread. From here on `submit` is refused; what was accepted before is in the list. Wakes nobody: nudge
+    /// afterwards.
     void close() noexcept { word_.fetch_or(closed_bit, std::memory_order_acq_rel); }  // pairs with the CAS in submit()
 
     [[nodiscard]] bool closed() const noexcept { return word_.load(std::memory_order_acquire) & closed_bit; }
@@ -69,11 +73,11 @@ public:
         return oldest_first;
     }
 
-    /// Publishes that the owner is about to sleep; false if something has arrived. After true, the owner looks once more at
-    /// whatever else could give it work, and then sleeps until somebody's push or nudge wakes it.
+    /// Publishes that the owner is about to sleep; false if something has arrived. After true, the owner looks once
+    /// more at whatever else could give it work, and then sleeps until somebody's push or nudge wakes it.
     bool park() noexcept {
         std::uintptr_t seen = word_.load(std::memory_order_relaxed) & flag_bits & ~parked_bit;
-        // seq_cst: whoever fills a queue beside this one afterwards finds us parked with nudge(), or we find what it filled
+        // seq_cst, pairs with nudge(): who fills a queue beside this one finds us parked, or we find what it filled
         while (!word_.compare_exchange_weak(seen, seen | parked_bit, std::memory_order_seq_cst))
             if (seen & ~flag_bits) return false;
         return true;

@@ -109,8 +109,7 @@ unsigned router::spilled(weight w) noexcept {
 unsigned router::place(weight w) noexcept {
     lane& l = lane_of(w);
     found next = next_with_room(l);
-    if (next.free == 0)
-        next = walk(l, [&](unsigned word) { return l.home[word]; }, [](unsigned) { return 1; });
+    if (next.free == 0) next = walk(l, [&](unsigned word) { return l.home[word]; }, [](unsigned) { return 1; });
     step(l, next.turn);
     return next.position;
 }

@@ -19,12 +19,13 @@
 ///     if (unsigned p = routes.route(weight::light); p != router::no_room)   // else: the class FIFO at the gate
 ///         … chain into the outbox of p; when that is flushed: routes.publish(p);
 ///
-/// A *position* is one executor; position p belongs to core p / workers_per_core. It has room while fewer tokens that were
-/// routed to it wait there than its window allows; from the moment it is found full until its owner has run it down by
-/// half, it counts as full. Anchored tokens are placed, not routed: they never ask for room and are not counted.
+/// A *position* is one executor; position p belongs to core p / workers_per_core. It has room while fewer tokens that
+/// were routed to it wait there than its window allows; from the moment it is found full until its owner has run it
+/// down by half, it counts as full. Anchored tokens are placed, not routed: they never ask for room and are not
+/// counted.
 ///
-/// A `router` belongs to its event loop's thread. Of the `load_table`, each member says who may call it; the *owner* of a
-/// position is the thread of its executor. Nothing here blocks, and nothing allocates or fails after construction.
+/// A `router` belongs to its event loop's thread. Of the `load_table`, each member says who may call it; the *owner* of
+/// a position is the thread of its executor. Nothing here blocks, and nothing allocates or fails after construction.
 
 namespace tokengate::detail {
 
@@ -36,7 +37,8 @@ struct core_layout {
     [[nodiscard]] constexpr unsigned positions() const noexcept { return cores * workers_per_core; }
 };
 
-/// The home range of a class is [first_home_core, cores): heavy from 0, medium from 1, light from 2, less on fewer cores.
+/// The home range of a class is [first_home_core, cores): heavy from 0, medium from 1, light from 2, less on fewer
+/// cores.
 [[nodiscard]] constexpr unsigned first_home_core(weight w, unsigned cores) noexcept {
     unsigned first = w == weight::heavy ? 0 : w == weight::medium ? 1 : 2;
     return std::min(first, cores - 1);
@@ -48,14 +50,14 @@ struct core_layout {
     return static_cast<unsigned>(std::clamp<std::uint64_t>(200'000 / average_run_ns, 8, 2048));
 }
 
-/// How full each position is. Occupancy = tokens routed there − tokens started there. A bitmap says which positions have
-/// room, so that the next one is found without walking over everybody's cache lines. Its bits are hints, but none is lost:
-/// a position with half its window free has its bit set once its owner has called `publish_room`.
+/// How full each position is. Occupancy = tokens routed there − tokens started there. A bitmap says which positions
+/// have room, so that the next one is found without walking over everybody's cache lines. Its bits are hints, but none
+/// is lost: a position with half its window free has its bit set once its owner has called `publish_room`.
 ///
-/// That takes care, as a router clears what an owner sets. The owner makes room, then looks at the bit; the router clears
-/// the bit, then looks for room again. All four accesses are seq_cst, so in their single order either the owner's look
-/// comes after the router's clearing, and the owner sets the bit, or the router's second look comes after the owner made
-/// room, and the router puts the bit back.
+/// That takes care, as a router clears what an owner sets. The owner makes room, then looks at the bit; the router
+/// clears the bit, then looks for room again. All four accesses are seq_cst, so in their single order either the
+/// owner's look comes after the router's clearing, and the owner sets the bit, or the router's second look comes after
+/// the owner made room, and the router puts the bit back.
 class load_table {
 public:
     static constexpr unsigned most_positions = 1024;
@@ -85,8 +87,9 @@ public:
         slots_[position].routed.fetch_add(count, std::memory_order_relaxed);
     }
 
-    /// Once a turn, and before parking; after taking from the gate's FIFOs, so that the position counts as full, and others
-    /// may spill, as long as they keep it supplied. Says that there is room when at least half the window is free.
+    /// Once a turn, and before parking; after taking from the gate's FIFOs, so that the position counts as full, and
+    /// others may spill, as long as they keep it supplied. Says that there is room when at least half the window is
+    /// free.
     void publish_room(unsigned position) noexcept {
         slot& s = slots_[position];
         if (s.changed) {
@@ -155,18 +158,19 @@ private:
         return room_[word].bits.load(std::memory_order_relaxed);  // a hint
     }
 
-    /// A router: the position was found full. Clears its bit, looks once more, and sets it again if there is room after all.
+    /// A router: the position was found full. Clears its bit, looks once more, and sets it again if there is room after
+    /// all.
     int retract(unsigned position) noexcept;
 
     core_layout layout_;
-    std::unique_ptr<slot[]> slots_;  // by position
+    std::unique_ptr<slot[]> slots_;           // by position
     std::array<room_word, most_words> room_;  // by turn
     std::vector<std::uint16_t> position_at_;
 };
 
-/// Staggers tokens over the positions of their class, in the order of *turns*: every core once before a second worker of
-/// any. A class's cursor starts at the front (heavy, medium) or at the back (light), a few places further in each loop, and
-/// goes round; a position that is full loses its turn.
+/// Staggers tokens over the positions of their class, in the order of *turns*: every core once before a second worker
+/// of any. A class's cursor starts at the front (heavy, medium) or at the back (light), a few places further in each
+/// loop, and goes round; a position that is full loses its turn.
 ///
 /// What a router has decided and not yet published counts for it alone, and it looks at a position again only after
 /// publishing or after 32 tokens: a decision costs no shared cache line but the bitmap's. The price is that routers may
@@ -185,7 +189,8 @@ public:
     unsigned route(weight w) noexcept {
         lane& l = lane_of(w);
         found next = next_with_room(l);
-        if (next.free == 0) [[unlikely]] return spilled(w);
+        if (next.free == 0) [[unlikely]]
+            return spilled(w);
         local& mine = mine_[next.position];
         ++mine.pending;
         mine.credit = static_cast<std::uint16_t>(next.free - 1);
@@ -193,8 +198,8 @@ public:
         return next.position;
     }
 
-    /// The position for the first token of a sticky key, or for a lead: one with room if there is one, else the next of the
-    /// home range. Not counted, nothing to publish.
+    /// The position for the first token of a sticky key, or for a lead: one with room if there is one, else the next of
+    /// the home range. Not counted, nothing to publish.
     unsigned place(weight w) noexcept;
 
     /// The outbox to `position` is being flushed: what was routed there counts for everybody from now on. At most every
@@ -202,7 +207,8 @@ public:
     void publish(unsigned position) noexcept {
         local& mine = mine_[position];
         load_table::slot& s = loads_.slots_[position];
-        // relaxed: it may be seen late, like any decision that is still pending here; it only makes the position fuller.
+        // relaxed: it may be seen late, like any decision that is still pending here; it only makes the position
+        // fuller.
         if (mine.pending != 0) s.routed.fetch_add(mine.pending, std::memory_order_relaxed);
         mine = {};
         filled_[s.turn / 64] &= ~bit_of(s.turn);
@@ -211,28 +217,31 @@ public:
     /// Decided and not yet published.
     [[nodiscard]] unsigned pending(unsigned position) const noexcept { return mine_[position].pending; }
 
+    /// Where the home range of the class begins; it ends with the last position.
+    [[nodiscard]] unsigned first_position(weight w) const noexcept { return lane_of(w).first_position; }
+
     /// Whether the position is in the home range of the class.
     [[nodiscard]] bool may_serve(unsigned position, weight w) const noexcept {
         return position >= lane_of(w).first_position;
     }
 
-    /// Whether the position, outside the home range, may take tokens of the class now: every position of the range is full,
-    /// and this one has at least half its window free.
+    /// Whether the position, outside the home range, may take tokens of the class now: every position of the range is
+    /// full, and this one has at least half its window free.
     [[nodiscard]] bool may_spill(unsigned position, weight w) noexcept;
 
-    /// How many of the `waiting` tokens of a class its FIFO should give at once to a position that may serve them, or may
-    /// spill: fewer towards the end of a burst, no more than there is room for, but at least one.
+    /// How many of the `waiting` tokens of a class its FIFO should give at once to a position that may serve them, or
+    /// may spill: fewer towards the end of a burst, no more than there is room for, but at least one.
     [[nodiscard]] unsigned chunk(std::size_t waiting, weight w, unsigned position) const noexcept;
 
 private:
     using bitmap = std::array<std::uint64_t, load_table::most_words>;
 
-    struct lane {  // what a router knows of a weight class
+    struct lane {             // what a router knows of a weight class
         unsigned cursor = 0;  // the next turn
         unsigned first_position = 0;
         unsigned stride = 1;         // from turn to turn, modulo their number
         std::uint64_t backward = 0;  // all ones: from the back to the front
-        unsigned spill_cursor = 0;  // the next position of [0, first_position)
+        unsigned spill_cursor = 0;   // the next position of [0, first_position)
         bitmap home{};
     };
     struct local {
@@ -250,8 +259,8 @@ private:
 
     static constexpr std::uint64_t bit_of(unsigned turn) noexcept { return std::uint64_t{1} << turn % 64; }
 
-    /// The bits of the cursor's word that lie at or behind the cursor. Without branches, here and below: classes alternate
-    /// unforeseeably, and a mispredicted branch costs more than all the rest.
+    /// The bits of the cursor's word that lie at or behind the cursor. Without branches, here and below: classes
+    /// alternate unforeseeably, and a mispredicted branch costs more than all the rest.
     static std::uint64_t from_cursor(const lane& l) noexcept {
         std::uint64_t forward = ~std::uint64_t{} << l.cursor % 64, backward = ~std::uint64_t{} >> (63 - l.cursor % 64);
         return forward ^ ((forward ^ backward) & l.backward);
@@ -277,7 +286,8 @@ private:
             unsigned turn = word * 64 + first_of(l, bits), position = loads_.position_at(turn);
             const local& mine = mine_[position];
             int free = mine.credit != 0 ? mine.credit : loads_.free(position) - mine.pending;
-            if (free > 0) [[likely]] return {turn, position, std::min(free, static_cast<int>(batch))};
+            if (free > 0) [[likely]]
+                return {turn, position, std::min(free, static_cast<int>(batch))};
         }
         return search(l);
     }
@@ -294,7 +304,8 @@ private:
 
     found search(const lane& l) noexcept;
 
-    /// How many tokens, at most a batch, may go there now; 0, and the position is not asked again before it has changed.
+    /// How many tokens, at most a batch, may go there now; 0, and the position is not asked again before it has
+    /// changed.
     int look(unsigned position) noexcept;
 
     unsigned spilled(weight w) noexcept;

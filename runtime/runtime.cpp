@@ -13,7 +13,10 @@
 #include <chrono>
 #include <cstdio>
 #include <future>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 // How a runtime ends is argued in runtime_core.hpp.
@@ -65,18 +68,24 @@ core_layout settle(runtime_options& options) {
     return layout;
 }
 
-std::uint16_t next_slot() noexcept {
-    static std::atomic<std::uint16_t> last{0};  // counts alone; orders nothing
-    std::uint16_t slot;
-    do slot = static_cast<std::uint16_t>(last.fetch_add(1, std::memory_order_relaxed) + 1);
-    while (slot == 0);  // 0 is a token that no runtime has admitted
-    return slot;
+using failure_handler = std::function<void(const failure&)>;
+
+/// The runtimes of the process by slot, for what reaches a token's runtime from threads that know nothing of it.
+struct runtime_slots {
+    std::mutex mutex;
+    std::unordered_map<std::uint16_t, std::shared_ptr<const failure_handler>> handlers;
+    std::uint16_t last = 0;
+};
+
+runtime_slots& slots() {
+    static auto* forever = new runtime_slots;
+    return *forever;
 }
 
 }  // namespace
 
 runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
-    : options(std::move(chosen)), slot(next_slot()), loads(layout), at_gate(layout.positions(), options.storage) {
+    : options(std::move(chosen)), lease(options.on_failure), slot(lease.slot()), loads(layout), at_gate(layout.positions(), options.storage) {
     // More threads than CPUs: who spins keeps somebody else from running.
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
@@ -103,15 +112,37 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     }
 }
 
-runtime_core::~runtime_core() = default;
+slot_lease::slot_lease(const failure_handler& handler) {
+    runtime_slots& all = slots();
+    const std::scoped_lock lock(all.mutex);
+    do ++all.last;
+    while (all.last == 0 || all.handlers.contains(all.last));
+    slot_ = all.last;
+    all.handlers.emplace(slot_, std::make_shared<const failure_handler>(handler));
+}
+
+slot_lease::~slot_lease() {
+    runtime_slots& all = slots();
+    const std::scoped_lock lock(all.mutex);
+    all.handlers.erase(slot_);
+}
+
+std::shared_ptr<const failure_handler> failure_handler_of(std::uint16_t slot) {
+    runtime_slots& all = slots();
+    const std::scoped_lock lock(all.mutex);
+    const auto found = all.handlers.find(slot);
+    return found == all.handlers.end() ? nullptr : found->second;
+}
 
 void runtime_core::join_executors() noexcept {
     for (unsigned position = 0; position < positions(); ++position) executors[position]->ask_to_quit();
     for (unsigned position = 0; position < positions(); ++position) executors[position]->join();
-    const std::scoped_lock lock(orphans);
-    for (const auto& each : executors) orphaned_domains += each->counts().live_domains.load();
-    joined = true;
-    for (const auto& each : executors) each->loop.run_left_mail();
+    {
+        const std::scoped_lock lock(orphans);
+        for (const auto& each : executors) orphaned_domains += each->counts().live_domains.load();
+        joined = true;
+    }
+    run_left_mail();
 }
 
 void runtime_core::warn(const std::string& text) const noexcept {

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -38,9 +39,23 @@
 
 namespace tokengate::detail {
 
+/// A number for a living runtime, by which tokens name theirs; 0 is none.
+class slot_lease {
+public:
+    explicit slot_lease(const std::function<void(const failure&)>& failure_handler);
+    ~slot_lease();
+    slot_lease(const slot_lease&) = delete;
+    slot_lease& operator=(const slot_lease&) = delete;
+    [[nodiscard]] std::uint16_t slot() const noexcept { return slot_; }
+
+private:
+    std::uint16_t slot_;
+};
+
 struct runtime_core {
     runtime_core(runtime_options&& chosen, core_layout layout);
-    ~runtime_core();
+    runtime_core(const runtime_core&) = delete;
+    runtime_core& operator=(const runtime_core&) = delete;
 
     [[nodiscard]] executor& control() noexcept { return *executors.back(); }
     [[nodiscard]] unsigned positions() const noexcept { return loads.layout().positions(); }
@@ -65,8 +80,11 @@ struct runtime_core {
 
     /// Any thread but an executor's own: an unadmitted token of one of our domains has been dropped there.
     void end_far_from_home(token_record& token) noexcept;
+    /// Once joined; true if the caller must delete this.
+    [[nodiscard]] bool leave_orphaned_domain(token_record& token) noexcept;
 
     const runtime_options options;
+    const slot_lease lease;
     const std::uint16_t slot;
     load_table loads;
     gate at_gate;
@@ -92,6 +110,7 @@ private:
     void claim_hosting();
     void serve_until(std::chrono::steady_clock::time_point until);
     void join_executors() noexcept;
+    void run_left_mail() noexcept;
 
     std::mutex lifecycle_;               // guards what follows
     std::condition_variable left_;       // notified when the control loop's host has left it
@@ -102,6 +121,9 @@ private:
     stop_hook stop_;
     std::thread control_thread_;         // after start()
 };
+
+/// The handler of the runtime that has this slot; null when it is gone.
+std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(std::uint16_t slot);
 
 /// Registers a runtime; throws configuration_error if living operations contradict each other.
 void check_operations();

@@ -17,7 +17,7 @@ namespace {
 using cds::gc::DHP;
 using cds::intrusive::FreeList;
 
-// ---- libcds' own memory: at every scan (one in 256 unpinned keys) it sorts the hazards in a vector it makes for that ----
+// ---- libcds' own memory: each scan (one in 256 unpinned keys) sorts the hazards in a vector made for that ----
 
 struct alignas(std::max_align_t) block : FreeList::node {
     // What a scan takes with libcds' defaults (16 hazards for 64 threads), and more than a block of 256 retired pins.
@@ -48,9 +48,9 @@ void take_block_back(void* memory) {
     ::operator delete(back);
 }
 
-/// Attaching and detaching take turns. Detaching looks through the records of dead threads, and libcds asserts there what an
-/// attaching thread that reuses such a record may break in that moment. It also tells TSan, which does not see into libcds,
-/// that one thread's record is handed to the next.
+/// Attaching and detaching take turns. Detaching looks through the records of dead threads, and libcds asserts there
+/// what an attaching thread that reuses such a record may break in that moment. It also tells TSan, which does not see
+/// into libcds, that one thread's record is handed to the next.
 std::mutex& attach_mutex() {
     static std::mutex& mutex = *new std::mutex;
     return mutex;
@@ -79,9 +79,7 @@ cds_thread::~cds_thread() {
 // ---- pins ----
 
 /// A cache line each: pins of different cores do not share one.
-struct alignas(64) sticky_registry::node : pin,
-                                           cds::intrusive::michael_list::node<DHP>,
-                                           FreeList::node {
+struct alignas(64) sticky_registry::node : pin, cds::intrusive::michael_list::node<DHP>, FreeList::node {
     [[nodiscard]] std::uint64_t key() const noexcept { return key_.load(std::memory_order_relaxed); }
 
     void start(std::uint64_t key, unsigned position) noexcept {
@@ -103,8 +101,8 @@ struct alignas(64) sticky_registry::node : pin,
     /// True for the last token. acq_rel: all that was done under the pin comes before its next use as another.
     [[nodiscard]] bool lower() noexcept { return tokens_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
-    // One free list for the process, and never destroyed: libcds may let go of a pin after its registry has gone, and the
-    // list looks at pins that another thread has just taken, so their memory is never returned.
+    // One free list for the process, and never destroyed: libcds may let go of a pin after its registry has gone, and
+    // the list looks at pins that another thread has just taken, so their memory is never returned.
     static FreeList& unused() {
         static FreeList& list = *new FreeList;
         return list;
@@ -185,8 +183,8 @@ sticky_registry::acquired sticky_registry::acquire(std::uint64_t key, unsigned (
 
 void sticky_registry::release(pin* held) noexcept {
     node& mine = static_cast<node&>(*held);
-    // Guarded while our token still holds it: after the last, a newcomer may unlink it, and what is unlinked here must not be
-    // the same memory in its next use.
+    // Guarded while our token still holds it: after the last, a newcomer may unlink it, and what is unlinked here must
+    // not be the same memory in its next use.
     DHP::Guard guard;
     guard.assign(&mine);
     if (mine.lower()) table_->pins.unlink(mine);

@@ -21,13 +21,16 @@ namespace {
 
 void destroy_frame(token_record& token) noexcept { promise_base::of(token).handle().destroy(); }
 
+/// The frame of an ended token goes, and its failure, if it is one, is nobody's any more.
+void destroy_unheard(token_record& token) noexcept {
+    if (std::exception_ptr error = std::move(promise_base::of(token).error)) report_failure(token, std::move(error));
+    destroy_frame(token);
+}
+
 /// A dropped token has ended: its frame goes after its coroutine has been left, on the token's core.
 void destroy_dropped(hook* item) noexcept {
-    core_context& core = *this_core;
-    auto& token = *static_cast<token_record*>(item);
-    if (std::exception_ptr error = std::move(promise_base::of(token).error)) report_failure(core, token, std::move(error));
-    destroy_frame(token);
-    core.counts.ended.add_release(1);
+    destroy_unheard(*static_cast<token_record*>(item));
+    this_core->counts.ended.add_release(1);
 }
 
 /// An unadmitted token of a domain, dropped elsewhere, has come home to be counted out.
@@ -37,6 +40,15 @@ void end_unadmitted(hook* item) noexcept {
     leave_domain(core, token);
     destroy_frame(token);
     core.counts.ended.add_release(1);
+}
+
+/// The same where the domain's executor runs no more.
+void end_orphan(hook* item) noexcept {
+    auto& token = *static_cast<token_record*>(item);
+    runtime_core& owner = *static_cast<domain*>(token.anchor)->runtime;
+    const bool last = owner.leave_orphaned_domain(token);
+    destroy_frame(token);  // after the lock: arguments may be tokens too
+    if (last) delete &owner;
 }
 
 void resume_group(hook* item) noexcept {
@@ -206,33 +218,44 @@ void drop_unadmitted(token_record& token) noexcept {
 }
 
 void runtime_core::end_far_from_home(token_record& token) noexcept {
-    std::unique_lock lock(orphans);
-    token.run = end_unadmitted;
-    if (!joined) {
-        dropped_from_afar.fetch_add(1, std::memory_order_relaxed);  // summed after `draining`; see count_admitted
-        executors[static_cast<domain*>(token.anchor)->home->position]->loop.post(&token);
-        return;
+    {
+        const std::scoped_lock lock(orphans);
+        if (!joined) {
+            token.run = end_unadmitted;
+            dropped_from_afar.fetch_add(1, std::memory_order_relaxed);  // the mailbox publishes it; see count_admitted
+            executors[static_cast<domain*>(token.anchor)->home->position]->loop.post(&token);
+            return;
+        }
     }
+    end_orphan(&token);
+}
+
+void runtime_core::run_left_mail() noexcept {
+    for (const auto& each : executors)
+        for (hook* item = each->loop.take_left_mail(); item;) {
+            hook* next = item->next;
+            item->run == end_unadmitted ? end_orphan(item) : item->run(item);
+            item = next;
+        }
+}
+
+bool runtime_core::leave_orphaned_domain(token_record& token) noexcept {
+    const std::scoped_lock lock(orphans);
     leave_domain(context(), token);
-    destroy_frame(token);
-    const bool last = abandoned && orphaned_domains == 0;
-    lock.unlock();
-    if (last) delete this;
+    return abandoned && orphaned_domains == 0;
 }
 
 void drop_admitted(token_record& token) noexcept {
     // acq_rel: pairs with the exchange of `done` at its end.
     if (token.shared_owner().exchange(owner_dropped, std::memory_order_acq_rel) != owner_done) return;
-    core_context& core = context();
-    if (std::exception_ptr error = std::move(promise_base::of(token).error)) report_failure(core, token, std::move(error));
-    destroy_frame(token);
+    destroy_unheard(token);
 }
 
-void report_failure(core_context& core, const token_record& token, std::exception_ptr error) noexcept {
+void report_failure(const token_record& token, std::exception_ptr error) noexcept {
     const failure heard{token.id(), std::move(error)};
     try {
-        if (core.runtime && core.runtime->options.on_failure) {
-            core.runtime->options.on_failure(heard);
+        if (const auto handler = failure_handler_of(token.runtime.load()); handler && *handler) {
+            (*handler)(heard);
             return;
         }
     } catch (...) {

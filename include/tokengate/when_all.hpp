@@ -30,8 +30,6 @@ namespace detail {
 /// The failures of a group as they are found, in order of position.
 class failures {
 public:
-    explicit failures(core_context& core) noexcept : core_(core) {}
-
     template <class T>
     bool hold(const token<T>& ended) noexcept {
         std::exception_ptr& error = token_access::promise_of(ended).error;
@@ -39,7 +37,7 @@ public:
         if (!first_)
             first_ = std::move(error);
         else
-            report_failure(core_, token_access::record(ended), std::move(error));
+            report_failure(token_access::record(ended), std::move(error));
         return true;
     }
     void rethrow() {
@@ -47,7 +45,6 @@ public:
     }
 
 private:
-    core_context& core_;
     std::exception_ptr first_;
 };
 
@@ -77,11 +74,10 @@ public:
     }
 
 protected:
-    core_context& resumed_on() noexcept {
+    void resumed() noexcept {
         ended_ = true;
         core_context& core = context();
         if (core.current) retake_permit(core, *core.current);
-        return core;
     }
 
     /// For the destructor of the derived class: after the group has ended, its frames are ours. Before, the handles decide.
@@ -120,7 +116,8 @@ public:
     bool await_ready() const noexcept { return tokens_.empty(); }
 
     auto await_resume() {
-        failures failed(this->resumed_on());
+        this->resumed();
+        failures failed;
         for (auto& token : tokens_) failed.hold(token);
         failed.rethrow();
         if constexpr (!std::is_void_v<T>) {
@@ -154,7 +151,8 @@ public:
     bool await_ready() const noexcept { return sizeof...(T) == 0; }
 
     std::tuple<group_result<T>...> await_resume() {
-        failures failed(this->resumed_on());
+        this->resumed();
+        failures failed;
         each([&](auto& token) { failed.hold(token); });
         failed.rethrow();
         return std::apply([](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; }, tokens_);

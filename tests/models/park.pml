@@ -7,11 +7,11 @@
  *   1 closer      closes, waits for the two loops (not for the foreigner), then tells the owner to end
  *   1 owner       take, look beside, park, look beside again, sleep; ends after a last take
  *
- * Each operation on the word is one step, as it is one read-modify-write: an attempt of a compare-and-swap that fails has
- * no effect. A wake-up is a step of its own after the operation that owes it, so that it may come arbitrarily late.
+ * Each operation on the word is one step, as it is one read-modify-write: an attempt of a compare-and-swap that fails
+ * has no effect. A wake-up is a step of its own after the operation that owes it, so that it may come arbitrarily late.
  *
- * A lost wake-up is a state in which all senders are done, something waits, and the owner sleeps with no wake-up pending. The
- * announcement of the end is one more thing beside the mailbox, and the closer a sender while it makes it.
+ * A lost wake-up is a state in which all senders are done, something waits, and the owner sleeps with no wake-up
+ * pending. The announcement of the end is one more thing beside the mailbox, and the closer a sender while it makes it.
  * Defining one of the macros below breaks the protocol in one place, and the checker must then complain:
  *   NO_SECOND_LOOK  the owner does not look beside again after park
  *   NUDGE_FIRST     a sender nudges before it fills the queue

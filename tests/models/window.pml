@@ -2,11 +2,11 @@
  *
  * Late routing: two cores with a window of WINDOW tokens each, two routers, one class whose range is both cores.
  *
- * A router hands a token to a core whose has-room bit it sees set; when it sees none set, it puts the token into the FIFO
- * of the class, under the mutex, and then wakes a parked core of the range, if it finds one. It reads one bit at a time, so
- * what it saw may be stale: a core may get more than its window, and a token may go to the FIFO while a core has run dry.
- * A core runs what it has; at half its window or less it takes a chunk (here one token) from the FIFO; it sets its bit from
- * what it holds; with nothing left it parks: publishes it, looks at the FIFO once more, sleeps.
+ * A router hands a token to a core whose has-room bit it sees set; when it sees none set, it puts the token into the
+ * FIFO of the class, under the mutex, and then wakes a parked core of the range, if it finds one. It reads one bit at a
+ * time, so what it saw may be stale: a core may get more than its window, and a token may go to the FIFO while a core
+ * has run dry. A core runs what it has; at half its window or less it takes a chunk (here one token) from the FIFO; it
+ * sets its bit from what it holds; with nothing left it parks: publishes it, looks at the FIFO once more, sleeps.
  *
  * The flaw to exclude is a token in the FIFO while the cores of its range sleep and no wake-up is on its way.
  * Macros that break it:
@@ -16,7 +16,7 @@
  */
 
 #ifndef TOKENS
-#define TOKENS 3 /* a router's */
+#define TOKENS 2 /* a router's */
 #endif
 #ifndef WINDOW
 #define WINDOW 1

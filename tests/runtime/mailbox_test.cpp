@@ -47,8 +47,8 @@ std::vector<const hook*> taken(mailbox& box) {
     return out;
 }
 
-/// What the owner sleeps on: wake-ups add up, and a sleep takes one. Nobody waits here for time to pass: the bound is only
-/// what turns a lost wake-up into a failed test.
+/// What the owner sleeps on: wake-ups add up, and a sleep takes one. Nobody waits here for time to pass: the bound is
+/// only what turns a lost wake-up into a failed test.
 class bed {
 public:
     void wake() {
@@ -373,12 +373,13 @@ TEST_SUITE("mailbox") {
                         accepted_after_refusal[sender] += refused[sender] != 0;
                         if (result == pushed::wake_owed) owner_bed.wake();
                     }
-                    // The last one wakes the owner, as refused submits do not. seq_cst, because `running` is a thing beside
-                    // the mailbox that no mutex guards.
+                    // The last one wakes the owner, as refused submits do not. seq_cst, because `running` is a thing
+                    // beside the mailbox that no mutex guards.
                     if (running.fetch_sub(1, std::memory_order_seq_cst) == 1 && box.nudge()) owner_bed.wake();
                 });
             threads.emplace_back([&] {
-                while (received.load(std::memory_order_relaxed) < close_after && running.load(std::memory_order_relaxed))
+                while (received.load(std::memory_order_relaxed) < close_after &&
+                       running.load(std::memory_order_relaxed))
                     std::this_thread::yield();
                 box.close();
             });

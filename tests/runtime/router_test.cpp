@@ -426,8 +426,50 @@ TEST_SUITE("router") {
         CHECK(*std::max_element(load.begin(), load.end()) <= 23);  // 22.5 each
     }
 
-    // Owners that drain and N + 1 loops that route, as threads. An owner publishes only after it has started something, so
-    // a bit that is lost stays lost: at the end of each round, all must be set.
+    // The owner makes room and publishes it once, in the very moment in which a router finds the position full.
+    TEST_CASE("stress: making room against finding no room") {
+        constexpr std::uint32_t seed = 1234567;
+        MESSAGE("seed " << seed);
+        constexpr std::uint32_t rounds = 60'000, window = 8;
+        load_table loads({1, 1});
+        loads.set_window(0, window);
+        std::atomic<std::uint32_t> full = 0, drained = 0;  // the last round that is
+        std::uint32_t lost = 0;
+        auto await = [](std::atomic<std::uint32_t>& word, std::uint32_t round) {
+            for (unsigned spins = 0; word.load(std::memory_order_acquire) != round;)
+                if (++spins % 1024 == 0) std::this_thread::yield();
+        };
+        auto dawdle = [](std::mt19937& random, std::uint32_t most) {
+            for (std::uint32_t n = random() % most; n > 0; --n) std::atomic_signal_fence(std::memory_order_seq_cst);
+        };
+        std::thread owner([&] {
+            std::mt19937 random(seed);
+            for (std::uint32_t round = 1; round <= rounds; ++round) {
+                await(full, round);
+                dawdle(random, 64);
+                loads.started(0, window);
+                loads.publish_room(0);
+                drained.store(round, std::memory_order_release);
+            }
+        });
+        std::mt19937 random(seed + 1);
+        for (std::uint32_t round = 1; round <= rounds; ++round) {
+            loads.take(0, window);
+            router routes(loads, 0);
+            full.store(round, std::memory_order_release);
+            dawdle(random, 1024);               // the owner hears of it some 100 ns later
+            (void)routes.route(weight::heavy);  // if there is room already, nothing of it is published
+            await(drained, round);
+            if (!loads.has_room(0)) ++lost;
+            loads.publish_room(0);  // for the next round; the owner does not look before `full`
+        }
+        owner.join();
+        CHECK(lost == 0);
+        CHECK(loads.occupancy(0) == 0);
+    }
+
+    // Owners that drain and N + 1 loops that route, as threads. An owner publishes only after it has started something,
+    // so a bit that is lost stays lost: at the end of each round, all must be set.
     TEST_CASE("stress: nothing uncounted, no room bit lost") {
         constexpr std::uint32_t seed = 987654321;
         MESSAGE("seed " << seed);

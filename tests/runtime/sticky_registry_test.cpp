@@ -24,8 +24,9 @@ auto at(unsigned position) {
     return [position] { return position; };
 }
 
-/// What every acquirer of a key must agree on: the position, for as long as anybody says that he holds it. Entered after
-/// acquiring and left before releasing, so who finds somebody in there has an overlap that the registry must have known.
+/// What every acquirer of a key must agree on: the position, for as long as anybody says that he holds it. Entered
+/// after acquiring and left before releasing, so who finds somebody in there has an overlap that the registry must have
+/// known.
 class witness {
 public:
     bool enter(unsigned position) {

@@ -38,8 +38,8 @@ inline void retake_permit(core_context& core, token_record& resumed) noexcept {
 /// Subtracts what ended here last from its group; see token_group.
 void flush_ended_group(core_context& core) noexcept;
 
-/// A failure nobody can hear: to the runtime's failure handler.
-void report_failure(core_context& core, const token_record& token, std::exception_ptr error) noexcept;
+/// A failure nobody can hear: to the failure handler of the runtime that admitted the token. Any thread.
+void report_failure(const token_record& token, std::exception_ptr error) noexcept;
 
 /// Admits the tokens of a group one by one, and then tells whether its awaiter must suspend.
 ///

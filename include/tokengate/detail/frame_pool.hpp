@@ -24,19 +24,20 @@
 /// classes over slabs of 256 KiB, slots aligned to 64 bytes with no header in front.
 ///
 ///     frame_pool* pool = frame_pool::acquire();                    // once per thread
-///     void* frame = pool->allocate(bytes, slab_kind::frame);       // throws std::bad_alloc when the kernel gives nothing
-///     pool->deallocate(frame, bytes, slab_kind::frame);            // on this thread or, with its own pool, on any other
+///     void* frame = pool->allocate(bytes, slab_kind::frame);       // throws std::bad_alloc
+///     pool->deallocate(frame, bytes, slab_kind::frame);            // here or, with its own pool, on any other thread
 ///     frame_pool::release(pool);                                   // when the thread ends
 ///     frame_pool::for_each_slot([](void* slot, std::size_t size) { ... });    // any thread, nothing is stopped
 ///
 /// A pool and its slabs belong to the thread that acquired it; only `returned_` is for others. A slot freed on another
-/// thread goes home in a batch, with one compare-and-swap. Pools are never destroyed: when its thread ends, a pool keeps the
-/// slabs that still hold live slots, accepts returns, and is given to the next thread that asks.
+/// thread goes home in a batch, with one compare-and-swap. Pools are never destroyed: when its thread ends, a pool
+/// keeps the slabs that still hold live slots, accepts returns, and is given to the next thread that asks.
 ///
-/// The first 8 bytes of a free slot are the pool's link, written and read atomically; the pool never writes elsewhere in a
-/// slot, and a slab is zero when it is new. So a visitor may read a word at a fixed place behind the link, atomically, at any
-/// time: it finds zero or what the slot's users stored there, and users who store honestly (atomically, "dead" before
-/// deallocating) make it the truth. A slot under visit may be live, free or half made; it stays mapped.
+/// The first 8 bytes of a free slot are the pool's link, written and read atomically; the pool never writes elsewhere
+/// in a slot, and a slab is zero when it is new. So a visitor may read a word at a fixed place behind the link,
+/// atomically, at any time: it finds zero or what the slot's users stored there, and users who store honestly
+/// (atomically, "dead" before deallocating) make it the truth. A slot under visit may be live, free or half made; it
+/// stays mapped.
 
 namespace tokengate::detail {
 
@@ -51,9 +52,9 @@ struct alignas(64) slab {
     enum class place : std::uint8_t { current, full, partial, empty, large };
 
     // The owner's thread only; others read the atomics, relaxed, for enumeration and statistics.
-    void* free = nullptr;                 // freed slots, last in first out
-    std::atomic<std::uint64_t> left{0};   // frees until the owner has to move this slab to another place
-    std::atomic<std::uint64_t> taken{0};  // live slots = left + taken (modulo 2^64); remote frees count once they are home
+    void* free = nullptr;                  // freed slots, last in first out
+    std::atomic<std::uint64_t> left{0};    // frees until the owner has to move this slab to another place
+    std::atomic<std::uint64_t> taken{0};   // live slots = left + taken (modulo 2^64); remote frees count once home
     std::atomic<std::uint32_t> carved{0};  // slots handed out at least once
     place where = place::current;
     slab* previous = nullptr;  // the list of its place
@@ -132,8 +133,8 @@ public:
     /// How many bytes of entirely free slabs each pool keeps for later; process-wide, 256 MiB unless set.
     static void keep(std::size_t bytes) noexcept { keep_.store(bytes, std::memory_order_relaxed); }
 
-    /// Visits every slot of every frame slab that was ever handed out and is still mapped: visit(void* slot, std::size_t size).
-    /// Slabs made meanwhile are not seen; none is unmapped meanwhile. The visitor may allocate and deallocate.
+    /// visit(void* slot, std::size_t size) for every slot of the frame slabs that was ever handed out. Slabs made
+    /// meanwhile are not seen; none is unmapped meanwhile. The visitor may allocate and deallocate, and throw.
     template<class Visit>
     static void for_each_slot(Visit&& visit) {
         using visitor = std::remove_reference_t<Visit>;
@@ -144,7 +145,7 @@ public:
     /// Exact while no thread uses a pool, close to it otherwise.
     static frame_pool_statistics statistics();
 
-    // Multiples of 64 up to 1024, then two steps to a doubling: 1536, 2048, 3072, 4096, ... What is larger has its own slab.
+    // Multiples of 64 up to 1024, then two steps to a doubling: 1536, 2048, 3072, ... What is larger has its own slab.
     static constexpr std::size_t largest_class = 32 * 1024;
     static constexpr unsigned classes = 26;
 
@@ -207,7 +208,8 @@ private:
 
     static void poison([[maybe_unused]] void* slot, [[maybe_unused]] std::size_t size) noexcept {
 #ifdef TOKENGATE_ASAN
-        if (size > visible_bytes) __asan_poison_memory_region(static_cast<char*>(slot) + visible_bytes, size - visible_bytes);
+        if (size <= visible_bytes) return;
+        __asan_poison_memory_region(static_cast<char*>(slot) + visible_bytes, size - visible_bytes);
 #endif
     }
     static void unpoison([[maybe_unused]] void* slot, [[maybe_unused]] std::size_t size) noexcept {

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+
+/// What a nested `co_await task<T>` costs, beside a minimal pooled coroutine that also carries a result and an exception (P1 of
+/// the plan): a million children awaited by one parent, and a recursion. Both run in one token on a pinned executor, in turn.
+
+#include "support/baseline.hpp"
+#include "support/in_token.hpp"
+#include "support/side_by_side.hpp"
+
+#include <tokengate/tokengate.hpp>
+
+#include <benchmark/benchmark.h>
+
+namespace {
+
+namespace tg = tokengate;
+
+// The same source for both, not inlined: else a compiler that can see a child's whole life may leave out its frame.
+template <template <class> class Coroutine>
+[[gnu::noinline]] Coroutine<int> add(int a, int b) {
+    co_return a + b;
+}
+
+template <template <class> class Coroutine>
+[[gnu::noinline]] Coroutine<int> sum(int children) {
+    int total = 0;
+    for (int i = 0; i < children; ++i) total = co_await add<Coroutine>(total, i & 1);
+    co_return total;
+}
+
+template <template <class> class Coroutine>
+[[gnu::noinline]] Coroutine<int> fibonacci(int n) {
+    if (n < 2) co_return n;
+    const int before = co_await fibonacci<Coroutine>(n - 1);
+    co_return before + co_await fibonacci<Coroutine>(n - 2);
+}
+
+constexpr int children = 1'000'000;
+constexpr int nth = 25, nth_fibonacci = 75'025, calls = 242'785;
+
+const tg::operation await_children{{.name = "await_children"}, [](benchmark::State* state) -> tg::task<void> {
+    side_by_side rounds(*state, children);
+    for (auto _ : *state) {
+        stopwatch watch;
+        const int ours = co_await sum<tg::task>(children);
+        rounds.note("task", watch.lap());
+        const int theirs = run(sum<baseline::coroutine>(children));
+        rounds.note("baseline", watch.lap());
+        if (ours != children / 2 || theirs != ours) state->SkipWithError("wrong sum");
+    }
+    rounds.report();
+}};
+
+const tg::operation recurse{{.name = "recurse"}, [](benchmark::State* state) -> tg::task<void> {
+    side_by_side rounds(*state, calls);
+    for (auto _ : *state) {
+        stopwatch watch;
+        const int ours = co_await fibonacci<tg::task>(nth);
+        rounds.note("task", watch.lap());
+        const int theirs = run(fibonacci<baseline::coroutine>(nth));
+        rounds.note("baseline", watch.lap());
+        if (ours != nth_fibonacci || theirs != ours) state->SkipWithError("wrong number");
+    }
+    rounds.report();
+}};
+
+void children_of_one_parent(benchmark::State& state) { in_token(state, await_children); }
+void recursion(benchmark::State& state) { in_token(state, recurse); }
+
+BENCHMARK(children_of_one_parent)->Iterations(51)->UseManualTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(recursion)->Iterations(101)->UseManualTime()->Unit(benchmark::kMillisecond);
+
+}  // namespace
+
+BENCHMARK_MAIN();
