@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 /// Candidates that do the same work in turn, A B A B …, within one benchmark; and what is said of them.

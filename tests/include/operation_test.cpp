@@ -2,6 +2,7 @@
 
 #include <tokengate/operation.hpp>
 
+#include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
 
@@ -12,15 +13,9 @@
 
 #include <doctest/doctest.h>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <csignal>
-#include <cstdlib>
-#include <exception>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -134,35 +129,6 @@ bool says(const std::string& what, std::string_view words) {
 
 int forget(int n) { return n; }
 tg::task<int> forget_too(int n) { co_return n; }
-
-/// What a child process wrote to stderr, and the signal that ended it.
-struct death {
-    int signal;
-    std::string said;
-};
-
-death of_child(void (*body)()) {
-    int ends[2];
-    REQUIRE(pipe(ends) == 0);
-    const pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        std::signal(SIGABRT, SIG_DFL);
-        std::set_terminate(std::abort);
-        dup2(ends[1], STDERR_FILENO);
-        body();
-        _exit(0);
-    }
-    close(ends[1]);
-    death seen{0, {}};
-    char buffer[512];
-    for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) seen.said.append(buffer, static_cast<std::size_t>(n));
-    close(ends[0]);
-    int status = 0;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    if (WIFSIGNALED(status)) seen.signal = WTERMSIG(status);
-    return seen;
-}
 
 thread_local int of_this_thread = 0;
 
@@ -381,12 +347,14 @@ TEST_SUITE("operation") {
     }
 
     TEST_CASE("destroyed while one of its tokens exists, it says so and terminates") {
-        const death seen = of_child([] {
+        const tg::test::child_result child = tg::test::in_child([]() -> std::string {
+            std::signal(SIGABRT, SIG_DFL);  // doctest's handler would take it for its own
             tg::token<int> dangling;
             const tg::operation short_lived{{.name = "operation_test_short_lived"}, forget};
             dangling = short_lived(1);
+            return "still there";
         });
-        CHECK(seen.signal == SIGABRT);
-        says(seen.said, "operation \"operation_test_short_lived\" is being destroyed while 1 of its tokens exist");
+        CHECK_FALSE(child.ended);
+        says(child.complained, "operation \"operation_test_short_lived\" is being destroyed while 1 of its tokens exist");
     }
 }
