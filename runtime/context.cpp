@@ -4,14 +4,16 @@
 #include "context.hpp"
 #include "event_loop.hpp"
 
+#include <tokengate/detail/promise.hpp>
+
 #include <pthread.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 
 namespace tokengate::detail {
 
@@ -19,12 +21,11 @@ constinit thread_local core_context* this_core = nullptr;
 
 namespace {
 
-/// All contexts ever made, and those whose threads have ended. Never freed: operations count in them until the process ends.
+/// The contexts whose threads have ended, for the next threads; none is ever freed.
 struct registry {
     std::mutex mutex;
-    core_context* unused = nullptr;             // linked through next_registered
-    core_context* all[most_contexts] = {};      // written under the mutex, before `count` is raised
-    std::atomic<std::uint32_t> count{0};        // release by make_context, acquire by live_frames_of
+    core_context* unused = nullptr;  // linked through next_unused
+    std::uint32_t made = 0;
 };
 
 registry& contexts() {
@@ -42,7 +43,7 @@ struct thread_end {
         if (held->outlived_by_domains) return;
         registry& r = contexts();
         const std::scoped_lock lock(r.mutex);
-        held->next_registered = r.unused;
+        held->next_unused = r.unused;
         r.unused = held;
     }
 };
@@ -58,14 +59,9 @@ operation_counters* map_counters() {
 }
 
 core_context* new_context(registry& r) {
-    const std::uint32_t index = r.count.load(std::memory_order_relaxed);
-    if (index == most_contexts) throw std::bad_alloc();
     auto made = std::make_unique<core_context>();
     made->operations = map_counters();
-    made->index = index;
-    made->next_sequence = std::uint64_t{index} << 40;
-    r.all[index] = made.get();
-    r.count.store(index + 1, std::memory_order_release);
+    made->next_sequence = std::uint64_t{r.made++} << 40;
     return made.release();
 }
 
@@ -92,7 +88,7 @@ core_context& make_context() {
         const std::scoped_lock lock(r.mutex);
         taken = r.unused;
         if (taken)
-            r.unused = taken->next_registered;
+            r.unused = taken->next_unused;
         else
             taken = new_context(r);
     }
@@ -104,11 +100,12 @@ core_context& make_context() {
     return *taken;
 }
 
-std::int64_t live_frames_of(const operation_record& operation) noexcept {
-    const registry& r = contexts();
-    std::int64_t live = 0;
-    for (std::uint32_t i = r.count.load(std::memory_order_acquire); i-- > 0;)
-        live += r.all[i]->operations[operation.index].live.load();
+std::size_t live_frames_of(const operation_record& operation) {
+    std::size_t live = 0;
+    frame_pool::for_each_slot([&](void* slot, std::size_t) {
+        const token_record& token = promise_base::record_in(slot);
+        live += token.state.load() != token_state::none && token.operation.load() == &operation;
+    });
     return live;
 }
 

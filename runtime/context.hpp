@@ -11,9 +11,9 @@
 namespace tokengate::detail {
 
 inline constexpr std::size_t most_operations = 65536;  ///< distinct ones over the life of the process
-inline constexpr std::size_t most_contexts = 16384;    ///< threads at a time that make tokens
 
-/// Frames of an operation's tokens that exist now, over all threads. Exact when none is being made or destroyed.
-[[nodiscard]] std::int64_t live_frames_of(const operation_record& operation) noexcept;
+/// Frames of an operation's tokens that exist now, on all threads. Exact when none is being made or destroyed.
+/// Looks at every frame there is: for the end of an operation, not for its path.
+[[nodiscard]] std::size_t live_frames_of(const operation_record& operation);
 
 }  // namespace tokengate::detail

@@ -290,6 +290,7 @@ void executor::note_run(operation_counters& operation, std::uint64_t elapsed_ns)
 
 void executor::admit(core_context& core, token_record& token) noexcept {
     core.counts.admitted.add(1);
+    token.position.store(no_position);
     token.runtime.store(runtime.slot);
     token.run = start_token;
     if (token.flags & has_tier) {

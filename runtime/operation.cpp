@@ -88,11 +88,11 @@ const operation_record& register_operation(const operation_options& options, std
 }
 
 void unregister_operation(const operation_record& record) noexcept {
-    if (const std::int64_t live = live_frames_of(record); live != 0) {
+    if (const std::size_t live = live_frames_of(record); live != 0) {
         std::fprintf(stderr,
-                     "tokengate: operation \"%s\" is being destroyed while %lld of its tokens exist, which would call a "
+                     "tokengate: operation \"%s\" is being destroyed while %zu of its tokens exist, which would call a "
                      "dangling function: keep operations alive longer than their tokens (namespace scope is best)\n",
-                     record.name, static_cast<long long>(live));
+                     record.name, live);
         std::terminate();
     }
     registry& r = operations();

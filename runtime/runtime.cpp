@@ -215,7 +215,8 @@ void runtime_core::run_main(promise_base& main) {
         throw;
     }
     note_time(context());
-    adopt(main, main_operation(), 0);
+    adopt(context(), main, main_operation(), 0);
+    main.token.awaited_by.store(0);
     struct main_waiter : waiter {
         runtime_core* of;
     } waiting;
@@ -314,6 +315,7 @@ void runtime_core::submit(token_record& token) {
     const token_id id = token.id();
     if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != this)
         throw wrong_runtime("wrong_runtime: " + id.text() + " inherited a seed in another runtime: submit it there");
+    token.awaited_by.store(0);
     token.run = admit_posted;
     if (!control().loop.submit(&token))
         throw gate_closed("gate_closed: " + id.text() + " was not admitted: the runtime is stopping or has stopped");
@@ -325,8 +327,7 @@ std::vector<token_info> runtime_core::tokens() const {
     std::vector<token_info> found;
     const std::uint64_t now = event_loop::wall_ns();
     frame_pool::for_each_slot([&](void* frame, std::size_t) {
-        const auto& token = *reinterpret_cast<const token_record*>(static_cast<const char*>(frame) + promise_offset +
-                                                                   promise_base::offset_of_token());
+        const token_record& token = promise_base::record_in(frame);
         const token_state state = token.state.load();
         const operation_record* operation = token.operation.load();
         if (state == token_state::none || token.runtime.load() != slot || !operation) return;
@@ -399,6 +400,11 @@ snapshot runtime::snapshot() const {
     tokengate::snapshot now;
     now.ended = core_->count_ended();
     now.admitted = core_->count_admitted();
+    for (const auto& each : core_->executors) {
+        const std::uint64_t in_place = each->counts().in_place.load();
+        now.ended += in_place;
+        now.admitted += in_place;
+    }
     for (const weight w : {weight::light, weight::medium, weight::heavy}) now.waiting += core_->at_gate.waiting(w);
     now.pins = core_->registry.size();
     for (const auto& each : core_->executors) {

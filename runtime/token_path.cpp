@@ -127,7 +127,7 @@ group_admission::group_admission(core_context& core, token_group& group, std::co
 }
 
 void group_admission::add(token_record& token, bool admitted) noexcept {
-    if (core_.current) token.awaited_by.store(core_.current->sequence.load());
+    token.awaited_by.store(core_.current ? core_.current->sequence.load() : 0);
     const auto group = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group_));
     if (admitted) {
         if (token.shared_owner().exchange(group, std::memory_order_acq_rel) == owner_done) ++not_elsewhere_;

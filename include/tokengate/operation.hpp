@@ -122,16 +122,13 @@ struct signature_of<R (C::*)(P...)> {
 };
 
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
-inline void adopt(promise_base& promise, const operation_record& operation, std::uint64_t key) {
-    core_context& core = context();
+/// `awaited_by` and `position` are for later: they are looked at only once a runtime has the token.
+inline void adopt(core_context& core, promise_base& promise, const operation_record& operation, std::uint64_t key) noexcept {
     token_record& token = promise.token;
-    token.run = nullptr;
     token.operation.store(&operation);
     token.owner = owner_unclaimed;
     token.sequence.store(core.next_sequence++);
     token.created_ns.store(core.turn_ns);
-    token.awaited_by.store(0);
-    token.position.store(no_position);
     token.runtime.store(0);
     std::uint16_t flags = operation.flags;
     if (core.current && (core.current->flags & in_domain)) {
@@ -144,7 +141,6 @@ inline void adopt(promise_base& promise, const operation_record& operation, std:
         token.anchor = reinterpret_cast<void*>(key);
     }
     token.flags = flags;
-    core.operations[operation.index].live.add(1);
     promise.is_token = true;
     token.state.store(token_state::created);  // last: from here on it can be enumerated
 }
@@ -176,7 +172,7 @@ public:
         else
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
-        adopt(coroutine.promise(), record_, key);
+        adopt(core, coroutine.promise(), record_, key);
         return token_access::adopt(coroutine);
     }
     token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle

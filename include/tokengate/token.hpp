@@ -59,6 +59,7 @@ public:
         detail::core_context& core = detail::context();
         detail::check_admissible(core, record());
         admitted_ = true;
+        record().awaited_by.store(0);
         detail::admit(core, record());
     }
 
@@ -88,37 +89,22 @@ private:
         bool await_ready() const noexcept { return false; }
 
         detail::started await_suspend(std::coroutine_handle<> parent) {
-            detail::core_context& core = detail::context();
+            detail::core_context* core = detail::this_core;
             detail::token_record& token = record();
+            if (!core || !runs_in_place(*core, token)) return hand_over(parent);
             self_.done = nullptr;
-            self_.home = &core;
-            self_.token = core.current;
-            if (runs_in_place(core, token)) {
-                admitted_ = true;
-                token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
-                token.awaited_by.store(core.current->sequence.load());
-                token.runtime.store(core.runtime_slot);
-                token.position.store(core.position);
-                token.state.store(token_state::executing);
-                core.counts.admitted.add(1);
-                core.current = &token;
-                return detail::start_child(core, coroutine_, self_.handle, parent);
-            }
-            self_.handle = parent;
-            detail::check_admissible(core, token);
-            if (core.current) {
-                token.awaited_by.store(core.current->sequence.load());
-                detail::give_up_permit(core, *core.current);
-            }
-            if (admitted_) {
-                auto claimed = token.shared_owner().exchange(
-                    reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_)), std::memory_order_acq_rel);
-                return claimed == detail::owner_done ? detail::not_suspended(parent) : detail::stay_suspended();
-            }
+            self_.home = core;
+            self_.token = core->current;
             admitted_ = true;
             token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
-            detail::admit(core, token);
-            return detail::stay_suspended();
+            token.awaited_by.store(core->current->sequence.load());
+            token.runtime.store(core->runtime_slot);
+            token.position.store(core->position);
+            token.state.store(token_state::executing);
+            token.flags = detail::in_domain | detail::ran_in_place;
+            core->counts.in_place.add(1);
+            core->current = &token;
+            return detail::start_child(*core, coroutine_, self_.handle, parent);
         }
 
         T await_resume() {
@@ -129,6 +115,28 @@ private:
 
     private:
         [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
+
+        /// Through the gate; apart, so that the way above stays short.
+        [[gnu::noinline]] detail::started hand_over(std::coroutine_handle<> parent) {
+            detail::core_context& core = detail::context();
+            detail::token_record& token = record();
+            detail::check_admissible(core, token);
+            self_.done = nullptr;
+            self_.home = &core;
+            self_.token = core.current;
+            self_.handle = parent;
+            token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
+            if (core.current) detail::give_up_permit(core, *core.current);
+            const auto self = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
+            if (admitted_) {
+                const auto claimed = token.shared_owner().exchange(self, std::memory_order_acq_rel);
+                return claimed == detail::owner_done ? detail::not_suspended(parent) : detail::stay_suspended();
+            }
+            admitted_ = true;
+            token.owner = self;
+            detail::admit(core, token);
+            return detail::stay_suspended();
+        }
 
         /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
         bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {

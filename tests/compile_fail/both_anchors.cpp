@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: operation
+// expect: an anchor is tg::sticky, tg::sticky_by_name or tg::lead: one of them, once
 #include <tokengate/operation.hpp>
 
 const tokengate::operation both{

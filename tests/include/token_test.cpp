@@ -81,6 +81,20 @@ foreign await_outside(tg::token<int> t, std::string& heard) {
     }
 }
 
+/// A result that throws when it is moved for the n-th time.
+class moves_badly {
+public:
+    explicit moves_badly(int moves) : left_(moves) {}
+    moves_badly(moves_badly&& other) : left_(other.left_ - 1), kept_(std::move(other.kept_)) {
+        if (left_ == 0) throw std::runtime_error("moved once too often");
+    }
+
+private:
+    int left_;
+    counted kept_;
+};
+const tg::operation gives_moves_badly{{.name = "token_test_moves_badly"}, [](int moves) { return moves_badly(moves); }};
+
 template <class Error, class F>
 std::string what_of(F f) {
     try {
@@ -304,6 +318,38 @@ TEST_SUITE("token") {
         }
         CHECK(heard.all().size() == 1);
         CHECK(of_another.all().empty());
+    }
+
+    TEST_CASE("a result that throws while it is moved to whoever waits: the exception arrives, and the frame goes once") {
+        counted::reset();
+        int failed = 0;
+        tg::runtime runtime{{.cores = 1}};
+        SUBCASE("awaited") {
+            runtime.run([&]() -> tg::task<> {
+                for (int moves = 1; moves < 6; ++moves) {
+                    try {
+                        const moves_badly result = co_await gives_moves_badly(moves);
+                    } catch (const std::runtime_error&) {
+                        ++failed;
+                    }
+                }
+            });
+        }
+        SUBCASE("submitted") {
+            runtime.start();
+            for (int moves = 1; moves < 6; ++moves) {
+                try {
+                    const moves_badly result = runtime.submit(gives_moves_badly(moves)).get();
+                } catch (const std::runtime_error&) {
+                    ++failed;
+                }
+            }
+            runtime.stop();
+        }
+        CHECK(failed >= 2);
+        CHECK(failed <= 4);
+        CHECK(counted::alive() == 0);
+        CHECK(counted::wrongly_destroyed() == 0);
     }
 
     TEST_CASE("a handle without a token says so: awaited twice, awaited after a move, admitted twice") {

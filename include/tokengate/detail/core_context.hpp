@@ -21,7 +21,6 @@ class executor;
 
 /// What a thread knows of an operation. Its memory is zero until first used.
 struct operation_counters {
-    relaxed<std::int64_t> live;     ///< frames made here minus frames destroyed here; only the sum over threads means anything
     std::uint32_t longest_ns;       ///< longest recent run on this core, decaying
     std::uint16_t until_measured;   ///< runs left before a short operation is measured again
     bool is_short;                  ///< false while unknown
@@ -30,13 +29,14 @@ struct operation_counters {
 /// What an executor counts. Lives in the context while a thread hosts it, so that the path reaches it directly.
 struct executor_counts {
     relaxed<std::uint64_t> admitted{};
+    relaxed<std::uint64_t> in_place{};  ///< conducted children that ran inside their awaiter's turn; not in `admitted`, `ended`
     relaxed<std::uint64_t> ended{};  ///< released at each end, acquired by who sums: see runtime_core.hpp
     relaxed<std::uint64_t> live_domains{};
     relaxed<std::uint64_t> sticky_bypassed{};
     relaxed<std::uint64_t> redirections{};
 
     void take_over(const executor_counts& from) noexcept {
-        for (auto counter : {&executor_counts::admitted, &executor_counts::ended, &executor_counts::live_domains,
+        for (auto counter : {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended, &executor_counts::live_domains,
                              &executor_counts::sticky_bypassed, &executor_counts::redirections})
             (this->*counter).store((from.*counter).load());
     }
@@ -52,7 +52,6 @@ struct core_context {
     int inline_budget = 0;                  ///< children that may still run in place before the loop has a turn
     std::uint16_t position = no_position;
     std::uint16_t runtime_slot = 0;
-    std::uint32_t index = 0;                ///< this context among all of the process
     std::uint64_t turn_ns = 0;              ///< wall clock of the loop's turn
     std::uint64_t next_sequence = 0;
     operation_counters* operations = nullptr;
@@ -63,7 +62,7 @@ struct core_context {
     executor_counts counts;                 ///< of the executor this thread hosts
 
     bool outlived_by_domains = false;       ///< domains of an ended executor still name this context: it is not used again
-    core_context* next_registered = nullptr;
+    core_context* next_unused = nullptr;
 };
 
 /// Initial-exec: the address is one load away, also from a shared library.

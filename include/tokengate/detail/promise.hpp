@@ -39,10 +39,7 @@ public:
     promise_base& operator=(const promise_base&) = delete;
 
     ~promise_base() {
-        if (is_token) {
-            token.state.store(token_state::none);  // whoever enumerates slots sees none from here on
-            context().operations[token.operation.load()->index].live.add(-1);
-        }
+        if (is_token) token.state.store(token_state::none);  // whoever enumerates slots sees none from here on
     }
 
     static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
@@ -69,6 +66,8 @@ public:
     [[nodiscard]] std::coroutine_handle<promise_base> handle() noexcept {
         return std::coroutine_handle<promise_base>::from_promise(*this);
     }
+    /// The record in a slot of the frame pool, for those who enumerate slots. Whether it is one, its state tells.
+    static const token_record& record_in(const void* slot) noexcept;
     static promise_base& of(token_record& token) noexcept {
         return *reinterpret_cast<promise_base*>(reinterpret_cast<char*>(&token) - offset_of_token());
     }
@@ -91,7 +90,7 @@ private:
             auto* heard_by = reinterpret_cast<waiter*>(claimed);
             if (heard_by->home == &core && !heard_by->done) {
                 auto& awaiter = static_cast<coroutine_waiter&>(*heard_by);
-                core.counts.ended.add_release(1);
+                if (!(token.flags & ran_in_place)) core.counts.ended.add_release(1);
                 core.current = awaiter.token;
                 return continue_with(core, awaiter.handle);
             }
@@ -110,6 +109,10 @@ inline std::size_t promise_base::offset_of_token() noexcept {
 
 /// Where a frame's promise lies: both compilers put it behind the two function pointers that start the frame.
 inline constexpr std::size_t promise_offset = 2 * sizeof(void*);
+
+inline const token_record& promise_base::record_in(const void* slot) noexcept {
+    return *reinterpret_cast<const token_record*>(static_cast<const char*>(slot) + promise_offset + offset_of_token());
+}
 
 /// What an ended coroutine gives its awaiter.
 template <class T>

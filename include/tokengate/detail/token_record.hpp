@@ -44,7 +44,8 @@ enum token_flags : std::uint16_t {
     windowed = 64,       ///< counts in its core's window until it starts
     counted_here = 128,  ///< its group counts it with the plain counter of its home
     unroutable = 256,    ///< never leaves the loop it was made on (the main coroutine)
-    opened = 512         ///< a lead that has opened its domain
+    opened = 512,        ///< a lead that has opened its domain
+    ran_in_place = 1024  ///< a conducted child that ran inside its awaiter's turn: counted once, not admitted and ended
 };
 
 /// Who wants to hear of a token's end. Lives in the awaiter's frame (or on the heap, for a future) until it has heard.
