@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 
 /// What a nested `co_await task<T>` costs, beside a minimal pooled coroutine that also carries a result and an exception (P1 of
-/// the plan): a parent awaiting children one by one, and a recursion. Both run in one token on a pinned executor, in turn.
+/// the plan): a parent awaiting children one by one, and a recursion. Both run in one token on a pinned executor, in turn. `instructions` are those
+/// of a child.
 
 #include "support/baseline.hpp"
 #include "support/in_token.hpp"
+#include "support/instruction_counter.hpp"
 #include "support/side_by_side.hpp"
 
 #include <tokengate/tokengate.hpp>
@@ -65,11 +67,32 @@ const tg::operation recurse{{.name = "recurse"}, [](benchmark::State* state) -> 
     rounds.report();
 }};
 
+const tg::operation count_instructions{{.name = "count_instructions"}, [](benchmark::State* state) -> tg::task<void> {
+    constexpr int counted = 4096;
+    instruction_counter counter;
+    static_cast<void>(co_await sum<tg::task>(1));  // the thread's first frames
+    static_cast<void>(run(sum<baseline::coroutine>(1)));
+    for (auto _ : *state) {
+        if (!counter.start()) {
+            state->SkipWithError("this system lets no process trace another");
+            break;
+        }
+        const int ours = co_await sum<tg::task>(counted);
+        report(*state, "task", counter.stop(), counted);
+        counter.start();
+        const int theirs = run(sum<baseline::coroutine>(counted));
+        report(*state, "baseline", counter.stop(), counted);
+        if (ours != counted / 2 || theirs != ours) state->SkipWithError("wrong sum");
+    }
+}};
+
 void children_of_one_parent(benchmark::State& state) { in_token(state, await_children); }
 void recursion(benchmark::State& state) { in_token(state, recurse); }
+void instructions(benchmark::State& state) { in_token(state, count_instructions); }
 
 BENCHMARK(children_of_one_parent)->UseManualTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(recursion)->UseManualTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(instructions)->Iterations(1);
 
 }  // namespace
 

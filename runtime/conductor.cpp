@@ -16,6 +16,7 @@ void open_domain(core_context& core, token_record& lead) noexcept {
     auto* opened_here = static_cast<domain*>(core.pool->allocate(sizeof(domain), slab_kind::object));
     opened_here->pending = 1;
     opened_here->home = &core;
+    opened_here->position = core.position;
     opened_here->runtime = core.runtime;
     opened_here->outer = lead.flags & in_domain ? static_cast<domain*>(lead.anchor) : nullptr;
     opened_here->lead = lead.operation.load();

@@ -33,22 +33,23 @@ registry& contexts() {
     return *forever;
 }
 
-/// Gives the context back when its thread ends.
-struct thread_end {
-    core_context* held = nullptr;
-    ~thread_end() {
-        if (!held) return;
-        this_core = nullptr;
-        frame_pool::release(std::exchange(held->pool, nullptr));
-        if (held->outlived_by_domains) return;
-        registry& r = contexts();
-        const std::scoped_lock lock(r.mutex);
-        held->next_unused = r.unused;
-        r.unused = held;
-    }
-};
+/// A thread-specific key rather than a thread_local object: its destructor runs after those of all thread_locals, which may
+/// still destroy tokens, and once more if they have needed a context again.
+void at_thread_end(void* held) {
+    auto& context = *static_cast<core_context*>(held);
+    this_core = nullptr;
+    frame_pool::release(std::exchange(context.pool, nullptr));
+    if (!context.outlived_by_domains) give_back_context(context);
+}
 
-thread_local thread_end at_thread_end;
+pthread_key_t thread_end_key() {
+    static const pthread_key_t forever = [] {
+        pthread_key_t made;
+        if (pthread_key_create(&made, at_thread_end) != 0) throw std::bad_alloc();
+        return made;
+    }();
+    return forever;
+}
 
 operation_counters* map_counters() {
     // Zero pages that cost memory only once an operation has been called here.
@@ -82,6 +83,7 @@ char* mark_of_this_stack() noexcept {
 }  // namespace
 
 core_context& make_context() {
+    const pthread_key_t key = thread_end_key();
     registry& r = contexts();
     core_context* taken;
     {
@@ -96,15 +98,23 @@ core_context& make_context() {
     taken->stack_mark = mark_of_this_stack();
     taken->current = nullptr;
     this_core = taken;
-    at_thread_end.held = taken;
+    if (pthread_setspecific(key, taken) != 0) throw std::bad_alloc();
     return *taken;
+}
+
+void give_back_context(core_context& unused) noexcept {
+    unused.outlived_by_domains = false;
+    registry& r = contexts();
+    const std::scoped_lock lock(r.mutex);
+    unused.next_unused = r.unused;
+    r.unused = &unused;
 }
 
 std::size_t live_frames_of(const operation_record& operation) {
     std::size_t live = 0;
     frame_pool::for_each_slot([&](void* slot, std::size_t) {
         const token_record& token = promise_base::record_in(slot);
-        live += token.state.load() != token_state::none && token.operation.load() == &operation;
+        live += token.state.load_acquire() != token_state::none && token.operation.load() == &operation;
     });
     return live;
 }

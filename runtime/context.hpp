@@ -12,6 +12,9 @@ namespace tokengate::detail {
 
 inline constexpr std::size_t most_operations = 65536;  ///< distinct ones over the life of the process
 
+/// A thread, or the last domain that named it, does without this context: the next thread may have it.
+void give_back_context(core_context& unused) noexcept;
+
 /// Frames of an operation's tokens that exist now, on all threads. Exact when none is being made or destroyed.
 /// Looks at every frame there is: for the end of an operation, not for its path.
 [[nodiscard]] std::size_t live_frames_of(const operation_record& operation);

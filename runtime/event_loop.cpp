@@ -73,11 +73,8 @@ bool event_loop::submit(hook* item) noexcept {
 }
 
 void event_loop::open() {
-    auto fresh = std::make_unique<ring>(options_.ring_entries);
-    if (ring_) former_rings_.push_back(std::move(ring_));
-    ring_ = std::move(fresh);
-    watching_eventfd_ = false;
-    quitting_ = false;
+    if (ring_) return;
+    ring_ = std::make_unique<ring>(options_.ring_entries, options_.changes_thread);
     ring_descriptor_.store(ring_->descriptor(), std::memory_order_release);
 }
 
@@ -237,7 +234,8 @@ bool event_loop::something_came() const noexcept {
 
 void event_loop::idle() noexcept {
     guest_.going_idle();
-    flush();  // no loop parks with something left to send
+    if (quitting_) return;  // it was all that the loop had waited for
+    flush();                // no loop parks with something left to send
     std::uint64_t sleep_until = timers_.empty() ? 0 : timers_.earliest_ns();
 
     std::uint64_t spin_until = steady_ns() + options_.spin_ns;
@@ -251,10 +249,10 @@ void event_loop::idle() noexcept {
         }
     }
 
-    watch_eventfd();
-    if (!watching_eventfd_) return;
     guest_.parked(true);
-    if (mailbox_.park()) {
+    // After the guest has had its say: what that submits may bring the eventfd's completion, and take the watch away.
+    watch_eventfd();
+    if (watching_eventfd_ && mailbox_.park()) {
         if (!guest_.find_work(true)) {
             std::optional<std::chrono::nanoseconds> timeout;
             if (sleep_until != 0) {

@@ -34,9 +34,8 @@
 /// Parking: spin for a while, then publish *parked* in the mailbox word, ask the guest once more, and sleep in the ring,
 /// without a timeout unless a timer is armed. An idle loop is never woken.
 ///
-/// Threads: `post`, `submit`, `close`, `closed` from any; everything else from the loop's own. A loop may be opened
-/// again on another thread after `run` has returned (the control loop is); its earlier ring is kept until destruction, so that
-/// no sender's wake can reach a stranger's descriptor.
+/// Threads: `post`, `submit`, `close`, `closed` from any; everything else from the loop's own. A loop
+/// that `changes_thread` (the control loop) may be run by another thread after `run` has returned; its ring stays the same.
 
 namespace tokengate::detail {
 
@@ -70,6 +69,7 @@ public:
         unsigned index = 0;             ///< among the loops given to `connect`
         unsigned ring_entries = 256;
         std::uint64_t spin_ns = 0;
+        bool changes_thread = false;    ///< several threads run it, one after the other
         void (*starts)(hook*) noexcept = nullptr;
     };
 
@@ -159,11 +159,10 @@ private:
     bool watching_eventfd_ = false;
     bool wakes_to_submit_ = false;
     std::unique_ptr<ring> ring_;
-    std::vector<std::unique_ptr<ring>> former_rings_;
 
     // Shared.
     int eventfd_;
-    /// Stored by `open` (release), loaded by senders (acquire): -1 while no ring can be messaged.
+    /// Stored by the first `open` (release), loaded by senders (acquire): -1 while there is no ring to message.
     std::atomic<int> ring_descriptor_{-1};
     mailbox mailbox_;
 };

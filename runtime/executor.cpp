@@ -2,6 +2,7 @@
 #include "executor.hpp"
 
 #include "conductor.hpp"
+#include "context.hpp"
 #include "runtime_core.hpp"
 #include "topology.hpp"
 
@@ -22,7 +23,12 @@ constexpr std::array classes{weight::heavy, weight::medium, weight::light};
 
 executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
     : runtime(of),
-      loop({.index = position, .ring_entries = ring_entries, .spin_ns = spin_ns, .starts = &start_token}, *this),
+      loop({.index = position,
+            .ring_entries = ring_entries,
+            .spin_ns = spin_ns,
+            .changes_thread = position >= of.positions(),
+            .starts = &start_token},
+           *this),
       position_(position),
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {
@@ -64,21 +70,19 @@ void executor::join() noexcept {
 }
 
 void executor::open() {
-    context();  // may throw too
-    if (opened_ && opened_on_ == std::this_thread::get_id()) return;
+    context();
+    libcds_.emplace();
     loop.open();
-    opened_ = true;
-    opened_on_ = std::this_thread::get_id();
 }
 
-void executor::host() {
-    cds_thread attached_to_libcds;
-    core_context& core = context();
+void executor::host() noexcept {
+    core_context& core = *this_core;
     attach(core);
     up_.store(1, std::memory_order_release);  // pairs with wait_until_up
     up_.notify_all();
     loop.run();
     detach(core);
+    libcds_.reset();
 }
 
 void executor::attach(core_context& core) noexcept {
@@ -95,13 +99,25 @@ void executor::attach(core_context& core) noexcept {
 void executor::detach(core_context& core) noexcept {
     core.pool->flush_returns();
     counts_.take_over(core.counts);
-    core.outlived_by_domains = counts_.live_domains.load() != 0;
+    if (counts_.live_domains.load() != 0) {
+        core.outlived_by_domains = true;
+        outlived_ = &core;
+    }
     hosted_by_.store(nullptr, std::memory_order_release);
     core.host = nullptr;
     core.runtime = nullptr;
-    core.position = no_position;
     core.runtime_slot = 0;
     core_ = nullptr;
+}
+
+std::uint64_t executor::hand_over_domains() noexcept {
+    const std::uint64_t living = counts_.live_domains.load();
+    counts_.live_domains.store(0);
+    return living;
+}
+
+void executor::release_context() noexcept {
+    if (core_context* core = std::exchange(outlived_, nullptr)) give_back_context(*core);
 }
 
 // ---- event_loop::guest --------------------------------------------------------------------------------------------------
@@ -146,6 +162,8 @@ unsigned executor::pull(weight w, bool look_anyway) noexcept {
     if (count == 0) return 0;
     runtime.loads.take(position_, count);
     loop.ready_starts(taken);
+    // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
+    if (runtime.at_gate.waiting(w) != 0) wake_for(w);
     return count;
 }
 
@@ -304,7 +322,7 @@ void executor::admit(core_context& core, token_record& token) noexcept {
 
 void executor::route(core_context& core, token_record& token) noexcept {
     if (token.flags & in_domain) {
-        send(static_cast<domain*>(token.anchor)->home->position, token);
+        send(static_cast<domain*>(token.anchor)->position, token);
         return;
     }
     const weight w = token.operation.load()->weight_class;
@@ -349,6 +367,10 @@ void executor::stage(weight w, token_record& token) noexcept {
 void executor::splice(weight w) noexcept {
     staged& at = staged_[static_cast<std::size_t>(w)];
     runtime.at_gate.wait(w, at.chain, std::exchange(at.count, 0));
+    wake_for(w);
+}
+
+void executor::wake_for(weight w) noexcept {
     const unsigned home = routes_.first_position(w);
     if (!wake_one_of(home, runtime.positions()) && runtime.options.spill == spill::when_saturated) wake_one_of(0, home);
 }

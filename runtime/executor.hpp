@@ -47,10 +47,15 @@ public:
     void ask_to_quit() noexcept { loop.post(&quit_); }
     void join() noexcept;
 
-    /// Lends this thread to the loop until it quits. `open` comes first, on the same thread: it makes the ring unless this
-    /// thread has made it before, and throws ring_unavailable.
+    /// Lends this thread to the loop until it quits. `open` comes first, on the same thread: it makes what is missing, and
+    /// throws ring_unavailable or std::bad_alloc. Instead of `host`, `close` takes it back.
     void open();
-    void host();
+    void host() noexcept;
+    void close() noexcept { libcds_.reset(); }
+    /// After `join`: how many domains live on; from here on they are counted elsewhere.
+    [[nodiscard]] std::uint64_t hand_over_domains() noexcept;
+    /// Once no domain names the context of this executor's thread any more.
+    void release_context() noexcept;
 
     void start(core_context& core, token_record& token) noexcept;
     void resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
@@ -101,6 +106,7 @@ private:
 
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
+    void wake_for(weight w) noexcept;
     bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;
     unsigned pull(weight w, bool look_anyway) noexcept;
@@ -121,10 +127,10 @@ private:
     unsigned next_class_ = 0;
     bool ending_ = false;                  // the control loop, and the next
     bool drained_ = false;
-    bool opened_ = false;
-    std::thread::id opened_on_;
+    std::optional<cds_thread> libcds_;     // of the thread that hosts
 
     core_context* core_ = nullptr;         // while hosted
+    core_context* outlived_ = nullptr;     // the former one, kept from use while domains of ours name it
     executor_counts counts_;               // while not hosted; else in the context
     std::atomic<core_context*> hosted_by_{nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
     relaxed<std::uint64_t> busy_ns_{};

@@ -8,6 +8,7 @@
 namespace tokengate::detail {
 
 gate::gate(unsigned positions, const storage_limits& limits) : parked_((positions + 63) / 64) {
+    for (fifo& each : fifos_) each.chains.resize(64);
     permits_of(storage::slow).limit = limits.slow;
     permits_of(storage::moderate).limit = limits.moderate;
     permits_of(storage::fast).limit = limits.fast;
@@ -16,7 +17,7 @@ gate::gate(unsigned positions, const storage_limits& limits) : parked_((position
 
 bool gate::grow(fifo& full) noexcept {
     try {
-        std::vector<chain> larger(full.chains.empty() ? 64 : full.chains.size() * 2);
+        std::vector<chain> larger(full.chains.size() * 2);
         for (std::size_t i = 0; i < full.used; ++i) larger[i] = full.at(i);
         full.chains = std::move(larger);
         full.first = 0;
@@ -29,7 +30,7 @@ bool gate::grow(fifo& full) noexcept {
 void gate::wait(weight w, hook_queue& chain_of_hooks, std::size_t count) noexcept {
     fifo& to = fifo_of(w);
     const std::scoped_lock lock(to.mutex);
-    if (to.used == to.chains.size() && !grow(to) && to.used != 0) {
+    if (to.used == to.chains.size() && !grow(to)) {
         // No memory for a descriptor: the last chain becomes longer instead.
         to.at(to.used - 1).hooks.append(chain_of_hooks);
         to.at(to.used - 1).count += count;

@@ -77,10 +77,10 @@ const operation_record& register_operation(const operation_options& options, std
         if (!known.in_use && same) free = &known;
     }
     if (!free) {
-        if (r.entries.size() == most_operations)
+        if (r.entries.size() + 1 == most_operations)
             throw configuration_error("configuration_error: operation \"" + name + "\" would be number " +
-                                      std::to_string(most_operations + 1) + " of different ones: make operations once, not per call");
-        wanted.index = static_cast<std::uint32_t>(r.entries.size());
+                                      std::to_string(most_operations) + " of different ones: make operations once, not per call");
+        wanted.index = static_cast<std::uint32_t>(r.entries.size() + 1);  // 0 is the main operation
         free = &r.entries.emplace_back(entry{std::move(wanted), false});
     }
     free->in_use = true;
@@ -119,7 +119,8 @@ void forget_runtime() noexcept {
 }
 
 const operation_record& main_operation() {
-    static const operation_record& forever = register_operation({.name = "main"}, unroutable, {});
+    // Not registered: a user's operation may have the same name.
+    static const operation_record forever{"main", weight::medium, storage::none, unroutable, 0, {}};
     return forever;
 }
 

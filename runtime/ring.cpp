@@ -66,9 +66,10 @@ std::string explain(int code, unsigned entries) {
 
 }  // namespace
 
-ring::ring(unsigned entries) {
+ring::ring(unsigned entries, bool changes_thread) {
     int result = -EINVAL;
     for (unsigned flags : flag_sets) {
+        if (changes_thread && (flags & IORING_SETUP_SINGLE_ISSUER)) continue;
         io_uring_params parameters{};
         parameters.flags = flags;
         result = io_uring_queue_init_params(entries, &ring_, &parameters);

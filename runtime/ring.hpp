@@ -14,14 +14,14 @@
 ///     r.submit();
 ///     r.for_each_completion([](const io_uring_cqe& done) { … });
 ///
-/// Made, used and waited on by one thread (SINGLE_ISSUER where granted); may be destroyed by another once that one has left
-/// it. Completions that the kernel has but cannot place (CQ overflow) are fetched by the next enter; nothing is lost.
+/// Made, used and waited on by one thread (SINGLE_ISSUER where granted), or with `changes_thread` by one after the other; may
+/// be destroyed by another once that one has left it. Completions that the kernel has but cannot place (CQ overflow) are fetched by the next enter; nothing is lost.
 
 namespace tokengate::detail {
 
 class ring {
 public:
-    explicit ring(unsigned entries);
+    explicit ring(unsigned entries, bool changes_thread = false);
     ~ring();
     ring(const ring&) = delete;
     ring& operator=(const ring&) = delete;

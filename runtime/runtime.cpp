@@ -102,9 +102,9 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     for (const auto& each : executors) loops.push_back(&each->loop);
     for (const auto& each : executors) each->loop.connect(loops);
 
-    for (unsigned position = 0; position < positions(); ++position)
-        executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
     try {
+        for (unsigned position = 0; position < positions(); ++position)
+            executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
         for (unsigned position = 0; position < positions(); ++position) executors[position]->wait_until_up();
     } catch (...) {
         join_executors();
@@ -139,7 +139,7 @@ void runtime_core::join_executors() noexcept {
     for (unsigned position = 0; position < positions(); ++position) executors[position]->join();
     {
         const std::scoped_lock lock(orphans);
-        for (const auto& each : executors) orphaned_domains += each->counts().live_domains.load();
+        for (const auto& each : executors) orphaned_domains += each->hand_over_domains();
         joined = true;
     }
     run_left_mail();
@@ -189,31 +189,27 @@ std::chrono::steady_clock::time_point after(std::chrono::nanoseconds deadline) {
 
 }  // namespace
 
-void runtime_core::claim_hosting() {
+void runtime_core::check_hostable() const {
     if (on_a_loop())
         throw wrong_thread("wrong_thread: runtime::run or start was called on an event loop's thread, which it would block: "
                            "await a task there, or use a thread of your own");
-    const std::scoped_lock lock(lifecycle_);
-    if (control().loop.closed())
+    if (executors.back()->loop.closed())
         throw gate_closed("gate_closed: the runtime is stopping or has stopped and runs nothing any more: make a new one");
     if (hosted_)
         throw wrong_thread("wrong_thread: the runtime is running already (run or start was called before and has not ended)");
-    hosted_ = true;
 }
 
+runtime_core::hosting::hosting(runtime_core& of) : of_(of) {
+    const std::scoped_lock lock(of.lifecycle_);
+    of.check_hostable();
+    of.hosted_ = true;
+}
+
+runtime_core::hosting::~hosting() { of_.leave_control(); }
+
 void runtime_core::run_main(promise_base& main) {
-    claim_hosting();
-    const auto leave = [this] {
-        const std::scoped_lock lock(lifecycle_);
-        hosted_ = false;
-        left_.notify_all();
-    };
-    try {
-        control().open();
-    } catch (...) {
-        leave();
-        throw;
-    }
+    const hosting here(*this);
+    control().open();
     note_time(context());
     adopt(context(), main, main_operation(), 0);
     main.token.awaited_by.store(0);
@@ -225,34 +221,41 @@ void runtime_core::run_main(promise_base& main) {
     waiting.of = this;
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
     main.token.run = admit_posted;
-    control().loop.post(&main.token);
+    if (!control().loop.submit(&main.token)) {  // stop came in between: one atomic decides
+        control().close();
+        throw gate_closed("gate_closed: the runtime has been stopped, and the task was not started");
+    }
     control().host();
-    leave();
 }
 
 void runtime_core::start() {
-    claim_hosting();
     std::promise<void> up;
-    control_thread_ = std::thread([this, &up] {
-        bool opened = false;
-        try {
-            control().open();
-            opened = true;
+    std::future<void> is_up = up.get_future();
+    {
+        const std::scoped_lock lock(lifecycle_);  // until the thread is assigned: `stop` joins it under the same lock
+        check_hostable();
+        if (control_thread_.joinable()) control_thread_.join();  // of a start that failed
+        control_thread_ = std::thread([this, up = std::move(up)]() mutable {
+            try {
+                control().open();
+            } catch (...) {
+                leave_control();
+                up.set_exception(std::current_exception());
+                return;
+            }
             up.set_value();
-        } catch (...) {
-            up.set_exception(std::current_exception());
-        }
-        if (opened) control().host();
-        const std::scoped_lock lock(lifecycle_);
-        hosted_ = false;
-        left_.notify_all();
-    });
-    try {
-        up.get_future().get();
-    } catch (...) {
-        control_thread_.join();
-        throw;
+            control().host();
+            leave_control();
+        });
+        hosted_ = true;
     }
+    is_up.get();
+}
+
+void runtime_core::leave_control() noexcept {
+    const std::scoped_lock lock(lifecycle_);
+    hosted_ = false;
+    left_.notify_all();
 }
 
 void runtime_core::serve_until(std::chrono::steady_clock::time_point until) {
@@ -263,7 +266,7 @@ void runtime_core::serve_until(std::chrono::steady_clock::time_point until) {
     alarm.run = [](hook* self) noexcept { static_cast<deadline_timer*>(self)->loop->quit(); };
     alarm.deadline_ns = static_cast<std::uint64_t>(until.time_since_epoch().count());
     control().open();
-    control().loop.arm(alarm);
+    if (until != std::chrono::steady_clock::time_point::max()) control().loop.arm(alarm);
     control().host();
     control().loop.withdraw(alarm);
 }
@@ -328,7 +331,7 @@ std::vector<token_info> runtime_core::tokens() const {
     const std::uint64_t now = event_loop::wall_ns();
     frame_pool::for_each_slot([&](void* frame, std::size_t) {
         const token_record& token = promise_base::record_in(frame);
-        const token_state state = token.state.load();
+        const token_state state = token.state.load_acquire();
         const operation_record* operation = token.operation.load();
         if (state == token_state::none || token.runtime.load() != slot || !operation) return;
         token_info info;
@@ -379,7 +382,15 @@ runtime::runtime(runtime_options options) : core_(make_core(std::move(options)),
 
 runtime::~runtime() {
     for (;;) {
-        const stop_report left = core_->stop(std::chrono::seconds(10));
+        stop_report left;
+        try {
+            left = core_->stop(std::chrono::seconds(10));
+        } catch (const ring_unavailable& lacking) {
+            // Nobody hosted the control loop, and now there are no means to. They may come back; tokens must not be lost.
+            core_->warn(std::string("~runtime cannot end its tokens yet, and tries again: ") + lacking.what());
+            std::this_thread::sleep_for(std::chrono::seconds(1));
+            continue;
+        }
         if (left.complete()) return;
         std::string text = "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
         for (std::size_t i = 0; i < std::min<std::size_t>(left.survivors.size(), 10); ++i)
@@ -407,6 +418,10 @@ snapshot runtime::snapshot() const {
     }
     for (const weight w : {weight::light, weight::medium, weight::heavy}) now.waiting += core_->at_gate.waiting(w);
     now.pins = core_->registry.size();
+    {
+        const std::scoped_lock lock(core_->orphans);
+        now.domains = core_->orphaned_domains;
+    }
     for (const auto& each : core_->executors) {
         const detail::executor_counts& counts = each->counts();
         now.domains += counts.live_domains.load();

@@ -107,7 +107,20 @@ private:
         runtime_core* of;
     };
 
-    void claim_hosting();
+    /// While it lives, this thread hosts the control loop.
+    class hosting {
+    public:
+        explicit hosting(runtime_core& of);
+        ~hosting();
+        hosting(const hosting&) = delete;
+        hosting& operator=(const hosting&) = delete;
+
+    private:
+        runtime_core& of_;
+    };
+
+    void check_hostable() const;  // under `lifecycle_`
+    void leave_control() noexcept;
     void serve_until(std::chrono::steady_clock::time_point until);
     void join_executors() noexcept;
     void run_left_mail() noexcept;

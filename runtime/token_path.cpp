@@ -88,20 +88,21 @@ void flush_ended_group(core_context& core) noexcept {
 
 // ---- admission ----------------------------------------------------------------------------------------------------------
 
-void check_admissible(const core_context& core, const token_record& token) {
-    const char* name = token.operation.load()->name;
-    if (!core.host)
-        throw wrong_thread(std::string("wrong_thread: ") + name +
+void throw_not_admissible(const token_record& token) {
+    if (!this_core || !this_core->host)
+        throw wrong_thread("wrong_thread: " + token.id().text() +
                            " was awaited or admitted on a thread without an event loop: use runtime::submit, or do it "
                            "inside a coroutine that the runtime runs");
-    const bool elsewhere = token.runtime.load() != 0 ? token.runtime.load() != core.runtime_slot
-                                                     : (token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != core.runtime;
-    if (elsewhere)
-        throw wrong_runtime(std::string("wrong_runtime: ") + token.id().text() +
-                            " belongs to another runtime (it was admitted there, or inherited a seed there): await it there");
+    throw wrong_runtime("wrong_runtime: " + token.id().text() +
+                        " belongs to another runtime (it was admitted there, or inherited a seed there): await it there");
 }
 
 void admit(core_context& core, token_record& token) noexcept { core.host->admit(core, token); }
+
+void throw_already_admitted(const token_record& token) {
+    throw already_awaited("already_awaited: " + token.id().text() +
+                          " has been admitted already: admit() hands a token to the gate once; await it for its result");
+}
 
 void throw_already_awaited() {
     throw already_awaited("already_awaited: this token handle holds no result any more: it was awaited, submitted or moved "
@@ -110,6 +111,14 @@ void throw_already_awaited() {
 
 void throw_empty_task() {
     throw already_awaited("already_awaited: this task is empty: it was awaited or moved from before, or never held a coroutine");
+}
+
+void terminate_miscompiled() noexcept {
+    std::fprintf(stderr,
+                 "tokengate: a coroutine was miscompiled: g++ 12 loses the body of one that uses co_await in the condition of an "
+                 "if, while or switch while its outermost block has no local variable; name the result first: "
+                 "const bool more = co_await next(); if (more) ...\n");
+    std::terminate();
 }
 
 group_admission::group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter,
@@ -205,13 +214,13 @@ void drop_unadmitted(token_record& token) noexcept {
     }
     domain& inherited = *static_cast<domain*>(token.anchor);
     core_context& core = context();
-    if (inherited.home == &core) {  // a context whose domains outlive its executor is not used again
+    if (inherited.home == &core && core.host) {  // a context that its domains outlive has no executor
         leave_domain(core, token);
         destroy_frame(token);
     } else if (core.host && core.runtime == inherited.runtime) {
         core.counts.admitted.add(1);  // the runtime does not end before it has come home
         token.run = end_unadmitted;
-        core.host->loop.send(inherited.home->position, &token);
+        core.host->loop.send(inherited.position, &token);
     } else {
         inherited.runtime->end_far_from_home(token);
     }
@@ -223,7 +232,7 @@ void runtime_core::end_far_from_home(token_record& token) noexcept {
         if (!joined) {
             token.run = end_unadmitted;
             dropped_from_afar.fetch_add(1, std::memory_order_relaxed);  // the mailbox publishes it; see count_admitted
-            executors[static_cast<domain*>(token.anchor)->home->position]->loop.post(&token);
+            executors[static_cast<domain*>(token.anchor)->position]->loop.post(&token);
             return;
         }
     }
@@ -242,7 +251,9 @@ void runtime_core::run_left_mail() noexcept {
 bool runtime_core::leave_orphaned_domain(token_record& token) noexcept {
     const std::scoped_lock lock(orphans);
     leave_domain(context(), token);
-    return abandoned && orphaned_domains == 0;
+    if (orphaned_domains != 0) return false;
+    for (const auto& each : executors) each->release_context();
+    return abandoned;
 }
 
 void drop_admitted(token_record& token) noexcept {

@@ -26,17 +26,10 @@ namespace baseline {
 /// Free lists by multiples of 64 bytes, over blocks that live as long as the thread. Headerless.
 class frame_pool {
 public:
-    constexpr frame_pool() noexcept = default;
-    frame_pool(const frame_pool&) = delete;
-    frame_pool& operator=(const frame_pool&) = delete;
-    ~frame_pool() {
-        for (void* block : blocks_) munmap(block, block_size);
-    }
-
     void* allocate(std::size_t bytes) {
         const std::size_t index = (bytes - 1) / 64;
         slot* taken = free_[index];
-        if (!taken) [[unlikely]] return carve(index);
+        if (!taken) [[unlikely]] return carve((index + 1) * 64);
         free_[index] = taken->next;
         return taken;
     }
@@ -51,13 +44,21 @@ private:
     };
     static constexpr std::size_t block_size = 256 * 1024, largest = 1024;
 
-    void* carve(std::size_t index) {
-        const std::size_t size = (index + 1) * 64;
+    /// Apart, so that the thread-local pool itself needs no destructor, which each access would pay for.
+    struct blocks {
+        std::vector<void*> mapped;
+        ~blocks() {
+            for (void* block : mapped) munmap(block, block_size);
+        }
+    };
+
+    void* carve(std::size_t size) {
+        static thread_local blocks held;
         if (size > largest) throw std::bad_alloc();
         if (left_ < size) {
             void* block = mmap(nullptr, block_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (block == MAP_FAILED) throw std::bad_alloc();
-            blocks_.push_back(block);
+            held.mapped.push_back(block);
             rest_ = static_cast<std::byte*>(block);
             left_ = block_size;
         }
@@ -68,7 +69,6 @@ private:
     std::array<slot*, largest / 64> free_{};
     std::byte* rest_ = nullptr;
     std::size_t left_ = 0;
-    std::vector<void*> blocks_;
 };
 
 inline constinit thread_local frame_pool frames;

@@ -142,7 +142,7 @@ inline void adopt(core_context& core, promise_base& promise, const operation_rec
     }
     token.flags = flags;
     promise.is_token = true;
-    token.state.store(token_state::created);  // last: from here on it can be enumerated
+    token.state.store_release(token_state::created);  // last: who acquires it sees this token's operation
 }
 
 /// On a thread without a loop nobody keeps the time.
@@ -228,5 +228,7 @@ template <class F>
 operation(operation_options, F) -> operation<std::decay_t<F>>;
 template <class Anchor, class F>
 operation(operation_options, Anchor, F) -> operation<std::decay_t<F>, Anchor>;
+template <class First, class Second, class F>  // no anchor: so that the class can say so
+operation(operation_options, First, Second, F) -> operation<std::decay_t<F>, std::pair<First, Second>>;
 
 }  // namespace tokengate

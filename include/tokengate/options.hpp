@@ -42,8 +42,8 @@ public:
 
     template <std::size_t N>
     consteval operation_name(const char (&literal)[N]) : text_(literal) {  // NOLINT(google-explicit-constructor)
-        if (N < 2) throw "an operation needs a name";
-        if (N - 1 > longest) throw "an operation's name has at most 64 characters";
+        static_assert(N >= 2, "an operation needs a name");
+        static_assert(N - 1 <= longest, "an operation's name has at most 64 characters");
         for (std::size_t i = 0; i + 1 < N; ++i)
             if (literal[i] < ' ' || literal[i] > '~') throw "an operation's name has printable ASCII characters only";
     }

@@ -115,18 +115,20 @@ struct submission final : waiter {
 
     static void fulfil(token_record&, waiter& self) noexcept {
         std::unique_ptr<submission> mine(static_cast<submission*>(&self));
+        // The frame goes before the future is ready: who waits for it may then destroy the operation.
+        const auto destroy_frame = [&] { std::exchange(mine->coroutine, nullptr).destroy(); };
         try {
             if constexpr (std::is_void_v<T>) {
                 mine->coroutine.promise().take();
-                mine->coroutine.destroy();
+                destroy_frame();
                 mine->result.set_value();
             } else {
                 T value = mine->coroutine.promise().take();
-                mine->coroutine.destroy();
+                destroy_frame();
                 mine->result.set_value(static_cast<T&&>(value));
             }
         } catch (...) {
-            mine->coroutine.destroy();
+            if (mine->coroutine) destroy_frame();  // else it was the result's own move that threw
             mine->result.set_exception(std::current_exception());
         }
     }

@@ -5,6 +5,7 @@
 #include <tokengate/error.hpp>
 
 #include <coroutine>
+#include <cstdint>
 #include <utility>
 
 /// A coroutine that belongs to whoever awaits it: a subroutine that may suspend.
@@ -21,6 +22,7 @@ namespace tokengate {
 namespace detail {
 struct task_access;
 [[noreturn]] void throw_empty_task();
+[[noreturn]] void terminate_miscompiled() noexcept;
 }  // namespace detail
 
 template <class T = void>
@@ -82,11 +84,19 @@ struct task_access {
     }
 };
 
+/// Frames are aligned to 64 bytes and start with two pointers, then the promise. In a coroutine that g++ 12 compiles wrongly
+/// (docs/semantics.md, "g++ 12 traps") it lies elsewhere, and the body would never run.
+inline void check_frame(const std::coroutine_handle<> frame) noexcept {
+    if (reinterpret_cast<std::uintptr_t>(frame.address()) % 64 != 0) [[unlikely]] terminate_miscompiled();
+}
+
 template <class T>
 task<T> promise<T>::get_return_object() noexcept {
+    check_frame(handle());
     return task<T>(std::coroutine_handle<promise>::from_promise(*this));
 }
 inline task<void> promise<void>::get_return_object() noexcept {
+    check_frame(handle());
     return task<void>(std::coroutine_handle<promise>::from_promise(*this));
 }
 

@@ -55,16 +55,17 @@ public:
 
     /// Hands it to the gate without waiting for it. On a thread of an event loop; elsewhere use `runtime::submit`.
     void admit() {
-        if (!coroutine_ || admitted_) detail::throw_already_awaited();
-        detail::core_context& core = detail::context();
-        detail::check_admissible(core, record());
+        if (!coroutine_) detail::throw_already_awaited();
+        if (admitted_) detail::throw_already_admitted(record());
+        detail::check_admissible(record());
         admitted_ = true;
         record().awaited_by.store(0);
-        detail::admit(core, record());
+        detail::admit(*detail::this_core, record());
     }
 
     auto operator co_await() {
         if (!coroutine_) detail::throw_already_awaited();
+        detail::check_admissible(record());  // before the handle gives up the token
         return awaiter{std::exchange(coroutine_, nullptr), admitted_};
     }
 
@@ -82,29 +83,29 @@ private:
         awaiter(const awaiter&) = delete;
         awaiter& operator=(const awaiter&) = delete;
         ~awaiter() {
-            // Only where await_suspend threw has the token not ended.
+            // Not ended: the awaiting frame is destroyed without having been resumed.
             ended_ ? coroutine_.destroy() : admitted_ ? detail::drop_admitted(record()) : detail::drop_unadmitted(record());
         }
 
         bool await_ready() const noexcept { return false; }
 
         detail::started await_suspend(std::coroutine_handle<> parent) {
-            detail::core_context* core = detail::this_core;
+            detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
-            if (!core || !runs_in_place(*core, token)) return hand_over(parent);
+            if (!runs_in_place(core, token)) return hand_over(parent);
             self_.done = nullptr;
-            self_.home = core;
-            self_.token = core->current;
+            self_.home = &core;
+            self_.token = core.current;
             admitted_ = true;
             token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
-            token.awaited_by.store(core->current->sequence.load());
-            token.runtime.store(core->runtime_slot);
-            token.position.store(core->position);
+            token.awaited_by.store(core.current->sequence.load());
+            token.position.store(core.position);
             token.state.store(token_state::executing);
             token.flags = detail::in_domain | detail::ran_in_place;
-            core->counts.in_place.add(1);
-            core->current = &token;
-            return detail::start_child(*core, coroutine_, self_.handle, parent);
+            token.runtime.store_release(core.runtime_slot);  // last: now it is listed
+            core.counts.in_place.add(1);
+            core.current = &token;
+            return detail::start_child(core, coroutine_, self_.handle, parent);
         }
 
         T await_resume() {
@@ -118,9 +119,8 @@ private:
 
         /// Through the gate; apart, so that the way above stays short.
         [[gnu::noinline]] detail::started hand_over(std::coroutine_handle<> parent) {
-            detail::core_context& core = detail::context();
+            detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
-            detail::check_admissible(core, token);
             self_.done = nullptr;
             self_.home = &core;
             self_.token = core.current;
@@ -140,8 +140,8 @@ private:
 
         /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
         bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
-            return token.flags == detail::in_domain && static_cast<detail::domain*>(token.anchor)->home == &core &&
-                   !admitted_ && core.current && !(core.current->flags & detail::holds_permit) && --core.inline_budget >= 0;
+            return !admitted_ && token.flags == detail::in_domain &&
+                   static_cast<detail::domain*>(token.anchor)->home == &core && core.current && !(core.current->flags & detail::holds_permit) && --core.inline_budget >= 0;
         }
 
         handle coroutine_;

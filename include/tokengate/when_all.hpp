@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
+#include <stdexcept>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -57,12 +58,15 @@ public:
     group_awaiter& operator=(group_awaiter&&) = delete;
 
     started await_suspend(std::coroutine_handle<> awaiter) {
-        core_context& core = context();
         auto& self = static_cast<Derived&>(*this);
+        if (awaited_) throw_already_awaited();
+        if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
         self.each([&](auto& token) {
             if (!token.valid()) throw_already_awaited();
-            check_admissible(core, token_access::record(token));
+            check_admissible(token_access::record(token));
         });
+        awaited_ = true;
+        core_context& core = *this_core;
         if (core.current) give_up_permit(core, *core.current);
         group_admission admission(core, group_, awaiter, static_cast<std::uint32_t>(self.size()));
         self.each([&](auto& token) {
@@ -89,7 +93,10 @@ protected:
     }
 
 private:
+    static constexpr std::size_t most_in_a_group = 0xffff'fffe;
+
     token_group group_;
+    bool awaited_ = false;
     bool ended_ = false;
 };
 

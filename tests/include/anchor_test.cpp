@@ -43,9 +43,8 @@ tg::task<unsigned> meet(meeting* at) {
     co_return executor;
 }
 
-const tg::operation by_all{{.name = "anchor_test_by_all"},
-                           tg::sticky{"anchor_test"},
-                           [](std::string, int, meeting* at) { return meet(at); }};
+const tg::operation by_all{
+    {.name = "anchor_test_by_all"}, tg::sticky{"anchor_test"}, [](std::string, int, meeting* at) { return meet(at); }};
 const tg::operation by_projection{{.name = "anchor_test_by_projection"},
                                   tg::sticky{"anchor_test_account", [](int account, int) { return account; }},
                                   [](int, int) { return tg::this_token::executor(); }};
@@ -53,12 +52,10 @@ const tg::operation by_projection_waiting{
     {.name = "anchor_test_by_projection_waiting"},
     tg::sticky{"anchor_test_account", [](int account, meeting*) { return account; }},
     [](int, meeting* at) { return meet(at); }};
-const tg::operation by_name{{.name = "anchor_test_by_name"}, tg::sticky_by_name{"anchor_test_name"}, [](int, meeting* at) {
-                                return meet(at);
-                            }};
-const tg::operation by_same_name{{.name = "anchor_test_by_same_name"},
-                                 tg::sticky_by_name{"anchor_test_name"},
-                                 [](meeting* at) { return meet(at); }};
+const tg::operation by_name{
+    {.name = "anchor_test_by_name"}, tg::sticky_by_name{"anchor_test_name"}, [](int, meeting* at) { return meet(at); }};
+const tg::operation by_same_name{
+    {.name = "anchor_test_by_same_name"}, tg::sticky_by_name{"anchor_test_name"}, [](meeting* at) { return meet(at); }};
 
 /// Sends from whatever core it lands on.
 const tg::operation sends{{.name = "anchor_test_sends"}, [](int account, meeting* at) -> tg::task<unsigned> {
@@ -95,7 +92,8 @@ TEST_SUITE("anchor") {
         CHECK(named.key() != tg::sticky_by_name{"two"}.key());
     }
 
-    TEST_CASE("tokens in flight under one key share an executor, whichever core sends them; afterwards the pin is gone") {
+    TEST_CASE(
+        "tokens in flight under one key share an executor, whichever core sends them; afterwards the pin is gone") {
         constexpr int accounts = 8, senders = 16;
         tg::runtime runtime{{.cores = 4}};
         meeting at(accounts * senders);
@@ -182,16 +180,14 @@ TEST_SUITE("anchor") {
     }
 
     TEST_CASE("a failing sticky token gives up its pin like any other; one that is dropped unadmitted has none") {
-        const tg::operation fails{{.name = "anchor_test_fails"}, tg::sticky_by_name{"anchor_test_fails"}, []() -> int {
-                                      throw 1;
-                                  }};
+        const tg::operation fails{
+            {.name = "anchor_test_fails"}, tg::sticky_by_name{"anchor_test_fails"}, []() -> int { throw 1; }};
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
             for (int i = 0; i < 10; ++i) {
                 try {
                     co_await fails();
-                } catch (int) {
-                }
+                } catch (int) {}
                 const tg::token<int> dropped = fails();
             }
         });

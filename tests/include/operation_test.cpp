@@ -71,10 +71,12 @@ const tg::operation takes_reference_wrapper{{.name = "operation_test_wrapper"},
                                             }};
 
 std::string global_text = "global";
-const tg::operation returns_reference{{.name = "operation_test_reference"}, []() -> std::string& { return global_text; }};
+const tg::operation returns_reference{{.name = "operation_test_reference"},
+                                      []() -> std::string& { return global_text; }};
 const tg::operation returns_const_reference{{.name = "operation_test_const_reference"},
                                             []() -> const std::string& { return global_text; }};
-const tg::operation returns_rvalue{{.name = "operation_test_rvalue"}, []() -> std::string&& { return std::move(global_text); }};
+const tg::operation returns_rvalue{{.name = "operation_test_rvalue"},
+                                   []() -> std::string&& { return std::move(global_text); }};
 const tg::operation co_returns_reference{{.name = "operation_test_co_reference"},
                                          []() -> tg::task<std::string&> { co_return global_text; }};
 const tg::operation returns_nothing{{.name = "operation_test_nothing"}, [] {}};
@@ -84,7 +86,8 @@ struct never_default {
     never_default(never_default&&) = default;
     int n;
 };
-const tg::operation returns_never_default{{.name = "operation_test_never_default"}, [](int n) { return never_default(n); }};
+const tg::operation returns_never_default{{.name = "operation_test_never_default"},
+                                          [](int n) { return never_default(n); }};
 
 // Calls are no templates: what converts to the parameters is accepted, what does not is refused where a template can ask.
 template <class Operation, class... Arguments>
@@ -321,7 +324,8 @@ TEST_SUITE("operation") {
     TEST_CASE("a name that two operations use with the same options is fine") {
         tg::runtime runtime{{.cores = 1}};
         const tg::operation one{{.name = "operation_test_same", .weight = tg::weight::light}, forget};
-        const tg::operation other{{.name = "operation_test_same", .weight = tg::weight::light}, [](int n) { return n + 1; }};
+        const tg::operation other{{.name = "operation_test_same", .weight = tg::weight::light},
+                                  [](int n) { return n + 1; }};
         CHECK(one.name() == other.name());
         const int sum = runtime.run([&]() -> tg::task<int> {
             const int a = co_await one(1);
@@ -333,11 +337,13 @@ TEST_SUITE("operation") {
 
     TEST_CASE("an option that does not exist is refused, with its name") {
         says(refusal_of([] {
-                 const tg::operation wrong{{.name = "operation_test_wrong", .weight = static_cast<tg::weight>(9)}, forget};
+                 const tg::operation wrong{{.name = "operation_test_wrong", .weight = static_cast<tg::weight>(9)},
+                                           forget};
              }),
              "operation \"operation_test_wrong\": weight 9 does not exist");
         says(refusal_of([] {
-                 const tg::operation wrong{{.name = "operation_test_wrong", .storage = static_cast<tg::storage>(7)}, forget};
+                 const tg::operation wrong{{.name = "operation_test_wrong", .storage = static_cast<tg::storage>(7)},
+                                           forget};
              }),
              "operation \"operation_test_wrong\": storage 7 does not exist");
     }
@@ -355,6 +361,7 @@ TEST_SUITE("operation") {
             return "still there";
         });
         CHECK_FALSE(child.ended);
-        says(child.complained, "operation \"operation_test_short_lived\" is being destroyed while 1 of its tokens exist");
+        says(child.complained,
+             "operation \"operation_test_short_lived\" is being destroyed while 1 of its tokens exist");
     }
 }

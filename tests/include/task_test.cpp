@@ -127,13 +127,12 @@ constexpr int many = 1'000'000;
 constexpr int deep = 100'000;
 
 const tg::operation one_more{{.name = "task_test_one_more"}, [](std::int64_t n) { return n + 1; }};
-const tg::operation awaits_children{{.name = "task_test_lead"},
-                                    tg::lead{"task_test_one_more"},
-                                    [](int times) -> tg::task<std::int64_t> {
-                                        std::int64_t sum = 0;
-                                        for (int i = 0; i < times; ++i) sum = co_await one_more(sum);
-                                        co_return sum;
-                                    }};
+const tg::operation awaits_children{
+    {.name = "task_test_lead"}, tg::lead{"task_test_one_more"}, [](int times) -> tg::task<std::int64_t> {
+        std::int64_t sum = 0;
+        for (int i = 0; i < times; ++i) sum = co_await one_more(sum);
+        co_return sum;
+    }};
 const tg::operation counts_up{{.name = "task_test_count_up"}, count_up};
 const tg::operation goes_deep{{.name = "task_test_depth"}, depth};
 

@@ -36,8 +36,8 @@ seen look() {
 
 const tg::operation looks{{.name = "this_token_test_looks"}, look};
 const tg::operation looks_light{{.name = "this_token_test_looks_light", .weight = tg::weight::light}, look};
-const tg::operation looks_in_lead{{.name = "this_token_test_lead"}, tg::lead{"this_token_test_looks"},
-                                  []() -> tg::task<seen> { co_return look(); }};
+const tg::operation looks_in_lead{
+    {.name = "this_token_test_lead"}, tg::lead{"this_token_test_looks"}, []() -> tg::task<seen> { co_return look(); }};
 
 tg::task<seen> look_in_task() { co_return look(); }
 const tg::operation looks_twice{{.name = "this_token_test_twice"}, []() -> tg::task<bool> {
@@ -45,8 +45,9 @@ const tg::operation looks_twice{{.name = "this_token_test_twice"}, []() -> tg::t
                                     const seen in_task = co_await look_in_task();
                                     const seen other = co_await looks();
                                     const seen after = look();
-                                    co_return before.id == in_task.id && before.id == after.id && !(other.id == before.id) &&
-                                        after.operation == "this_token_test_twice" && before.core == after.core;
+                                    co_return before.id == in_task.id&& before.id == after.id &&
+                                        !(other.id == before.id) && after.operation == "this_token_test_twice" &&
+                                        before.core == after.core;
                                 }};
 
 template <class F>

@@ -25,9 +25,17 @@
 #include <utility>
 #include <vector>
 
+#if defined(__SANITIZE_THREAD__)
+#define TOKENGATE_TEST_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TOKENGATE_TEST_TSAN
+#endif
+#endif
+
 namespace tg = tokengate;
-using tg::test::counted;
 using tg::test::countdown;
+using tg::test::counted;
 using tg::test::manual_event;
 
 namespace {
@@ -39,7 +47,8 @@ const tg::operation runs_once{{.name = "token_test_runs_once"}, [](counted kept)
                                   return kept.number();
                               }};
 const tg::operation gives{{.name = "token_test_gives"}, [](int n) { return n; }};
-const tg::operation fails{{.name = "token_test_fails"}, [](std::string text) -> int { throw std::runtime_error(text); }};
+const tg::operation fails{{.name = "token_test_fails"},
+                          [](std::string text) -> int { throw std::runtime_error(text); }};
 const tg::operation waits{{.name = "token_test_waits"}, [](manual_event* event, counted kept) -> tg::task<int> {
                               co_await *event;
                               ++runs;
@@ -320,7 +329,8 @@ TEST_SUITE("token") {
         CHECK(of_another.all().empty());
     }
 
-    TEST_CASE("a result that throws while it is moved to whoever waits: the exception arrives, and the frame goes once") {
+    TEST_CASE(
+        "a result that throws while it is moved to whoever waits: the exception arrives, and the frame goes once") {
         counted::reset();
         int failed = 0;
         tg::runtime runtime{{.cores = 1}};
@@ -335,6 +345,7 @@ TEST_SUITE("token") {
                 }
             });
         }
+#ifndef TOKENGATE_TEST_TSAN  // its pthread_once, under std::promise, waits for ever once what it called has thrown
         SUBCASE("submitted") {
             runtime.start();
             for (int moves = 1; moves < 6; ++moves) {
@@ -346,6 +357,7 @@ TEST_SUITE("token") {
             }
             runtime.stop();
         }
+#endif
         CHECK(failed >= 2);
         CHECK(failed <= 4);
         CHECK(counted::alive() == 0);
@@ -468,7 +480,8 @@ TEST_SUITE("token") {
         CHECK(id == one.id());
     }
 
-    TEST_CASE("stress: tokens awaited, admitted early, detached or dropped in random order run exactly as they should") {
+    TEST_CASE(
+        "stress: tokens awaited, admitted early, detached or dropped in random order run exactly as they should") {
         constexpr unsigned seed = 20250613;
         INFO("seed " << seed);
         counted::reset();

@@ -29,8 +29,8 @@
 #include <vector>
 
 namespace tg = tokengate;
-using tg::test::counted;
 using tg::test::countdown;
+using tg::test::counted;
 using tg::test::manual_event;
 
 namespace {
@@ -288,8 +288,7 @@ TEST_SUITE("when_all") {
         const auto await_twice = [&](auto group) -> tg::task<> {
             try {
                 co_await group;
-            } catch (const std::runtime_error&) {
-            }
+            } catch (const std::runtime_error&) {}
             try {
                 co_await group;
             } catch (const tg::already_awaited&) {

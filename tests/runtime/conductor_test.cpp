@@ -32,8 +32,8 @@
 #include <vector>
 
 namespace tg = tokengate;
-using tg::test::counted;
 using tg::test::countdown;
+using tg::test::counted;
 using tg::test::manual_event;
 
 namespace {
@@ -63,7 +63,8 @@ private:
 tg::task<tg::token<>> spawn(chain_log* log, int levels);
 const tg::operation child{{.name = "conductor_test_child", .weight = tg::weight::light}, spawn};
 
-const tg::operation leaf{{.name = "conductor_test_leaf", .weight = tg::weight::heavy}, [](chain_log* log) { log->note(); }};
+const tg::operation leaf{{.name = "conductor_test_leaf", .weight = tg::weight::heavy},
+                         [](chain_log* log) { log->note(); }};
 
 tg::task<tg::token<>> spawn(chain_log* log, int levels) {
     log->note();
@@ -100,12 +101,11 @@ struct identity {
 identity who() { return {tg::this_token::id(), std::string(tg::this_token::seed()), tg::this_token::executor()}; }
 
 const tg::operation who_am_i{{.name = "conductor_test_who"}, who};
-const tg::operation inner_lead{{.name = "conductor_test_inner_lead"},
-                               tg::lead{"conductor_test_who"},
-                               []() -> tg::task<std::array<identity, 2>> {
-                                   identity child = co_await who_am_i();
-                                   co_return std::array{who(), std::move(child)};
-                               }};
+const tg::operation inner_lead{
+    {.name = "conductor_test_inner_lead"}, tg::lead{"conductor_test_who"}, []() -> tg::task<std::array<identity, 2>> {
+        identity child = co_await who_am_i();
+        co_return std::array{who(), std::move(child)};
+    }};
 /// Itself, a child before the inner lead, the inner lead, its child, and a child after it.
 const tg::operation outer_lead{{.name = "conductor_test_outer_lead"},
                                tg::lead{"conductor_test_who", "conductor_test_inner_lead"},
@@ -113,15 +113,15 @@ const tg::operation outer_lead{{.name = "conductor_test_outer_lead"},
                                    identity before = co_await who_am_i();
                                    std::array<identity, 2> inner = co_await inner_lead();
                                    identity after = co_await who_am_i();
-                                   co_return std::array{who(), std::move(before), std::move(inner[0]), std::move(inner[1]),
-                                                        std::move(after)};
+                                   co_return std::array{who(), std::move(before), std::move(inner[0]),
+                                                        std::move(inner[1]), std::move(after)};
                                }};
 
 const tg::operation holds{{.name = "conductor_test_holds"}, [](counted kept) { return kept.number(); }};
-const tg::operation fails{{.name = "conductor_test_fails"}, [](counted) -> int { throw std::runtime_error("as it must"); }};
-const tg::operation holds_token{{.name = "conductor_test_holds_token"}, [](tg::token<int> held) -> tg::task<int> {
-                                    co_return co_await held;
-                                }};
+const tg::operation fails{{.name = "conductor_test_fails"},
+                          [](counted) -> int { throw std::runtime_error("as it must"); }};
+const tg::operation holds_token{{.name = "conductor_test_holds_token"},
+                                [](tg::token<int> held) -> tg::task<int> { co_return co_await held; }};
 const tg::operation drops_token{{.name = "conductor_test_drops_token"}, [](tg::token<int>) {}};
 const tg::operation waits{{.name = "conductor_test_waits"}, [](manual_event* event, counted kept) -> tg::task<int> {
                               co_await *event;
@@ -133,20 +133,17 @@ const tg::operation hands_out{{.name = "conductor_test_hands_out"},
                               tg::lead{"conductor_test_holds"},
                               [](int n) -> tg::task<tg::token<int>> { co_return holds(counted(n)); }};
 /// A token that holds, as an argument, a token of the same domain.
-const tg::operation hands_out_pair{
-    {.name = "conductor_test_hands_out_pair"},
-    tg::lead{"conductor_test_holds_token"},
-    [](int n) -> tg::task<tg::token<int>> { co_return holds_token(holds(counted(n))); }};
+const tg::operation hands_out_pair{{.name = "conductor_test_hands_out_pair"},
+                                   tg::lead{"conductor_test_holds_token"},
+                                   [](int n) -> tg::task<tg::token<int>> { co_return holds_token(holds(counted(n))); }};
 /// A child of an inner domain, whose outer one has ended but for it.
-const tg::operation hands_out_inner{
-    {.name = "conductor_test_hands_out_inner"},
-    tg::lead{"conductor_test_hands_out"},
-    [](int n) -> tg::task<tg::token<int>> { co_return co_await hands_out(n); }};
+const tg::operation hands_out_inner{{.name = "conductor_test_hands_out_inner"},
+                                    tg::lead{"conductor_test_hands_out"},
+                                    [](int n) -> tg::task<tg::token<int>> { co_return co_await hands_out(n); }};
 /// A lead that was never admitted, of a domain that otherwise has ended.
-const tg::operation hands_out_lead{
-    {.name = "conductor_test_hands_out_lead"},
-    tg::lead{"conductor_test_hands_out"},
-    [](int n) -> tg::task<tg::token<tg::token<int>>> { co_return hands_out(n); }};
+const tg::operation hands_out_lead{{.name = "conductor_test_hands_out_lead"},
+                                   tg::lead{"conductor_test_hands_out"},
+                                   [](int n) -> tg::task<tg::token<tg::token<int>>> { co_return hands_out(n); }};
 
 const tg::operation ends_with{{.name = "conductor_test_ends_with"},
                               tg::lead{"conductor_test_holds", "conductor_test_fails"},
@@ -160,13 +157,12 @@ const tg::operation ends_with{{.name = "conductor_test_ends_with"},
                                   if (failing_lead) throw std::runtime_error("the lead");
                                   co_return n;
                               }};
-const tg::operation leaves_behind{{.name = "conductor_test_leaves_behind"},
-                                  tg::lead{"conductor_test_waits"},
-                                  [](manual_event* event) -> tg::task<> {
-                                      tg::token<int> detached = waits(event, counted(1));
-                                      detached.admit();
-                                      co_return;
-                                  }};
+const tg::operation leaves_behind{
+    {.name = "conductor_test_leaves_behind"}, tg::lead{"conductor_test_waits"}, [](manual_event* event) -> tg::task<> {
+        tg::token<int> detached = waits(event, counted(1));
+        detached.admit();
+        co_return;
+    }};
 
 void check_settled(const tg::runtime& runtime) {
     const tg::snapshot now = runtime.snapshot();
@@ -282,15 +278,15 @@ TEST_SUITE("conductor") {
         check_settled(runtime);
     }
 
-    TEST_CASE("an unadmitted child keeps the domain until it is dropped: by the lead, on the control loop, on another core") {
+    TEST_CASE(
+        "an unadmitted child keeps the domain until it is dropped: by the lead, on the control loop, on another core") {
         counted::reset();
         tg::runtime runtime{{.cores = 4}};
-        const tg::operation drops_its_own{{.name = "conductor_test_drops_its_own"},
-                                          tg::lead{"conductor_test_holds"},
-                                          []() -> tg::task<> {
-                                              { const tg::token<int> dropped = holds(counted(1)); }
-                                              co_return;
-                                          }};
+        const tg::operation drops_its_own{
+            {.name = "conductor_test_drops_its_own"}, tg::lead{"conductor_test_holds"}, []() -> tg::task<> {
+                { const tg::token<int> dropped = holds(counted(1)); }
+                co_return;
+            }};
         runtime.run([&]() -> tg::task<> {
             co_await drops_its_own();
             CHECK(counted::alive() == 0);
@@ -422,8 +418,7 @@ TEST_SUITE("conductor") {
                                           co_await two;
                                           try {
                                               co_await reads(true);
-                                          } catch (const std::runtime_error&) {
-                                          }
+                                          } catch (const std::runtime_error&) {}
                                           tg::token<> early = reads(false);
                                           early.admit();
                                           { const tg::token<> dropped = reads(false); }

@@ -21,7 +21,9 @@ namespace {
 
 const tg::operation nothing{{.name = "context_test_nothing"}, [](int) {}};
 
-const operation_record& record_of(const tg::token<void>& token) { return *token_access::record(token).operation.load(); }
+const operation_record& record_of(const tg::token<void>& token) {
+    return *token_access::record(token).operation.load();
+}
 
 }  // namespace
 
@@ -36,15 +38,17 @@ TEST_SUITE("context") {
             CHECK(mine.host == nullptr);
             CHECK(mine.current == nullptr);
             CHECK(mine.position == no_position);
-            char here = 0;
-            CHECK(mine.stack_mark < &here);
-            CHECK(mine.stack_mark > &here - 8 * 1024 * 1024);
+            char on_stack = 0;
+            const auto here = reinterpret_cast<std::uintptr_t>(&on_stack);
+            const auto mark = reinterpret_cast<std::uintptr_t>(mine.stack_mark);
+            CHECK(mark < here);
+            CHECK(mark > here - 8 * 1024 * 1024);
         }).join();
     }
 
     TEST_CASE("threads at the same time have different contexts; one that has ended leaves its context to another") {
         const auto contexts_of = [](std::size_t threads) {
-            std::set<std::uint32_t> seen;
+            std::set<const core_context*> seen;
             std::mutex mutex;
             std::latch all(static_cast<std::ptrdiff_t>(threads));
             std::vector<std::thread> running;
@@ -52,7 +56,7 @@ TEST_SUITE("context") {
                 running.emplace_back([&] {
                     {
                         const std::scoped_lock lock(mutex);
-                        seen.insert(context().index);
+                        seen.insert(&context());
                     }
                     all.arrive_and_wait();
                 });
@@ -87,7 +91,7 @@ TEST_SUITE("context") {
     TEST_CASE("living frames are counted over threads: made on one, destroyed on another") {
         const auto probe = nothing(0);
         const operation_record& record = record_of(probe);
-        const std::int64_t before = live_frames_of(record);
+        const std::size_t before = live_frames_of(record);
         std::vector<tg::token<void>> kept;
         std::thread([&] {
             for (int i = 0; i < 100; ++i) kept.push_back(nothing(i));

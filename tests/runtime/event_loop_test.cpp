@@ -30,7 +30,8 @@ namespace {
 
 /// A hook that calls something; as a resumption, or as a start (new work).
 struct call : hook {
-    explicit call(std::function<void()> what, bool starts = false) : hook{nullptr, starts ? start : resume}, body(std::move(what)) {}
+    explicit call(std::function<void()> what, bool starts = false)
+        : hook{nullptr, starts ? start : resume}, body(std::move(what)) {}
     static void resume(hook* self) noexcept { static_cast<call*>(self)->body(); }
     static void start(hook* self) noexcept { static_cast<call*>(self)->body(); }
 
@@ -154,12 +155,14 @@ TEST_SUITE("event loop") {
         observed here;
         std::string order;
         std::deque<call> calls;
-        const auto named = [&](char name, bool starts) { return &calls.emplace_back([&order, name] { order += name; }, starts); };
+        const auto named = [&](char name, bool starts) {
+            return &calls.emplace_back([&order, name] { order += name; }, starts);
+        };
         here.loop.ready_start(named('A', true));
         here.loop.ready(named('a', false));
         here.loop.ready_start(named('B', true));
         here.loop.ready(named('b', false));
-        here.loop.post(named('C', true));   // the mailbox keeps the order of each kind
+        here.loop.post(named('C', true));  // the mailbox keeps the order of each kind
         here.loop.post(named('c', false));
         here.loop.post(named('D', true));
         here.loop.post(named('d', false));
@@ -195,7 +198,8 @@ TEST_SUITE("event loop") {
         CHECK_FALSE(here.was_parked);
     }
 
-    TEST_CASE("a turn runs at most a budget of each kind, so endless resumptions do not starve starts, nor the mailbox") {
+    TEST_CASE(
+        "a turn runs at most a budget of each kind, so endless resumptions do not starve starts, nor the mailbox") {
         observed here;
         constexpr int starts = 1000;
         int resumed = 0, started = 0, resumed_when_started = 0, resumed_until_mail = -1;
@@ -228,12 +232,14 @@ TEST_SUITE("event loop") {
         observed here;
         std::deque<call> calls;
         for (int i = 0; i < 10; ++i) here.loop.ready(&calls.emplace_back([&] { here.loop.end_turn(); }));
-        call middle([&] {
-            CHECK(here.turns >= 11);
-            CHECK(here.most_in_a_turn <= 2);  // the one that ends the turn, or `middle` and what it limits
-            here.loop.limit_turn(3);
-            here.most_in_a_turn = 0;
-        }, true);
+        call middle(
+            [&] {
+                CHECK(here.turns >= 11);
+                CHECK(here.most_in_a_turn <= 2);  // the one that ends the turn, or `middle` and what it limits
+                here.loop.limit_turn(3);
+                here.most_in_a_turn = 0;
+            },
+            true);
         here.loop.ready_start(&middle);
         here.loop.limit_turn(1);
         for (int i = 0; i < 30; ++i) here.loop.ready_start(&calls.emplace_back([] {}, true));
@@ -453,7 +459,8 @@ TEST_SUITE("event loop") {
         observed here(0, 8);
         std::vector<std::unique_ptr<observed>> others;
         std::vector<observed*> all{&here};
-        for (unsigned i = 1; i <= receivers; ++i) all.push_back(others.emplace_back(std::make_unique<observed>(i, 8)).get());
+        for (unsigned i = 1; i <= receivers; ++i)
+            all.push_back(others.emplace_back(std::make_unique<observed>(i, 8)).get());
         connect(all);
         for (const auto& each : others) each->run_on_a_thread();
         int round = 0;

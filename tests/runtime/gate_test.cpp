@@ -65,8 +65,8 @@ TEST_SUITE("gate") {
         put(at, weight::light, from, 1);
         put(at, weight::light, from, 4);
         CHECK(at.waiting(weight::light) == 8);
-        CHECK(take(at, weight::light, 2) == numbers{1, 2});           // a part
-        CHECK(take(at, weight::light, 3) == numbers{3, 4, 5});        // the rest, a whole, a part
+        CHECK(take(at, weight::light, 2) == numbers{1, 2});     // a part
+        CHECK(take(at, weight::light, 3) == numbers{3, 4, 5});  // the rest, a whole, a part
         CHECK(take(at, weight::light, 0) == numbers{});
         CHECK(at.waiting(weight::light) == 3);
         put(at, weight::light, from, 2);

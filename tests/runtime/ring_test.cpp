@@ -22,7 +22,10 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <semaphore>
 #include <string>
 #include <system_error>
@@ -61,7 +64,7 @@ std::string work_of_a_runtime(tg::runtime_options options = {.cores = 2, .spin =
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-/// What is said where a system call gives an error: by a ring, and by a runtime, with all descriptors closed again after it.
+/// What is said where a system call gives an error: by a ring, and by a runtime, all descriptors closed again after it.
 struct refusal {
     std::string ring;
     std::string runtime;
@@ -99,8 +102,8 @@ public:
         };
         const sock_fprog program{4, filter};
         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        listener_ = static_cast<int>(
-            ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
+        listener_ = static_cast<int>(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
+                                               &program));
         ready_.release();
     }
     ~setup_warden() { thread_.detach(); }  // it ends with the process
@@ -253,12 +256,13 @@ TEST_SUITE("ring") {
             const auto child = in_child([&]() -> std::string {
                 // The file that says so, in a mount namespace of our own; that takes root.
                 const char* const shown = "/proc/sys/kernel/io_uring_disabled";
-                const int memory = ::memfd_create("level", 0);
-                if (::write(memory, &level, 1) != 1) return "cannot";
-                const std::string ours = "/proc/self/fd/" + std::to_string(memory);
-                if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-                    ::mount(ours.c_str(), shown, nullptr, MS_BIND, nullptr) != 0)
-                    return "cannot";
+                std::string ours = std::filesystem::temp_directory_path() / "ring_test_XXXXXX";
+                const int file = ::mkstemp(ours.data());
+                const bool mounted = ::write(file, &level, 1) == 1 && ::unshare(CLONE_NEWNS) == 0 &&
+                                     ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                                     ::mount(ours.c_str(), shown, nullptr, MS_BIND, nullptr) == 0;
+                ::unlink(ours.c_str());
+                if (!mounted) return "cannot";
                 refuse(SYS_io_uring_setup, EPERM);
                 return work_of_a_runtime();
             });
@@ -335,8 +339,8 @@ TEST_SUITE("ring") {
             });
             CHECK(child.ended);
             CHECK(child.complained == "");
-            CHECK((child.said == "works" ||
-                   (has(child.said, "ring_unavailable: ") && has(child.said, "ulimit -n") && !has(child.said, "leaked"))));
+            CHECK((child.said == "works" || (has(child.said, "ring_unavailable: ") && has(child.said, "ulimit -n") &&
+                                             !has(child.said, "leaked"))));
         }
     }
 

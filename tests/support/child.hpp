@@ -45,7 +45,8 @@ child_result in_child(Body body) {
         std::string text;
         char piece[4096];
         ::lseek(descriptor, 0, SEEK_SET);
-        for (ssize_t n; (n = ::read(descriptor, piece, sizeof piece)) > 0;) text.append(piece, static_cast<std::size_t>(n));
+        for (ssize_t n; (n = ::read(descriptor, piece, sizeof piece)) > 0;)
+            text.append(piece, static_cast<std::size_t>(n));
         ::close(descriptor);
         return text;
     };
@@ -54,8 +55,9 @@ child_result in_child(Body body) {
     std::fflush(nullptr);
     const pid_t child = ::fork();
     if (child == 0) {
-        ::alarm(200);
-        for (const int fatal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTERM}) std::signal(fatal, SIG_DFL);  // doctest's
+        ::alarm(60);
+        for (const int fatal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTERM})
+            std::signal(fatal, SIG_DFL);  // doctest's
         ::dup2(complained, STDERR_FILENO);
         std::string text;
         try {
@@ -72,8 +74,8 @@ child_result in_child(Body body) {
     return {child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0, std::move(text), read_all(complained)};
 }
 
-/// From here on this thread, and those it starts, get `error` from a system call; if a second argument is given, only from
-/// calls with that one.
+/// From here on this thread, and those it starts, get `error` from a system call; if a second argument is given, only
+/// from calls with that one.
 inline void refuse(long system_call, int error, std::optional<std::uint32_t> second_argument = {}) {
     const auto load = [](std::size_t offset) {
         return sock_filter{BPF_LD | BPF_W | BPF_ABS, 0, 0, static_cast<std::uint32_t>(offset)};
@@ -85,7 +87,8 @@ inline void refuse(long system_call, int error, std::optional<std::uint32_t> sec
     std::vector<sock_filter> filter{load(offsetof(seccomp_data, nr)),
                                     equals(static_cast<std::uint32_t>(system_call), second_argument ? 3 : 1)};
     if (second_argument) {
-        filter.push_back(load(offsetof(seccomp_data, args) + sizeof(std::uint64_t) + (little ? 0 : sizeof(std::uint32_t))));
+        filter.push_back(load(offsetof(seccomp_data, args) + sizeof(std::uint64_t) +
+                              (little ? 0 : sizeof(std::uint32_t))));
         filter.push_back(equals(*second_argument, 1));
     }
     filter.push_back({BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)});

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/domain.hpp>
 #include <tokengate/detail/token_record.hpp>
 
 #include <coroutine>
@@ -12,8 +13,20 @@
 
 namespace tokengate::detail {
 
-/// Throws wrong_thread if no event loop runs on this thread, wrong_runtime if the token's domain belongs to another one.
-void check_admissible(const core_context& core, const token_record& token);
+/// Throws wrong_thread or wrong_runtime.
+[[noreturn]] void throw_not_admissible(const token_record& token);
+
+/// Throws wrong_thread if no event loop runs on this thread, wrong_runtime if the token was admitted in another runtime or
+/// inherited a seed there.
+inline void check_admissible(const token_record& token) {
+    const core_context* core = this_core;
+    if (!core || !core->host) [[unlikely]] throw_not_admissible(token);
+    if (const std::uint16_t admitted_in = token.runtime.load(); admitted_in != 0) {
+        if (admitted_in != core->runtime_slot) [[unlikely]] throw_not_admissible(token);
+    } else if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != core->runtime) [[unlikely]] {
+        throw_not_admissible(token);
+    }
+}
 
 /// Hands a token to the gate of this thread's runtime. Its owner word is fixed already. The token is not touched after it
 /// has been handed over.
@@ -59,7 +72,8 @@ private:
     std::uint32_t not_elsewhere_ = 0;  // bound to this thread, or ended before
 };
 
-/// The lines of `what()` for a token without a frame.
+/// What is said of a handle without a token, and of one that was admitted before.
 [[noreturn]] void throw_already_awaited();
+[[noreturn]] void throw_already_admitted(const token_record& token);
 
 }  // namespace tokengate::detail

@@ -17,6 +17,7 @@ namespace tokengate::detail {
 struct domain {
     std::uint64_t pending;
     core_context* home;
+    std::uint16_t position;           ///< of the executor whose thread has that context
     runtime_core* runtime;
     domain* outer;                    ///< the domain the lead itself is a child of; also the link of the free list
     const operation_record* lead;

@@ -119,6 +119,11 @@ template <class T>
 class promise : public promise_base {
     static_assert(!std::is_rvalue_reference_v<T>, "return the value, or an lvalue reference to something that outlives it");
     using stored = std::conditional_t<std::is_reference_v<T>, std::remove_reference_t<T>*, T>;
+    /// An lvalue that needs no conversion: a temporary would be gone before the awaiter looks.
+    template <class U>
+    static constexpr bool refers_to =
+        std::is_lvalue_reference_v<U> &&
+        std::is_convertible_v<std::remove_reference_t<U>*, std::remove_reference_t<T>*>;
     static_assert(alignof(stored) <= 2 * sizeof(void*),
                   "a result with a larger alignment than a frame's: return a std::unique_ptr to it");
 
@@ -132,11 +137,10 @@ public:
     task<T> get_return_object() noexcept;
 
     template <class U = T>
-        requires(std::is_reference_v<T> ? std::is_convertible_v<U&&, T> : std::is_constructible_v<T, U &&>)
-    void return_value(U&& value) noexcept(std::is_nothrow_constructible_v<T, U&&>) {
+        requires(std::is_reference_v<T> ? refers_to<U> : std::is_constructible_v<T, U &&>)
+    void return_value(U&& value) noexcept(std::is_reference_v<T> || std::is_nothrow_constructible_v<T, U&&>) {
         if constexpr (std::is_reference_v<T>) {
-            T reference = static_cast<U&&>(value);
-            value_ = std::addressof(reference);
+            value_ = std::addressof(value);
         } else {
             std::construct_at(std::addressof(value_), std::forward<U>(value));
         }

@@ -18,9 +18,14 @@ public:
     /// Only the owner: not a read-modify-write for anybody else.
     void add(T amount) noexcept { store(static_cast<T>(load() + amount)); }
 
-    /// For a field that also publishes what its owner did before: `add_release` pairs with `load_acquire`.
+    /// For a field that also publishes what its owner did before: `add_release` and `store_release` pair with `load_acquire`.
     void add_release(T amount) noexcept { __atomic_store_n(&value_, static_cast<T>(load() + amount), __ATOMIC_RELEASE); }
-    [[nodiscard]] T load_acquire() const noexcept { return __atomic_load_n(&value_, __ATOMIC_ACQUIRE); }
+    void store_release(T value) noexcept { __atomic_store(&value_, &value, __ATOMIC_RELEASE); }
+    [[nodiscard]] T load_acquire() const noexcept {
+        T value;
+        __atomic_load(&value_, &value, __ATOMIC_ACQUIRE);
+        return value;
+    }
 
 private:
     T value_;
