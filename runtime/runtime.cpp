@@ -103,6 +103,7 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     for (const auto& each : executors) each->loop.connect(loops);
 
     try {
+        control().loop.open();  // here, where it can be reported; whoever hosts it later finds it ready
         for (unsigned position = 0; position < positions(); ++position)
             executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
         for (unsigned position = 0; position < positions(); ++position) executors[position]->wait_until_up();
@@ -382,15 +383,7 @@ runtime::runtime(runtime_options options) : core_(make_core(std::move(options)),
 
 runtime::~runtime() {
     for (;;) {
-        stop_report left;
-        try {
-            left = core_->stop(std::chrono::seconds(10));
-        } catch (const ring_unavailable& lacking) {
-            // Nobody hosted the control loop, and now there are no means to. They may come back; tokens must not be lost.
-            core_->warn(std::string("~runtime cannot end its tokens yet, and tries again: ") + lacking.what());
-            std::this_thread::sleep_for(std::chrono::seconds(1));
-            continue;
-        }
+        const stop_report left = core_->stop(std::chrono::seconds(10));
         if (left.complete()) return;
         std::string text = "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
         for (std::size_t i = 0; i < std::min<std::size_t>(left.survivors.size(), 10); ++i)

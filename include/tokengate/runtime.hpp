@@ -72,22 +72,23 @@ public:
     template <class T>
     T run(task<T> main);
     template <std::invocable Main>
-    auto run(Main main) {
+    decltype(auto) run(Main main) {
         return run(main());  // `main` outlives the coroutine, so its captures do
     }
 
     /// Hosts the control loop on a thread of its own.
     void start();
 
-    /// Admits a token from a foreign thread. The future is always fulfilled: with the result or the exception.
+    /// Admits a token from a foreign thread. The future is always fulfilled: with the result or the exception. A token that is
+    /// refused stays with the caller.
     template <class T>
-    std::future<T> submit(token<T> work);
+    std::future<T> submit(token<T>&& work);
 
     /// Closes the gate to new submissions, lets everything admitted end, and ends the threads. What has not ended by the
     /// deadline is reported and goes on; `stop` may be called again. Blocks; on an event loop's thread: wrong_thread.
     stop_report stop(std::chrono::nanoseconds deadline = std::chrono::nanoseconds::max());
 
-    /// Every token alive that this runtime has admitted, or whose maker runs in it; nothing is stopped for it.
+    /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
     [[nodiscard]] std::vector<token_info> tokens() const;
     [[nodiscard]] tokengate::snapshot snapshot() const;
 
@@ -152,9 +153,10 @@ T runtime::run(task<T> main) {
 }
 
 template <class T>
-std::future<T> runtime::submit(token<T> work) {
-    if (!work.valid() || detail::token_access::admitted(work)) detail::throw_already_awaited();
+std::future<T> runtime::submit(token<T>&& work) {
+    if (!work.valid()) detail::throw_already_awaited();
     detail::token_record& token = detail::token_access::record(work);
+    if (detail::token_access::admitted(work)) detail::throw_already_admitted(token);
     auto waiting = std::make_unique<detail::submission<T>>(detail::token_access::handle_of(work));
     std::future<T> result = waiting->result.get_future();
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(waiting.get()));
