@@ -71,8 +71,8 @@ void executor::join() noexcept {
 
 void executor::open() {
     context();
-    libcds_.emplace();
     loop.open();
+    libcds_.emplace();  // last: it must go on this thread, and `host` or `close` see to that
 }
 
 void executor::host() noexcept {
