@@ -134,8 +134,8 @@ public:
     void stream(std::size_t tokens, Body body) {
         for (std::size_t i = 0; i < tokens; ++i) {
             send(body().promise);
-            if (i % chain_length == 0)
-                while (reap() == 0 && i - destroyed_ > most_alive) {}
+            if (i % chain_length != 0) continue;
+            for (patience wait; reap(), i - destroyed_ > most_alive;) wait.idle();
         }
         finish(tokens);
     }
