@@ -48,7 +48,8 @@ namespace tg = tokengate;
 class tally {
 public:
     static void count() noexcept {
-        if (!mine_) [[unlikely]] mine_ = &another();
+        if (!mine_) [[unlikely]]
+            mine_ = &another();
         mine_->ran.store(mine_->ran.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     }
     /// What has run since the last call; whoever calls has been told that it has.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <sys/mman.h>
 #include <array>
 #include <coroutine>
 #include <cstddef>
 #include <exception>
 #include <memory>
 #include <new>
-#include <sys/mman.h>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -29,7 +29,8 @@ public:
     void* allocate(std::size_t bytes) {
         const std::size_t index = (bytes - 1) / 64;
         slot* taken = free_[index];
-        if (!taken) [[unlikely]] return carve((index + 1) * 64);
+        if (!taken) [[unlikely]]
+            return carve((index + 1) * 64);
         free_[index] = taken->next;
         return taken;
     }

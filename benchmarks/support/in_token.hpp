@@ -21,7 +21,8 @@ void in_token(benchmark::State& state, const Body& body, tokengate::runtime_opti
     runtime.run([&]() -> tokengate::task<void> { co_await body(&state); });
 }
 
-inline void in_main(benchmark::State& state, tokengate::task<void> (*body)(benchmark::State&, const tokengate::runtime&),
+inline void in_main(benchmark::State& state,
+                    tokengate::task<void> (*body)(benchmark::State&, const tokengate::runtime&),
                     tokengate::runtime_options options = {}) {
     tokengate::runtime runtime{std::move(options)};
     runtime.run([&]() -> tokengate::task<void> { return body(state, runtime); });

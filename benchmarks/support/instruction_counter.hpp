@@ -3,12 +3,6 @@
 
 #include <benchmark/benchmark.h>
 
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <string>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -16,6 +10,12 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <string>
 
 /// Counts the instructions that one thread executes between two points, and among them those that cost most: locked ones, looks
 /// at the clock, system calls. Exact, whatever else the machine does; unlike valgrind it needs no model of io_uring.
@@ -28,8 +28,8 @@
 
 struct executed {
     std::uint64_t instructions = 0;
-    std::uint64_t locked = 0;        // with a lock prefix, xchg with memory, mfence
-    std::uint64_t clocks = 0;        // rdtsc, rdtscp: what clock_gettime does in user space
+    std::uint64_t locked = 0;  // with a lock prefix, xchg with memory, mfence
+    std::uint64_t clocks = 0;  // rdtsc, rdtscp: what clock_gettime does in user space
     std::uint64_t system_calls = 0;
 };
 
@@ -89,8 +89,8 @@ private:
     [[noreturn]] void trace(pid_t thread) noexcept {
         while (shared_->at.load(std::memory_order_acquire) != phase::may_attach) {}
         int status = 0;
-        if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0 || ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0 ||
-            waitpid(thread, &status, __WALL) != thread) {
+        if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0 ||
+            ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0 || waitpid(thread, &status, __WALL) != thread) {
             shared_->at.store(phase::refused, std::memory_order_release);
             _exit(1);
         }
@@ -101,8 +101,8 @@ private:
             if (ptrace(PTRACE_SINGLESTEP, thread, nullptr, signal) != 0) _exit(1);
             if (waitpid(thread, &status, __WALL) != thread || !WIFSTOPPED(status)) _exit(1);
             signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
-            const auto at = static_cast<std::uintptr_t>(
-                ptrace(PTRACE_PEEKUSER, thread, offsetof(user, regs.rip), nullptr));
+            const auto at =
+                static_cast<std::uintptr_t>(ptrace(PTRACE_PEEKUSER, thread, offsetof(user, regs.rip), nullptr));
             if (at == last) break;
             if (counting) count(reinterpret_cast<const unsigned char*>(at), shared_->counted);
             counting |= at == first;

@@ -3,14 +3,14 @@
 
 #include "baseline.hpp"
 
+#include <pthread.h>
+#include <sched.h>
 #include <atomic>
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
-#include <pthread.h>
-#include <sched.h>
 #include <thread>
 #include <vector>
 
@@ -33,7 +33,9 @@ public:
         std::exception_ptr error;
 
         static void* operator new(std::size_t bytes) { return baseline::frames.allocate(bytes); }
-        static void operator delete(void* frame, std::size_t bytes) noexcept { baseline::frames.deallocate(frame, bytes); }
+        static void operator delete(void* frame, std::size_t bytes) noexcept {
+            baseline::frames.deallocate(frame, bytes);
+        }
 
         token get_return_object() noexcept { return token(*this); }
         std::suspend_always initial_suspend() noexcept { return {}; }
@@ -83,10 +85,10 @@ private:
 class patience {
 public:
     void idle() noexcept {
-        if (++polls_ % 128 == 0)
-            sched_yield();
-        else
-            __builtin_ia32_pause();
+        if (++polls_ % 16 == 0) sched_yield();
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
     }
     void busy() noexcept { polls_ = 0; }
 

@@ -45,7 +45,8 @@ public:
     side_by_side(benchmark::State& state, double items_per_round) : state_(state), items_(items_per_round) {}
 
     void note(const std::string& name, double seconds) {
-        const auto found = std::find_if(candidates_.begin(), candidates_.end(), [&](const auto& c) { return c.name == name; });
+        const auto found =
+            std::find_if(candidates_.begin(), candidates_.end(), [&](const auto& c) { return c.name == name; });
         candidate& noted = found != candidates_.end() ? *found : candidates_.emplace_back(candidate{name, {}});
         noted.ns.push_back(seconds * 1e9 / items_);
         if (&noted == &candidates_.front()) state_.SetIterationTime(seconds);
