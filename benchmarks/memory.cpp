@@ -6,9 +6,9 @@
 ///   admitted     and waiting at the gate for a core that has room
 ///   started      each suspended inside its body
 ///
-/// with the bytes a token that the frame pool has mapped, and by which the process has grown (the handles apart). `steady` counts
-/// what the path allocates once it is warm, by standing in front of malloc: nothing, or the benchmark fails. `frame` shows the
-/// frame of each kind of operation, and the slot it lies in.
+/// with the bytes a token that the frame pool has mapped, and by which the process has grown (the handles apart).
+/// `steady` counts what the path allocates once it is warm, by standing in front of malloc: nothing, or the benchmark
+/// fails. `frame` shows the frame of each kind of operation, and the slot it lies in.
 
 #include "support/in_token.hpp"
 
@@ -29,7 +29,7 @@
 
 namespace tg = tokengate;
 
-// ---- malloc, counted ----------------------------------------------------------------------------------------------------
+// ---- malloc, counted ------------------------------------------------------------------------------------------------
 
 namespace {
 std::atomic<std::uint64_t> allocations{0};
@@ -60,7 +60,7 @@ void* aligned_alloc(std::size_t alignment, std::size_t bytes) noexcept {
 }
 }
 
-// ---- frames, measured ---------------------------------------------------------------------------------------------------
+// ---- frames, measured -----------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -129,7 +129,7 @@ void frame(benchmark::State& state) {
     state.counters["slot_bytes"] = static_cast<double>(pool::class_size(pool::class_of(frame_bytes)));
 }
 
-// ---- a million tokens ---------------------------------------------------------------------------------------------------
+// ---- a million tokens -----------------------------------------------------------------------------------------------
 
 constexpr std::size_t many = 1'000'000;
 
@@ -269,7 +269,7 @@ void made(benchmark::State& state) { on_new_thread(state, made_body); }
 void admitted(benchmark::State& state) { on_new_thread(state, admitted_body); }
 void started(benchmark::State& state) { on_new_thread(state, started_body); }
 
-// ---- the steady state ---------------------------------------------------------------------------------------------------
+// ---- the steady state -----------------------------------------------------------------------------------------------
 
 const tg::operation nothing{{.name = "nothing"}, [] {}};
 const tg::operation chain{{.name = "chain"}, tg::lead{"child"}, [](int length) -> tg::task<int> {

@@ -119,7 +119,7 @@ private:
         std::size_t& line = waiting_[static_cast<std::size_t>(w)];
         router& own = routers_[p + 1];
         if (line == 0 || loads_.half_free(p) <= 0) return false;
-        if (!own.may_serve(p, w) && !own.may_spill(p, w)) return false;
+        if (!own.may_serve(p, w) && !own.may_help(p, w)) return false;
         unsigned some = own.chunk(line, w, p);
         loads_.take(p, some);
         line -= some;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// A million empty operations from one coroutine, `when_all`, every core (P3 of the plan): from the first one made until all
-/// results are taken and all frames destroyed; and its parts. In turn with
+/// A million empty operations from one coroutine, `when_all`, every core (P3 of the plan): from the first one made
+/// until all results are taken and all frames destroyed; and its parts. In turn with
 ///
 ///   probe         the hand-written limit, support/probe.hpp, in the same shape: all made first, then all run
 ///   streamed      the same probe while few tokens live at a time, whose frames therefore stay in the caches
@@ -192,7 +192,8 @@ void cold(benchmark::State& state) {
     rounds.report();
 }
 
-/// What the submitting thread executes for a token: making it; routing or queueing it, and looking at its end; destroying it.
+/// What the submitting thread executes for a token: making it; routing or queueing it, and looking at its end;
+/// destroying it.
 tg::task<void> count_instructions(benchmark::State& state, const tg::runtime&) {
     constexpr std::size_t counted = 2000;
     instruction_counter counter;

@@ -147,10 +147,8 @@ bool executor::find_work(bool parking) noexcept {
             return true;
         }
     }
-    if (runtime.options.spill == spill::never) return false;
-    // What waits at the gate found its home range full, so an idle core outside the range may help.
     for (const weight w : classes)
-        if (!routes_.may_serve(position_, w) && pull(w, parking) != 0) return true;
+        if (routes_.may_help(position_, w) && pull(w, parking) != 0) return true;
     return false;
 }
 
@@ -202,6 +200,7 @@ void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
 
 void executor::going_idle() noexcept {
     core_->pool->flush_returns();
+    core_->pool->collect();
     if (is_control_) {
         end_if_drained();
         return;

@@ -10,7 +10,7 @@
 /// An io_uring of one thread, with as many of the wished-for setup flags as the kernel grants.
 ///
 ///     ring r(256);                                          // throws ring_unavailable: cause and remedy
-///     io_uring_prep_nop(&r.entry());
+///     io_uring_prep_nop(r.entry());
 ///     r.submit();
 ///     r.for_each_completion([](const io_uring_cqe& done) { … });
 ///

@@ -114,9 +114,9 @@ unsigned router::place(weight w) noexcept {
     return next.position;
 }
 
-bool router::may_spill(unsigned position, weight w) noexcept {
+bool router::may_help(unsigned position, weight w) const noexcept {
     return spill_ == spill::when_saturated && !may_serve(position, w) &&
-           loads_.half_free(position) > mine_[position].pending && next_with_room(lane_of(w)).free == 0;
+           loads_.half_free(position) > mine_[position].pending;
 }
 
 unsigned router::chunk(std::size_t waiting, weight w, unsigned position) const noexcept {

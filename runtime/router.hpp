@@ -198,7 +198,7 @@ public:
         return next.position;
     }
 
-    /// The position for the first token of a sticky key, or for a lead: one with room if there is one, else the next of
+    /// The position for the first token of a sticky key: one with room if there is one, else the next of
     /// the home range. Not counted, nothing to publish.
     unsigned place(weight w) noexcept;
 
@@ -225,9 +225,9 @@ public:
         return position >= lane_of(w).first_position;
     }
 
-    /// Whether the position, outside the home range, may take tokens of the class now: every position of the range is
-    /// full, and this one has at least half its window free.
-    [[nodiscard]] bool may_spill(unsigned position, weight w) noexcept;
+    /// Whether the position, outside the home range, may take tokens of the class that wait at the gate: what waits there
+    /// has found its range full, so it is enough that this one has at least half its window free.
+    [[nodiscard]] bool may_help(unsigned position, weight w) const noexcept;
 
     /// How many of the `waiting` tokens of a class its FIFO should give at once to a position that may serve them, or
     /// may spill: fewer towards the end of a burst, no more than there is room for, but at least one.

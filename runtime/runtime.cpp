@@ -86,13 +86,13 @@ runtime_slots& slots() {
 
 runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     : options(std::move(chosen)), lease(options.on_failure), slot(lease.slot()), loads(layout), at_gate(layout.positions(), options.storage) {
-    // More threads than CPUs: who spins keeps somebody else from running.
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;
         core.stop_seen_ = true;
         core.control().begin_to_end();
     };
+    // More threads than CPUs: who spins keeps somebody else from running.
     const bool crowded = layout.positions() > options.cpus.size();
     const auto spin_ns = crowded ? 0 : static_cast<std::uint64_t>(options.spin.count());
     for (unsigned position = 0; position <= layout.positions(); ++position)

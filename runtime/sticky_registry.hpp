@@ -9,7 +9,7 @@
 
 /// Which position (executor) the tokens of a sticky key run on while any of them is in flight.
 ///
-///     auto [pin, redirected] = registry.acquire(key, [&] { return router.next_position(); });
+///     auto [pin, redirected] = registry.acquire(key, [&] { return router.place(weight::light); });
 ///     ... the token runs at pin->position() ...
 ///     registry.release(pin);      // the last one out unpins the key
 ///

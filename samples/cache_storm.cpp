@@ -44,17 +44,26 @@ void count_visit(unsigned key) {
 const tg::operation visit{
     {.name = "visit", .weight = tg::weight::light}, tg::sticky{"entry", [](unsigned key) { return key; }}, count_visit};
 
-/// Its key stays in flight, and so on this core, to the end of the storm. Until every key is held it visits only its own.
-tg::task<> visit_until_over(unsigned key, std::latch* all_held) {
+/// The storm begins when all keys are held, and no key is let go before the last holder has fired its last burst.
+struct phases {
+    std::latch all_held, all_done;
+    explicit phases(unsigned keys) : all_held(keys), all_done(keys) {}
+};
+
+/// Its key stays in flight, and so on this core, to the end of the storm. Before and after it, it visits only its own.
+tg::task<> visit_until_over(unsigned key, phases* storm) {
     cache[key].executor = tg::this_token::executor();
-    all_held->count_down();
+    storm->all_held.count_down();
+    while (!storm->all_held.try_wait()) co_await visit(key);
     std::minstd_rand random(key + 1);
-    const auto some_key = [&] { return all_held->try_wait() ? static_cast<unsigned>(random() % cache.size()) : key; };
+    const auto some_key = [&] { return static_cast<unsigned>(random() % cache.size()); };
     while (!storm_is_over.load(std::memory_order_relaxed))
         co_await tg::when_all(visit(some_key()), visit(some_key()), visit(some_key()), visit(key));
+    storm->all_done.count_down();
+    while (!storm->all_done.try_wait()) co_await visit(key);
 }
 const tg::operation hold{{.name = "hold", .weight = tg::weight::heavy},
-                         tg::sticky{"entry", [](unsigned key, const std::latch*) { return key; }},
+                         tg::sticky{"entry", [](unsigned key, const phases*) { return key; }},
                          visit_until_over};
 
 void storm(tg::runtime& runtime, unsigned thread) {
@@ -83,10 +92,10 @@ int main(int argc, char** argv) try {
     tg::runtime runtime{{.cores = cores}};
     runtime.start();
 
-    std::latch all_held(keys);
+    phases of_the_storm(keys);
     std::vector<std::future<void>> holders;
-    for (unsigned key = 0; key < keys; ++key) holders.push_back(runtime.submit(hold(key, &all_held)));
-    all_held.wait();
+    for (unsigned key = 0; key < keys; ++key) holders.push_back(runtime.submit(hold(key, &of_the_storm)));
+    of_the_storm.all_held.wait();
 
     std::vector<std::thread> foreign;
     for (unsigned thread = 0; thread < threads; ++thread) foreign.emplace_back(storm, std::ref(runtime), thread);

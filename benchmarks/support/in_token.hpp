@@ -13,7 +13,7 @@
 ///         for (auto _ : *state) { … co_await child(1); … }
 ///     }};
 ///     void benchmark(benchmark::State& state) { in_token(state, body); }             // on a pinned executor's thread
-///     void another(benchmark::State& state) { in_main(state, coroutine); }           // on the control loop, this thread
+///     void another(benchmark::State& state) { in_main(state, coroutine); }       // on the control loop, this thread
 
 template <class Body>
 void in_token(benchmark::State& state, const Body& body, tokengate::runtime_options options = {.cores = 1}) {

@@ -17,14 +17,15 @@
 #include <new>
 #include <string>
 
-/// Counts the instructions that one thread executes between two points, and among them those that cost most: locked ones, looks
-/// at the clock, system calls. Exact, whatever else the machine does; unlike valgrind it needs no model of io_uring.
+/// Counts the instructions that one thread executes between two points, and among them those that cost most: locked
+/// ones, looks at the clock, system calls. Exact, whatever else the machine does; unlike valgrind it needs no model of
+/// io_uring.
 ///
 ///     instruction_counter counter;                   // nothing happens yet
-///     if (counter.start()) { work(); executed all = counter.stop(); }      // false: this system does not allow tracing
+///     if (counter.start()) { work(); executed all = counter.stop(); }   // false: this system forbids tracing
 ///
-/// A process forked for it single-steps the thread, some 100,000 instructions a second: what measures its own time behaves as if
-/// it were that slow. Linux on x86-64; elsewhere `start` returns false. The other threads run on.
+/// A process forked for it single-steps the thread, some 100,000 instructions a second: what measures its own time
+/// behaves as if it were that slow. Linux on x86-64; elsewhere `start` returns false. The other threads run on.
 
 struct executed {
     std::uint64_t instructions = 0;

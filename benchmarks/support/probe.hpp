@@ -14,13 +14,14 @@
 #include <thread>
 #include <vector>
 
-/// The hand-written limit of running many small tokens on other cores: coroutines made on one thread, handed in chains of 32 to
-/// pinned threads in turn, resumed there, handed back in chains, and destroyed where they were made. Nothing else: no gate, no
-/// routing, no windows, no awaiting, no sleeping. Lists are taken whole, so nobody ever waits for room.
+/// The hand-written limit of running many small tokens on other cores: coroutines made on one thread, handed in chains
+/// of 32 to pinned threads in turn, resumed there, handed back in chains, and destroyed where they were made. Nothing
+/// else: no gate, no routing, no windows, no awaiting, no sleeping. Lists are taken whole, so nobody ever waits for
+/// room.
 ///
 ///     probe::machine machine(2);
 ///     machine.run_all(1'000'000, body);      // makes all, then sends and takes back, as `when_all` over a vector does
-///     machine.stream(1'000'000, body);       // keeps few alive, so that they stay in the caches: the limit of limits
+///     machine.stream(1'000'000, body);       // takes back while it makes, so that few live at a time, in the caches
 
 namespace probe {
 

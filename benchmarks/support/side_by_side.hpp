@@ -23,9 +23,9 @@
 ///     }
 ///     rounds.report();
 ///
-/// The counters, all medians over the rounds: `ours` and `theirs`, ns an item; `ours_iqr` and `theirs_iqr`, the distance between
-/// their quartiles; `ours/theirs`, the ratio within a round, which outlives a change of the machine's mood between rounds.
-/// The benchmark uses manual time: what it shows is the subject's.
+/// The counters, all medians over the rounds: `ours` and `theirs`, ns an item; `ours_iqr` and `theirs_iqr`, the
+/// distance between their quartiles; `ours/theirs`, the ratio within a round, which outlives a change of the machine's
+/// mood between rounds. The benchmark uses manual time: what it shows is the subject's.
 
 class stopwatch {
 public:

@@ -55,7 +55,7 @@ struct runtime_options {
     std::chrono::nanoseconds spin = std::chrono::microseconds(50);  ///< an idle executor looks this long before it sleeps;
                                                                     ///< 0 with more executors than CPUs
     unsigned ring_entries = 256;         ///< of each loop's submission queue; a power of two from 8 to 32768
-    std::function<void(const failure&)> on_failure{};        ///< default: one line on stderr. On the token's core
+    std::function<void(const failure&)> on_failure{};        ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};      ///< default: one line on stderr
 };
 
@@ -79,10 +79,10 @@ public:
     /// Hosts the control loop on a thread of its own.
     void start();
 
-    /// Admits a token from a foreign thread. The future is always fulfilled: with the result or the exception. A token that is
-    /// refused stays with the caller.
+    /// Admits a token from a foreign thread. The future is always fulfilled: with the result or the exception, which
+    /// then is the future's, not the failure handler's. A token that is refused stays with the caller.
     template <class T>
-    std::future<T> submit(token<T>&& work);
+    [[nodiscard]] std::future<T> submit(token<T>&& work);
 
     /// Closes the gate to new submissions, lets everything admitted end, and ends the threads. What has not ended by the
     /// deadline is reported and goes on; `stop` may be called again. Blocks; on an event loop's thread: wrong_thread.
@@ -106,7 +106,6 @@ namespace detail {
 
 /// The operation that `run` gives its coroutine to.
 const operation_record& main_operation();
-void adopt_main(promise_base& promise);
 
 /// Hears the end of a submitted token, on the core where it ended, and fulfils the future.
 template <class T>

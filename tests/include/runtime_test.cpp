@@ -14,6 +14,8 @@
 
 #include <doctest/doctest.h>
 
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,6 +25,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <latch>
@@ -70,6 +75,9 @@ const tg::operation fails_oddly{{.name = "runtime_test_fails_oddly"}, [] { throw
 const tg::operation blocks{{.name = "runtime_test_blocks", .weight = tg::weight::heavy},
                            [](std::atomic<bool>* go) { go->wait(false); }};
 const tg::operation calls{{.name = "runtime_test_calls"}, [](std::function<void()> what) { what(); }};
+/// The same, for what holds its core until others have come too.
+const tg::operation meets{{.name = "runtime_test_meets", .weight = tg::weight::heavy},
+                          [](std::function<void()> what) { what(); }};
 const tg::operation leads{{.name = "runtime_test_leads"},
                           tg::lead{"runtime_test_calls"},
                           [](std::function<void()> what, manual_event* event) -> tg::task<> {
@@ -498,6 +506,36 @@ TEST_SUITE("runtime: options") {
         CHECK(child.said == "1");
     }
 
+    TEST_CASE("by default there are no more cores than the cgroup's quota pays for; who says a number gets it") {
+        namespace fs = std::filesystem;
+        std::string tree = fs::temp_directory_path() / "runtime_test_XXXXXX";
+        REQUIRE(::mkdtemp(tree.data()) != nullptr);
+        fs::create_directory(tree + "/app");
+        std::ofstream(tree + "/groups") << "0::/app\n";
+        const auto child = in_child([&]() -> std::string {
+            // Our own tree of cgroups and our own place in it, in a mount namespace of our own; that takes root.
+            const std::string groups = tree + "/groups";
+            const bool mounted = ::unshare(CLONE_NEWNS) == 0 &&
+                                 ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                                 ::mount(groups.c_str(), "/proc/self/cgroup", nullptr, MS_BIND, nullptr) == 0 &&
+                                 ::mount(tree.c_str(), "/sys/fs/cgroup", nullptr, MS_BIND, nullptr) == 0;
+            if (!mounted && (errno == EPERM || errno == EACCES)) return "cannot";
+            if (!mounted) throw std::system_error(errno, std::system_category(), "mount");
+            const auto cores = [](const char* quota, std::optional<unsigned> chosen = {}) {
+                std::ofstream("/sys/fs/cgroup/app/cpu.max") << quota << " 100000\n";
+                return std::to_string(tg::runtime{{.cores = chosen}}.cores());
+            };
+            return cores("max") + ' ' + cores("100000") + ' ' + cores("100000", 2);
+        });
+        fs::remove_all(tree);
+        if (child.said == "cannot") {
+            MESSAGE("skipped: no private mounts here");
+            return;
+        }
+        CHECK(child.ended);
+        CHECK(child.said == std::to_string(tg::detail::affinity_cpus().size()) + " 1 2");
+    }
+
     TEST_CASE("more cores than CPUs: each is a thread of its own") {
         constexpr unsigned cores = 8;
         tg::runtime runtime{{.cores = cores}};
@@ -509,8 +547,6 @@ TEST_SUITE("runtime: options") {
         std::mutex mutex;
         std::set<unsigned> seen;
         std::set<std::thread::id> threads;
-        static const tg::operation meets{{.name = "runtime_test_meets", .weight = tg::weight::heavy},
-                                         [](std::function<void()> what) { what(); }};
         std::vector<std::future<void>> futures;
         for (unsigned i = 0; i < cores; ++i)
             futures.push_back(runtime.submit(meets([&] {
@@ -525,13 +561,36 @@ TEST_SUITE("runtime: options") {
         CHECK(threads.size() == cores);
     }
 
-    TEST_CASE("executors run on the CPUs that were named, in turn") {
-        const std::vector<unsigned> cpus = tg::detail::affinity_cpus();
-        tg::runtime runtime{{.cores = 3, .cpus = {cpus.back()}}};
-        runtime.start();
-        std::vector<unsigned> where;
-        runtime.submit(calls([&] { where = tg::detail::affinity_cpus(); })).get();
-        CHECK(where == std::vector<unsigned>{cpus.back()});
+    TEST_CASE("core c is pinned to CPU c modulo their number, in the order they are named; its workers share it") {
+        const std::vector<unsigned> usable = tg::detail::affinity_cpus();
+        if (usable.size() < 2) MESSAGE("one CPU only: every core is on it");
+        constexpr unsigned cores = 4;
+        for (const std::vector<unsigned>& named :
+             {std::vector<unsigned>{}, std::vector(usable.rbegin(), usable.rend()), std::vector{usable.back()}})
+            for (const unsigned workers : {1U, 2U}) {
+                CAPTURE(workers);
+                CAPTURE(named.size());
+                const std::vector<unsigned>& cpus = named.empty() ? usable : named;
+                tg::runtime runtime{{.cores = cores, .workers_per_core = workers, .cpus = named}};
+                REQUIRE(runtime.executors() == cores * workers);
+                runtime.start();
+                std::latch all(runtime.executors());
+                std::vector<std::vector<unsigned>> where(runtime.executors());
+                std::vector<unsigned> core(runtime.executors(), tg::control_core);
+                std::vector<std::future<void>> futures;
+                for (unsigned i = 0; i < runtime.executors(); ++i)
+                    futures.push_back(runtime.submit(meets([&] {
+                        all.arrive_and_wait();  // so that each executor has one
+                        where[tg::this_token::executor()] = tg::detail::affinity_cpus();
+                        core[tg::this_token::executor()] = tg::this_token::core();
+                    })));
+                for (auto& each : futures) each.get();
+                for (unsigned i = 0; i < runtime.executors(); ++i) {
+                    CAPTURE(i);
+                    CHECK(core[i] == i / workers);
+                    CHECK(where[i] == std::vector<unsigned>{cpus[i / workers % cpus.size()]});
+                }
+            }
     }
 
     TEST_CASE("a pin that fails warns and runs on") {

@@ -215,16 +215,14 @@ TEST_SUITE("router") {
         router routes(loads, 0);
         occupy(loads, 2, 8);
         occupy(loads, 3, 7);
-        CHECK_FALSE(routes.may_spill(0, weight::light));
         CHECK(routes.route(weight::light) == 3);  // the last place at home
-        CHECK(routes.may_spill(0, weight::light));
-        CHECK(routes.may_spill(1, weight::light));
-        CHECK_FALSE(routes.may_spill(2, weight::light));   // home
-        CHECK_FALSE(routes.may_spill(0, weight::medium));  // 1 is medium's home and has room
-        CHECK_FALSE(routes.may_spill(0, weight::heavy));   // everything is home
+        CHECK(routes.may_help(0, weight::light));
+        CHECK(routes.may_help(1, weight::light));
+        CHECK_FALSE(routes.may_help(2, weight::light));  // home
+        CHECK_FALSE(routes.may_help(0, weight::heavy));  // everything is home
         // While at least half is free before each: five go to either.
         CHECK(route_many(routes, weight::light, 11) == positions{0, 1, 0, 1, 0, 1, 0, 1, 0, 1, router::no_room});
-        CHECK_FALSE(routes.may_spill(0, weight::light));
+        CHECK_FALSE(routes.may_help(0, weight::light));
         CHECK(routes.place(weight::light) == 2);  // anchored tokens stay home
         publish_all(routes, 4);
         CHECK(loads.occupancy(0) == 5);
@@ -232,12 +230,11 @@ TEST_SUITE("router") {
         CHECK(routes.route(weight::light) == router::no_room);
         CHECK(routes.route(weight::medium) == 1);  // at home the rest of the window may be used
         loads.started(0, 1);
-        CHECK(routes.may_spill(0, weight::light));
+        CHECK(routes.may_help(0, weight::light));
         CHECK(routes.route(weight::light) == 0);
         CHECK(routes.route(weight::light) == router::no_room);
         loads.started(3, 4);
         loads.publish_room(3);
-        CHECK_FALSE(routes.may_spill(0, weight::light));
         CHECK(routes.route(weight::light) == 3);
     }
 
@@ -246,8 +243,8 @@ TEST_SUITE("router") {
         router routes(loads, 0, spill::never);
         occupy(loads, 2, 32);
         CHECK(routes.route(weight::light) == router::no_room);
-        CHECK_FALSE(routes.may_spill(0, weight::light));
-        CHECK_FALSE(routes.may_spill(1, weight::light));
+        CHECK_FALSE(routes.may_help(0, weight::light));
+        CHECK_FALSE(routes.may_help(1, weight::light));
         CHECK(routes.place(weight::light) == 2);
     }
 
@@ -386,7 +383,7 @@ TEST_SUITE("router") {
                     auto pull = [&](weight w) {
                         std::size_t& line = waiting[static_cast<std::size_t>(w)];
                         if (line == 0 || loads.half_free(p) <= 0) return false;
-                        if (!own.may_serve(p, w) && !own.may_spill(p, w)) return false;
+                        if (!own.may_serve(p, w) && !own.may_help(p, w)) return false;
                         unsigned some = own.chunk(line, w, p);
                         loads.take(p, some);
                         line -= some;

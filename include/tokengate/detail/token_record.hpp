@@ -24,7 +24,7 @@ struct core_context;
 struct runtime_core;
 struct token_record;
 
-/// What the runtime knows of an operation for as long as the process lives; see operation_registry.
+/// What the runtime knows of an operation for as long as the process lives; see operation.cpp.
 struct operation_record {
     const char* name;
     weight weight_class;
