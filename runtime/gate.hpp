@@ -38,7 +38,8 @@ public:
     /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the range.
     void wait(weight w, hook_queue& chain, std::size_t count) noexcept;
 
-    /// Takes at most choose(waiting) hooks from the front; looks under the mutex whatever `waiting` says.
+    /// Takes at most choose(waiting) hooks from the front, at least one if any waits; looks under the mutex whatever `waiting`
+    /// says. A chain is split only if it is the first.
     template <class Choose>
     std::size_t take(weight w, Choose choose, hook_queue& into) noexcept {
         fifo& from = fifo_of(w);

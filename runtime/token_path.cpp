@@ -62,6 +62,7 @@ void resume_group(hook* item) noexcept {
 void group_done(token_record&, waiter&) noexcept {}  // marks a waiter as a group; groups count instead of being called
 
 void count_out_of_group(core_context& core, token_record& token, token_group& group) noexcept {
+    if (token.state.load() == token_state::failed) [[unlikely]] group.any_failed.store(true);
     if (token.flags & counted_here) {
         if (--group.here == 0 && group.elsewhere_done) core.host->loop.ready(&group);
         return;
@@ -87,6 +88,12 @@ void flush_ended_group(core_context& core) noexcept {
 }
 
 // ---- admission ----------------------------------------------------------------------------------------------------------
+
+void check_on_a_loop() {
+    if (!this_core || !this_core->host)
+        throw wrong_thread("wrong_thread: when_all was awaited on a thread without an event loop: do it inside a coroutine that "
+                           "the runtime runs");
+}
 
 void throw_not_admissible(const token_record& token) {
     if (!this_core || !this_core->host)
@@ -131,6 +138,7 @@ group_admission::group_admission(core_context& core, token_group& group, std::co
     group.run = resume_group;
     group.here = 0;
     group.elsewhere_done = false;
+    group.any_failed.store(false);
     // One more than tokens: nobody reaches zero while the rest is still being admitted. relaxed: admission publishes it.
     group.elsewhere.store(size + 1, std::memory_order_relaxed);
 }
@@ -139,7 +147,10 @@ void group_admission::add(token_record& token, bool admitted) noexcept {
     token.awaited_by.store(core_.current ? core_.current->sequence.load() : 0);
     const auto group = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group_));
     if (admitted) {
-        if (token.shared_owner().exchange(group, std::memory_order_acq_rel) == owner_done) ++not_elsewhere_;
+        if (token.shared_owner().exchange(group, std::memory_order_acq_rel) == owner_done) {
+            ++not_elsewhere_;
+            if (token.state.load() == token_state::failed) group_.any_failed.store(true);
+        }
         return;
     }
     token.owner = group;

@@ -33,11 +33,12 @@ public:
 
     token() noexcept = default;
     token(token&& other) noexcept
-        : coroutine_(std::exchange(other.coroutine_, nullptr)), admitted_(other.admitted_) {}
+        : coroutine_(std::exchange(other.coroutine_, nullptr)), admitted_(other.admitted_), in_domain_(other.in_domain_) {}
     token& operator=(token&& other) noexcept {
         token moved(std::move(other));
         std::swap(coroutine_, moved.coroutine_);
         std::swap(admitted_, moved.admitted_);
+        std::swap(in_domain_, moved.in_domain_);
         return *this;
     }
     ~token() {
@@ -73,7 +74,8 @@ private:
     friend detail::token_access;
     using handle = std::coroutine_handle<detail::promise<T>>;
 
-    explicit token(handle coroutine) noexcept : coroutine_(coroutine) {}
+    explicit token(handle coroutine) noexcept
+        : coroutine_(coroutine), in_domain_((record().flags & detail::in_domain) != 0) {}
 
     [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
@@ -152,6 +154,7 @@ private:
 
     handle coroutine_ = nullptr;
     bool admitted_ = false;
+    bool in_domain_ = false;
 };
 
 namespace detail {
@@ -164,6 +167,11 @@ struct token_access {
     template <class T>
     static bool admitted(const token<T>& from) noexcept {
         return from.admitted_;
+    }
+    /// Whether it is somebody's already: a runtime's that admitted it, or a seed domain's.
+    template <class T>
+    static bool bound(const token<T>& from) noexcept {
+        return from.admitted_ || from.in_domain_;
     }
     template <class T>
     static void mark_admitted(token<T>& of) noexcept {

@@ -61,9 +61,11 @@ public:
         auto& self = static_cast<Derived&>(*this);
         if (awaited_) throw_already_awaited();
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
+        check_on_a_loop();
         self.each([&](auto& token) {
             if (!token.valid()) throw_already_awaited();
-            check_admissible(token_access::record(token));
+            // A token that is neither admitted nor in a domain may go anywhere: its frame need not be looked at.
+            if (token_access::bound(token)) check_admissible(token_access::record(token));
         });
         awaited_ = true;
         core_context& core = *this_core;
@@ -78,10 +80,15 @@ public:
     }
 
 protected:
-    void resumed() noexcept {
+    /// Throws the first failure by position, reports the others.
+    void resumed() {
         ended_ = true;
         core_context& core = context();
         if (core.current) retake_permit(core, *core.current);
+        if (!group_.any_failed.load()) return;
+        failures failed;
+        static_cast<Derived&>(*this).each([&](auto& token) { failed.hold(token); });
+        failed.rethrow();
     }
 
     /// For the destructor of the derived class: after the group has ended, its frames are ours. Before, the handles decide.
@@ -124,9 +131,6 @@ public:
 
     auto await_resume() {
         this->resumed();
-        failures failed;
-        for (auto& token : tokens_) failed.hold(token);
-        failed.rethrow();
         if constexpr (!std::is_void_v<T>) {
             std::vector<group_result<T>> results;
             results.reserve(tokens_.size());
@@ -159,9 +163,6 @@ public:
 
     std::tuple<group_result<T>...> await_resume() {
         this->resumed();
-        failures failed;
-        each([&](auto& token) { failed.hold(token); });
-        failed.rethrow();
         return std::apply([](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; }, tokens_);
     }
 

@@ -65,12 +65,12 @@ TEST_SUITE("gate") {
         put(at, weight::light, from, 1);
         put(at, weight::light, from, 4);
         CHECK(at.waiting(weight::light) == 8);
-        CHECK(take(at, weight::light, 2) == numbers{1, 2});     // a part
-        CHECK(take(at, weight::light, 3) == numbers{3, 4, 5});  // the rest, a whole, a part
+        CHECK(take(at, weight::light, 2) == numbers{1, 2});  // a part
+        CHECK(take(at, weight::light, 3) == numbers{3, 4});  // the rest, a whole; what does not fit behind them stays
         CHECK(take(at, weight::light, 0) == numbers{});
-        CHECK(at.waiting(weight::light) == 3);
+        CHECK(at.waiting(weight::light) == 4);
         put(at, weight::light, from, 2);
-        CHECK(take(at, weight::light, 100) == numbers{6, 7, 8, 9, 10});
+        CHECK(take(at, weight::light, 100) == numbers{5, 6, 7, 8, 9, 10});
         CHECK(at.waiting(weight::light) == 0);
         CHECK(take(at, weight::light, 100) == numbers{});
     }

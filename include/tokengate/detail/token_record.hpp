@@ -67,6 +67,7 @@ struct coroutine_waiter : waiter {
 struct token_group : coroutine_waiter, hook {
     std::uint32_t here;                  ///< home's thread alone
     bool elsewhere_done;                 ///< home's thread alone
+    relaxed<bool> any_failed;            ///< stored by whoever ends a failing child, before it is counted; read when all are
     std::atomic<std::uint32_t> elsewhere; ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
 };
 
