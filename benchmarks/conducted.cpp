@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-/// What a conducted child of an operation costs on its own core: made, admitted, routed, run, ended, awaited (P2 of the
-/// plan), as an ordinary function and as a coroutine, beside a minimal pooled coroutine that is none of this; and eight
-/// at a time through `when_all`, as a parent with eight children would (P14's shape on one core). All run in one lead
-/// on a pinned executor, in turn.
+/// What a conducted child of an operation costs on its own core: made, admitted, routed, run, ended, awaited; as an
+/// ordinary function and as a coroutine, beside a minimal pooled coroutine that is none of this; and eight at a time
+/// through `when_all`, as a parent with eight children would. All run in one lead on a pinned executor, in turn.
 ///
 /// `instructions` are those of a child, with the locked ones, the looks at the clock and the system calls among them.
 /// The path itself has none: what is left comes from the loop's turn that every 128th child goes through, and the

@@ -25,6 +25,8 @@
 #include <cds/container/vyukov_mpmc_cycle_queue.h>
 #include <cds/container/weak_ringbuffer.h>
 
+#include <pthread.h>
+#include <sched.h>
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -32,8 +34,6 @@
 #include <cstdint>
 #include <ctime>
 #include <memory>
-#include <pthread.h>
-#include <sched.h>
 #include <thread>
 #include <vector>
 
@@ -266,9 +266,9 @@ public:
 private:
     struct sender_side {
         std::vector<letter> letters = std::vector<letter>(2 * largest_window);
-        alignas(64) std::uint64_t sent = 0, refusals = 0;          // the sender's
-        alignas(64) std::uint64_t received = 0;                    // the receiver's
-        alignas(64) std::atomic<std::uint64_t> acknowledged{0};    // release by the receiver, acquire by the sender
+        alignas(64) std::uint64_t sent = 0, refusals = 0;        // the sender's
+        alignas(64) std::uint64_t received = 0;                  // the receiver's
+        alignas(64) std::atomic<std::uint64_t> acknowledged{0};  // release by the receiver, acquire by the sender
     };
 
     [[nodiscard]] std::uint64_t sum(std::uint64_t sender_side::* what) const noexcept {
@@ -469,9 +469,7 @@ void shapes(benchmark::internal::Benchmark* each) {
     each->Unit(benchmark::kMillisecond)->Iterations(20)->Repetitions(5)->ReportAggregatesOnly();
 }
 
-void once(benchmark::internal::Benchmark* each) {
-    each->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(1);
-}
+void once(benchmark::internal::Benchmark* each) { each->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(1); }
 
 BENCHMARK(hand_over<take_all_list>)->Apply(shapes);
 BENCHMARK(hand_over<looking_cycle>)->Apply(shapes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/// What a token takes (P7 of the plan). A million of them at a time
+/// What a token takes. A million of them at a time
 ///
 ///   made         suspended at admission, nobody has run
 ///   admitted     and waiting at the gate for a core that has room

@@ -11,7 +11,7 @@
 #include <random>
 #include <vector>
 
-/// What a routing decision costs, and how evenly it spreads, on 4 … 256 cores (P12 of the plan): N + 1 routers decide
+/// What a routing decision costs, and how evenly it spreads, on 4 … 256 cores: N + 1 routers decide
 /// at once on mixed weights, without threads; the cores are equally drained. Timed are the decisions alone; publishing,
 /// draining and pulling from the class FIFOs happen between them. "Time" is that of a round.
 

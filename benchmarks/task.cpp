@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 /// What a nested `co_await task<T>` costs, beside a minimal pooled coroutine that also carries a result and an
-/// exception (P1 of the plan): a parent awaiting children one by one, and a recursion. Both run in one token on a
+/// exception: a parent awaiting children one by one, and a recursion. Both run in one token on a
 /// pinned executor, in turn. `instructions` are those of a child.
 
 #include "support/baseline.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/// A million empty operations from one coroutine, `when_all`, every core (P3 of the plan): from the first one made
+/// A million empty operations from one coroutine, `when_all`, every core: from the first one made
 /// until all results are taken and all frames destroyed; and its parts. In turn with
 ///
 ///   probe         the hand-written limit, support/probe.hpp, in the same shape: all made first, then all run

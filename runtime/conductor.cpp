@@ -31,7 +31,8 @@ void open_domain(core_context& core, token_record& lead) noexcept {
 void leave_domain(core_context& core, token_record& token) noexcept {
     auto* left = static_cast<domain*>(token.anchor);
     if (token.flags & opened) {
-        if (domain* outer = std::exchange(left->outer, nullptr); outer && --outer->pending == 0) release_domain(core, outer);
+        if (domain* outer = std::exchange(left->outer, nullptr); outer && --outer->pending == 0)
+            release_domain(core, outer);
     }
     if (--left->pending == 0) release_domain(core, left);
 }

@@ -19,9 +19,9 @@ namespace tokengate::detail {
 namespace {
 
 // What a completion belongs to.
-constexpr std::uint64_t tag_wake = 1;      // another loop's MSG_RING: being awake is all it asks for
+constexpr std::uint64_t tag_wake = 1;  // another loop's MSG_RING: being awake is all it asks for
 constexpr std::uint64_t tag_eventfd = 2;
-constexpr std::uint64_t tag_wake_lost = 3; // our own MSG_RING failed; the destination is in the upper half
+constexpr std::uint64_t tag_wake_lost = 3;  // our own MSG_RING failed; the destination is in the upper half
 
 constexpr unsigned polls_before_yield = 2000;  // about 10 µs of spinning before others on this CPU are let through
 
@@ -41,7 +41,8 @@ std::uint64_t event_loop::steady_ns() noexcept {
 
 std::uint64_t event_loop::wall_ns() noexcept {
     return static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+            .count());
 }
 
 event_loop::event_loop(const options& chosen, guest& of)
@@ -210,11 +211,8 @@ void event_loop::serve_ring() noexcept {
                 watching_eventfd_ = false;
                 break;
             }
-            case tag_wake_lost:
-                loops_[done.user_data >> 32]->wake_by_eventfd();
-                break;
-            default:
-                break;
+            case tag_wake_lost: loops_[done.user_data >> 32]->wake_by_eventfd(); break;
+            default: break;
         }
     });
 }

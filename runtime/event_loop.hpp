@@ -66,10 +66,10 @@ public:
     };
 
     struct options {
-        unsigned index = 0;             ///< among the loops given to `connect`
+        unsigned index = 0;  ///< among the loops given to `connect`
         unsigned ring_entries = 256;
         std::uint64_t spin_ns = 0;
-        bool changes_thread = false;    ///< several threads run it, one after the other
+        bool changes_thread = false;  ///< several threads run it, one after the other
         void (*starts)(hook*) noexcept = nullptr;
     };
 
@@ -149,9 +149,9 @@ private:
     hook_queue ready_;
     hook_queue starts_;
     std::vector<outbox> outboxes_;
-    std::vector<unsigned> dirty_;   // destinations with something in their outbox
+    std::vector<unsigned> dirty_;  // destinations with something in their outbox
     timer_heap timers_;
-    std::uint64_t turn_ns_ = 0;     // steady
+    std::uint64_t turn_ns_ = 0;         // steady
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;

@@ -47,8 +47,8 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
 void executor::launch(std::optional<unsigned> cpu) {
     thread_ = std::thread([this, cpu] {
         if (cpu && !pin_this_thread(*cpu))
-            runtime.warn("executor " + std::to_string(position_) + " could not be pinned to CPU " + std::to_string(*cpu) +
-                         " and runs unpinned: " + std::strerror(errno));
+            runtime.warn("executor " + std::to_string(position_) + " could not be pinned to CPU " +
+                         std::to_string(*cpu) + " and runs unpinned: " + std::strerror(errno));
         try {
             open();
             host();
@@ -130,7 +130,8 @@ void executor::turn_began(std::uint64_t wall_ns) noexcept {
 bool executor::work_waits() const noexcept {
     if (is_control_) return false;
     for (const weight w : classes)
-        if (runtime.at_gate.waiting(w) != 0 && (runtime.options.spill != spill::never || routes_.may_serve(position_, w)))
+        if (runtime.at_gate.waiting(w) != 0 &&
+            (runtime.options.spill != spill::never || routes_.may_serve(position_, w)))
             return true;
     return false;
 }
@@ -155,8 +156,8 @@ bool executor::find_work(bool parking) noexcept {
 unsigned executor::pull(weight w, bool look_anyway) noexcept {
     if (!look_anyway && runtime.at_gate.waiting(w) == 0) return 0;
     hook_queue taken;
-    const auto count = static_cast<unsigned>(runtime.at_gate.take(
-        w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
+    const auto count = static_cast<unsigned>(
+        runtime.at_gate.take(w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
     if (count == 0) return 0;
     runtime.loads.take(position_, count);
     loop.ready_starts(taken);
@@ -192,8 +193,8 @@ void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
             window_ = window;
             runtime.loads.set_window(position_, window);
         }
-        loop.limit_turn(static_cast<unsigned>(
-            std::clamp<std::uint64_t>(turn_ns / average_run_ns_, 1, event_loop::turn_budget)));
+        loop.limit_turn(static_cast<unsigned>(std::clamp<std::uint64_t>(turn_ns / average_run_ns_, 1,
+                                                                        event_loop::turn_budget)));
     }
     runtime.loads.publish_room(position_);
 }
@@ -297,8 +298,8 @@ void executor::resume_token(core_context& core, token_record* token, std::corout
 void executor::note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept {
     constexpr std::uint16_t runs_between = 31;
     const std::uint64_t decayed = operation.longest_ns - operation.longest_ns / 8;
-    operation.longest_ns = static_cast<std::uint32_t>(
-        std::min<std::uint64_t>(std::max(decayed, elapsed_ns), ~std::uint32_t{0}));
+    operation.longest_ns =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(std::max(decayed, elapsed_ns), ~std::uint32_t{0}));
     operation.is_short = operation.longest_ns < short_ns;
     operation.until_measured = operation.is_short ? runs_between : 0;
 }
@@ -326,8 +327,8 @@ void executor::route(core_context& core, token_record& token) noexcept {
     }
     const weight w = token.operation.load()->weight_class;
     if (token.flags & sticky_key) {
-        auto [held, redirected] = runtime.registry.acquire(reinterpret_cast<std::uintptr_t>(token.anchor),
-                                                           [&] { return routes_.place(w); });
+        auto [held, redirected] =
+            runtime.registry.acquire(reinterpret_cast<std::uintptr_t>(token.anchor), [&] { return routes_.place(w); });
         token.anchor = held;
         token.flags = static_cast<std::uint16_t>((token.flags & ~sticky_key) | pinned);
         if (redirected) core.counts.redirections.add(1);

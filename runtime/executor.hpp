@@ -93,7 +93,7 @@ public:
 private:
     static constexpr std::uint64_t short_ns = 50'000;
     static constexpr std::uint64_t turn_ns = 200'000;  // a turn is over when it has lasted so long
-    static constexpr int budget_in_place = 128;        // conducted children that run in place before the loop has a turn
+    static constexpr int budget_in_place = 128;  // conducted children that run in place before the loop has a turn
 
     struct staged {
         hook_queue chain;
@@ -119,20 +119,21 @@ private:
     const unsigned position_;
     const bool is_control_;
     router routes_;
-    std::array<staged, 3> staged_{};       // by weight: found no core with room, on their way to the gate
-    unsigned started_ = 0;                 // windowed tokens started and not yet published
+    std::array<staged, 3> staged_{};  // by weight: found no core with room, on their way to the gate
+    unsigned started_ = 0;            // windowed tokens started and not yet published
     unsigned starts_in_turn_ = 0;
     std::uint64_t average_run_ns_ = 0;
     unsigned window_ = window_for(0);
     unsigned next_class_ = 0;
-    bool ending_ = false;                  // the control loop, and the next
+    bool ending_ = false;  // the control loop, and the next
     bool drained_ = false;
-    std::optional<cds_thread> libcds_;     // of the thread that hosts
+    std::optional<cds_thread> libcds_;  // of the thread that hosts
 
-    core_context* core_ = nullptr;         // while hosted
-    core_context* outlived_ = nullptr;     // the former one, kept from use while domains of ours name it
-    executor_counts counts_;               // while not hosted; else in the context
-    std::atomic<core_context*> hosted_by_{nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
+    core_context* core_ = nullptr;      // while hosted
+    core_context* outlived_ = nullptr;  // the former one, kept from use while domains of ours name it
+    executor_counts counts_;            // while not hosted; else in the context
+    std::atomic<core_context*> hosted_by_{
+        nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
     relaxed<std::uint64_t> busy_ns_{};
 
     member_hook quit_;
@@ -143,7 +144,7 @@ private:
 
     std::thread thread_;
     std::exception_ptr failed_to_open_;
-    std::atomic<int> up_{0};               // 0 coming, 1 up, 2 failed: stored by the thread, waited for by wait_until_up
+    std::atomic<int> up_{0};  // 0 coming, 1 up, 2 failed: stored by the thread, waited for by wait_until_up
 };
 
 }  // namespace tokengate::detail

@@ -65,7 +65,8 @@ const operation_record& register_operation(const operation_options& options, std
                                   std::to_string(static_cast<int>(options.storage)) +
                                   " does not exist: use storage::none, slow, moderate, fast or insane");
     if (options.storage != storage::none) flags |= has_tier;
-    operation_record wanted{options.name.c_str(), options.weight, options.storage, flags, 0, {calls.begin(), calls.end()}};
+    operation_record wanted{options.name.c_str(),        options.weight, options.storage, flags, 0,
+                            {calls.begin(), calls.end()}};
 
     registry& r = operations();
     const std::scoped_lock lock(r.mutex);
@@ -79,7 +80,8 @@ const operation_record& register_operation(const operation_options& options, std
     if (!free) {
         if (r.entries.size() + 1 == most_operations)
             throw configuration_error("configuration_error: operation \"" + name + "\" would be number " +
-                                      std::to_string(most_operations) + " of different ones: make operations once, not per call");
+                                      std::to_string(most_operations) +
+                                      " of different ones: make operations once, not per call");
         wanted.index = static_cast<std::uint32_t>(r.entries.size() + 1);  // 0 is the main operation
         free = &r.entries.emplace_back(entry{std::move(wanted), false});
     }

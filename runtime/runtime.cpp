@@ -44,16 +44,19 @@ configuration_error bad_option(const Parts&... parts) {
 
 /// Checks what the user chose and fills in what he left open.
 core_layout settle(runtime_options& options) {
-    if (options.cores && *options.cores == 0) throw bad_option("cores is 0: at least 1, or leave it out for every usable CPU");
+    if (options.cores && *options.cores == 0)
+        throw bad_option("cores is 0: at least 1, or leave it out for every usable CPU");
     if (options.workers_per_core == 0) throw bad_option("workers_per_core is 0: at least 1");
     for (unsigned cpu : options.cpus)
-        if (!cpu_exists(cpu)) throw bad_option("cpus names CPU ", cpu, ", which this machine does not have (or has offline)");
+        if (!cpu_exists(cpu))
+            throw bad_option("cpus names CPU ", cpu, ", which this machine does not have (or has offline)");
     const std::pair<const char*, int> limits[] = {{"slow", options.storage.slow},
                                                   {"moderate", options.storage.moderate},
                                                   {"fast", options.storage.fast},
                                                   {"insane", options.storage.insane}};
     for (const auto& [name, limit] : limits)
-        if (limit < 1) throw bad_option("storage.", name, " is ", limit, ": a tier admits at least 1 operation at a time");
+        if (limit < 1)
+            throw bad_option("storage.", name, " is ", limit, ": a tier admits at least 1 operation at a time");
     if (options.spin.count() < 0) throw bad_option("spin is negative: 0 or more");
     if (options.ring_entries < 8 || options.ring_entries > 32768 || !std::has_single_bit(options.ring_entries))
         throw bad_option("ring_entries is ", options.ring_entries, ": a power of two from 8 to 32768");
@@ -85,7 +88,11 @@ runtime_slots& slots() {
 }  // namespace
 
 runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
-    : options(std::move(chosen)), lease(options.on_failure), slot(lease.slot()), loads(layout), at_gate(layout.positions(), options.storage) {
+    : options(std::move(chosen)),
+      lease(options.on_failure),
+      slot(lease.slot()),
+      loads(layout),
+      at_gate(layout.positions(), options.storage) {
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;
@@ -192,12 +199,15 @@ std::chrono::steady_clock::time_point after(std::chrono::nanoseconds deadline) {
 
 void runtime_core::check_hostable() const {
     if (on_a_loop())
-        throw wrong_thread("wrong_thread: runtime::run or start was called on an event loop's thread, which it would block: "
-                           "await a task there, or use a thread of your own");
+        throw wrong_thread(
+            "wrong_thread: runtime::run or start was called on an event loop's thread, which it would block: "
+            "await a task there, or use a thread of your own");
     if (executors.back()->loop.closed())
-        throw gate_closed("gate_closed: the runtime is stopping or has stopped and runs nothing any more: make a new one");
+        throw gate_closed(
+            "gate_closed: the runtime is stopping or has stopped and runs nothing any more: make a new one");
     if (hosted_)
-        throw wrong_thread("wrong_thread: the runtime is running already (run or start was called before and has not ended)");
+        throw wrong_thread(
+            "wrong_thread: the runtime is running already (run or start was called before and has not ended)");
 }
 
 runtime_core::hosting::hosting(runtime_core& of) : of_(of) {
@@ -217,7 +227,9 @@ void runtime_core::run_main(promise_base& main) {
     struct main_waiter : waiter {
         runtime_core* of;
     } waiting;
-    waiting.done = [](token_record&, waiter& self) noexcept { static_cast<main_waiter&>(self).of->control().begin_to_end(); };
+    waiting.done = [](token_record&, waiter& self) noexcept {
+        static_cast<main_waiter&>(self).of->control().begin_to_end();
+    };
     waiting.home = &context();
     waiting.of = this;
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
@@ -274,8 +286,9 @@ void runtime_core::serve_until(std::chrono::steady_clock::time_point until) {
 
 stop_report runtime_core::stop(std::chrono::nanoseconds deadline) {
     if (on_a_loop())
-        throw wrong_thread("wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
-                           "call it on a thread of your own");
+        throw wrong_thread(
+            "wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
+            "call it on a thread of your own");
     control().loop.close();
     auto until = after(deadline);
     std::unique_lock lock(lifecycle_);
@@ -314,8 +327,9 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline) {
 
 void runtime_core::submit(token_record& token) {
     if (on_a_loop() && this_core->runtime == this)
-        throw wrong_thread("wrong_thread: runtime::submit was called on a thread of this runtime, where waiting for the future "
-                           "would block its loop: await the token, or admit() it");
+        throw wrong_thread(
+            "wrong_thread: runtime::submit was called on a thread of this runtime, where waiting for the future "
+            "would block its loop: await the token, or admit() it");
     const token_id id = token.id();
     if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != this)
         throw wrong_runtime("wrong_runtime: " + id.text() + " inherited a seed in another runtime: submit it there");
@@ -385,7 +399,8 @@ runtime::~runtime() {
     for (;;) {
         const stop_report left = core_->stop(std::chrono::seconds(10));
         if (left.complete()) return;
-        std::string text = "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
+        std::string text =
+            "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
         for (std::size_t i = 0; i < std::min<std::size_t>(left.survivors.size(), 10); ++i)
             text += ' ' + left.survivors[i].id.text() + " (" + std::string(name_of(left.survivors[i].state)) + ')';
         core_->warn(text);

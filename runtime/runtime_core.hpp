@@ -96,10 +96,10 @@ struct runtime_core {
     /// what they ended, or they find it raised and report.
     std::atomic<unsigned> draining{0};
 
-    std::mutex orphans;                  // guards the three below, and the domains once `joined`
-    bool joined = false;                 // no executor runs any more
-    bool abandoned = false;              // the runtime object is gone; the last domain deletes this
-    std::uint64_t orphaned_domains = 0;  // once joined: domains that unadmitted tokens still hold
+    std::mutex orphans;                               // guards the three below, and the domains once `joined`
+    bool joined = false;                              // no executor runs any more
+    bool abandoned = false;                           // the runtime object is gone; the last domain deletes this
+    std::uint64_t orphaned_domains = 0;               // once joined: domains that unadmitted tokens still hold
     std::atomic<std::uint64_t> dropped_from_afar{0};  // counted as admitted when posted, as ended by the executor
 
 private:
@@ -125,14 +125,14 @@ private:
     void join_executors() noexcept;
     void run_left_mail() noexcept;
 
-    std::mutex lifecycle_;               // guards what follows
-    std::condition_variable left_;       // notified when the control loop's host has left it
+    std::mutex lifecycle_;          // guards what follows
+    std::condition_variable left_;  // notified when the control loop's host has left it
     bool hosted_ = false;
     bool stop_posted_ = false;
-    bool stop_seen_ = false;             // set by the control loop; read here once it has been left
-    bool stopped_ = false;               // all threads have been joined
+    bool stop_seen_ = false;  // set by the control loop; read here once it has been left
+    bool stopped_ = false;    // all threads have been joined
     stop_hook stop_;
-    std::thread control_thread_;         // after start()
+    std::thread control_thread_;  // after start()
 };
 
 /// The handler of the runtime that has this slot; null when it is gone.

@@ -14,8 +14,9 @@ namespace {
 detail::core_context& inside_a_token() {
     detail::core_context* core = detail::this_core;
     if (!core || !core->current)
-        throw wrong_thread("wrong_thread: tokengate::this_token was asked outside of every token: only code that the runtime "
-                           "runs has one");
+        throw wrong_thread(
+            "wrong_thread: tokengate::this_token was asked outside of every token: only code that the runtime "
+            "runs has one");
     return *core;
 }
 

@@ -62,7 +62,8 @@ void resume_group(hook* item) noexcept {
 void group_done(token_record&, waiter&) noexcept {}  // marks a waiter as a group; groups count instead of being called
 
 void count_out_of_group(core_context& core, token_record& token, token_group& group) noexcept {
-    if (token.state.load() == token_state::failed) [[unlikely]] group.any_failed.store(true);
+    if (token.state.load() == token_state::failed) [[unlikely]]
+        group.any_failed.store(true);
     if (token.flags & counted_here) {
         if (--group.here == 0 && group.elsewhere_done) core.host->loop.ready(&group);
         return;
@@ -91,8 +92,9 @@ void flush_ended_group(core_context& core) noexcept {
 
 void check_on_a_loop() {
     if (!this_core || !this_core->host)
-        throw wrong_thread("wrong_thread: when_all was awaited on a thread without an event loop: do it inside a coroutine that "
-                           "the runtime runs");
+        throw wrong_thread(
+            "wrong_thread: when_all was awaited on a thread without an event loop: do it inside a coroutine that "
+            "the runtime runs");
 }
 
 void throw_not_admissible(const token_record& token) {
@@ -100,29 +102,34 @@ void throw_not_admissible(const token_record& token) {
         throw wrong_thread("wrong_thread: " + token.id().text() +
                            " was awaited or admitted on a thread without an event loop: use runtime::submit, or do it "
                            "inside a coroutine that the runtime runs");
-    throw wrong_runtime("wrong_runtime: " + token.id().text() +
-                        " belongs to another runtime (it was admitted there, or inherited a seed there): await it there");
+    throw wrong_runtime(
+        "wrong_runtime: " + token.id().text() +
+        " belongs to another runtime (it was admitted there, or inherited a seed there): await it there");
 }
 
 void admit(core_context& core, token_record& token) noexcept { core.host->admit(core, token); }
 
 void throw_already_admitted(const token_record& token) {
-    throw already_awaited("already_awaited: " + token.id().text() +
-                          " has been admitted already: admit() hands a token to the gate once; await it for its result");
+    throw already_awaited(
+        "already_awaited: " + token.id().text() +
+        " has been admitted already: admit() hands a token to the gate once; await it for its result");
 }
 
 void throw_already_awaited() {
-    throw already_awaited("already_awaited: this token handle holds no result any more: it was awaited, submitted or moved "
-                          "from before; a token's result is taken once");
+    throw already_awaited(
+        "already_awaited: this token handle holds no result any more: it was awaited, submitted or moved "
+        "from before; a token's result is taken once");
 }
 
 void throw_empty_task() {
-    throw already_awaited("already_awaited: this task is empty: it was awaited or moved from before, or never held a coroutine");
+    throw already_awaited(
+        "already_awaited: this task is empty: it was awaited or moved from before, or never held a coroutine");
 }
 
 void terminate_miscompiled() noexcept {
     std::fprintf(stderr,
-                 "tokengate: a coroutine was miscompiled: g++ 12 loses the body of one that uses co_await in the condition of an "
+                 "tokengate: a coroutine was miscompiled: g++ 12 loses the body of one that uses co_await in the "
+                 "condition of an "
                  "if, while or switch while its outermost block has no local variable; name the result first: "
                  "const bool more = co_await next(); if (more) ...\n");
     std::terminate();
@@ -204,7 +211,8 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
         return;
     }
     auto& heard_by = *reinterpret_cast<waiter*>(claimed);
-    if (heard_by.home) core.counts.ended.add_release(1);  // else when it has been heard: a runtime does not end before that
+    if (heard_by.home)
+        core.counts.ended.add_release(1);  // else when it has been heard: a runtime does not end before that
     if (heard_by.done == group_done) {
         count_out_of_group(core, token, static_cast<token_group&>(heard_by));
         return;

@@ -74,7 +74,7 @@ tg::task<int> all() {
     const bool right = sum == 64 * 200 && million == 1'000'000 && children == 1'000'000 && levels == 20'000;
     if (!right) std::printf("wrong results: %d %d %d %d\n", sum, million, children, levels);
     if (strayed != 0) std::printf("%d times a token found itself on another thread\n", strayed.load());
-    co_return right && strayed == 0 ? 0 : 1;
+    co_return right&& strayed == 0 ? 0 : 1;
 }
 
 void* run_on_a_small_stack(void*) {

@@ -61,15 +61,17 @@ struct sticky {
     [[nodiscard]] std::uint64_t key(const Arguments&... arguments) const {
         std::uint64_t hash = std::hash<std::string_view>{}(name.view());
         if constexpr (std::is_same_v<Projection, detail::no_projection>) {
-            static_assert((detail::hashable<Arguments> && ...),
-                          "an argument of this sticky operation has no std::hash: give the sticky anchor a projection to "
-                          "something that has, or specialise std::hash, or use sticky_by_name");
+            static_assert(
+                (detail::hashable<Arguments> && ...),
+                "an argument of this sticky operation has no std::hash: give the sticky anchor a projection to "
+                "something that has, or specialise std::hash, or use sticky_by_name");
             ((hash = detail::combine(hash, std::hash<Arguments>{}(arguments))), ...);
         } else {
             using projected = std::remove_cvref_t<std::invoke_result_t<const Projection&, const Arguments&...>>;
-            static_assert(detail::hashable<projected>,
-                          "the projection of this sticky anchor returns a type without std::hash: return something that "
-                          "has one, or specialise it");
+            static_assert(
+                detail::hashable<projected>,
+                "the projection of this sticky anchor returns a type without std::hash: return something that "
+                "has one, or specialise it");
             hash = detail::combine(hash, std::hash<projected>{}(std::invoke(projection, arguments...)));
         }
         return hash;

@@ -94,9 +94,10 @@ struct returned<task<T>> {
 /// The signature of a callable that has exactly one: a function, or an object with one const call operator.
 template <class F>
 struct signature_of {
-    static_assert(requires { &F::operator(); },
-                  "an operation needs a callable with one call operator: wrap overloaded or generic ones in a lambda with "
-                  "the parameter types written out");
+    static_assert(
+        requires { &F::operator(); },
+        "an operation needs a callable with one call operator: wrap overloaded or generic ones in a lambda with "
+        "the parameter types written out");
     using type = typename signature_of<decltype(&F::operator())>::type;
 };
 template <class R, class... P>
@@ -117,13 +118,15 @@ struct signature_of<R (C::*)(P...) const noexcept> {
 };
 template <class C, class R, class... P>
 struct signature_of<R (C::*)(P...)> {
-    static_assert(!sizeof(C*), "an operation's callable is called from every core at once, so it must be const: a lambda "
-                               "without `mutable`");
+    static_assert(!sizeof(C*),
+                  "an operation's callable is called from every core at once, so it must be const: a lambda "
+                  "without `mutable`");
 };
 
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
 /// `awaited_by` and `position` are for later: they are looked at only once a runtime has the token.
-inline void adopt(core_context& core, promise_base& promise, const operation_record& operation, std::uint64_t key) noexcept {
+inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
+                  std::uint64_t key) noexcept {
     token_record& token = promise.token;
     token.operation.store(&operation);
     token.owner = owner_unclaimed;
@@ -155,9 +158,10 @@ template <class F, class Anchor, class R, class... P>
 class typed_operation<F, Anchor, R(P...)> {
     using result = typename returned<R>::value;
     static constexpr bool calls_coroutine = returned<R>::is_task;
-    static_assert(!calls_coroutine || (!std::is_reference_v<P> && ...),
-                  "a coroutine's parameters outlive the call: take them by value, or as std::reference_wrapper where the "
-                  "referenced object is known to outlive the token");
+    static_assert(
+        !calls_coroutine || (!std::is_reference_v<P> && ...),
+        "a coroutine's parameters outlive the call: take them by value, or as std::reference_wrapper where the "
+        "referenced object is known to outlive the token");
 
 public:
     /// Stored parameter types, so that conversions and braces work at the call.
@@ -181,7 +185,9 @@ public:
 
 protected:
     typed_operation(const operation_options& options, Anchor anchor, F callable)
-        : callable_(std::move(callable)), anchor_(std::move(anchor)), record_(register_operation(options, flags(), calls())) {}
+        : callable_(std::move(callable)),
+          anchor_(std::move(anchor)),
+          record_(register_operation(options, flags(), calls())) {}
     ~typed_operation() { unregister_operation(record_); }
 
 private:

@@ -46,17 +46,18 @@ struct storage_limits {
 };
 
 struct runtime_options {
-    std::optional<unsigned> cores{};     ///< default: CPUs of the affinity mask, at most the cgroup's quota rounded up
-    unsigned workers_per_core = 1;       ///< executors that share a CPU; above 1 for operations that block
-    std::vector<unsigned> cpus{};        ///< CPUs to pin to, in turn; default: the affinity mask
+    std::optional<unsigned> cores{};  ///< default: CPUs of the affinity mask, at most the cgroup's quota rounded up
+    unsigned workers_per_core = 1;    ///< executors that share a CPU; above 1 for operations that block
+    std::vector<unsigned> cpus{};     ///< CPUs to pin to, in turn; default: the affinity mask
     tokengate::spill spill = tokengate::spill::when_saturated;
     storage_limits storage{};
     digest_policy digest = digest_policy::full;
-    std::chrono::nanoseconds spin = std::chrono::microseconds(50);  ///< an idle executor looks this long before it sleeps;
-                                                                    ///< 0 with more executors than CPUs
-    unsigned ring_entries = 256;         ///< of each loop's submission queue; a power of two from 8 to 32768
-    std::function<void(const failure&)> on_failure{};        ///< default: one line on stderr. Any thread
-    std::function<void(std::string_view)> on_warning{};      ///< default: one line on stderr
+    std::chrono::nanoseconds spin =
+        std::chrono::microseconds(50);  ///< an idle executor looks this long before it sleeps;
+                                        ///< 0 with more executors than CPUs
+    unsigned ring_entries = 256;        ///< of each loop's submission queue; a power of two from 8 to 32768
+    std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
+    std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
 
 class runtime {

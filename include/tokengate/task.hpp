@@ -88,7 +88,8 @@ struct task_access {
 /// (docs/semantics.md, "g++ 12 traps") it lies elsewhere, and the body would never run.
 inline void check_frame([[maybe_unused]] const std::coroutine_handle<> frame) noexcept {
 #if !defined(__clang__)  // which, besides, may put a frame on its awaiter's stack
-    if (reinterpret_cast<std::uintptr_t>(frame.address()) % 64 != 0) [[unlikely]] terminate_miscompiled();
+    if (reinterpret_cast<std::uintptr_t>(frame.address()) % 64 != 0) [[unlikely]]
+        terminate_miscompiled();
 #endif
 }
 

@@ -33,7 +33,9 @@ public:
 
     token() noexcept = default;
     token(token&& other) noexcept
-        : coroutine_(std::exchange(other.coroutine_, nullptr)), admitted_(other.admitted_), in_domain_(other.in_domain_) {}
+        : coroutine_(std::exchange(other.coroutine_, nullptr)),
+          admitted_(other.admitted_),
+          in_domain_(other.in_domain_) {}
     token& operator=(token&& other) noexcept {
         token moved(std::move(other));
         std::swap(coroutine_, moved.coroutine_);
@@ -86,7 +88,9 @@ private:
         awaiter& operator=(const awaiter&) = delete;
         ~awaiter() {
             // Not ended: the awaiting frame is destroyed without having been resumed.
-            ended_ ? coroutine_.destroy() : admitted_ ? detail::drop_admitted(record()) : detail::drop_unadmitted(record());
+            ended_      ? coroutine_.destroy()
+            : admitted_ ? detail::drop_admitted(record())
+                        : detail::drop_unadmitted(record());
         }
 
         bool await_ready() const noexcept { return false; }
@@ -143,7 +147,8 @@ private:
         /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
         bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
             return !admitted_ && token.flags == detail::in_domain &&
-                   static_cast<detail::domain*>(token.anchor)->home == &core && core.current && !(core.current->flags & detail::holds_permit) && --core.inline_budget >= 0;
+                   static_cast<detail::domain*>(token.anchor)->home == &core && core.current &&
+                   !(core.current->flags & detail::holds_permit) && --core.inline_budget >= 0;
         }
 
         handle coroutine_;

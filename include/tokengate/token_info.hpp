@@ -46,9 +46,9 @@ inline constexpr unsigned control_core = ~0U;
 struct token_info {
     token_id id;
     token_state state = token_state::none;
-    unsigned core = control_core;          ///< where it was routed; control_core before that
-    std::chrono::nanoseconds age{0};       ///< since it was made
-    std::uint64_t awaited_by_sequence = 0; ///< sequence of the token that awaits it; 0: nobody does
+    unsigned core = control_core;           ///< where it was routed; control_core before that
+    std::chrono::nanoseconds age{0};        ///< since it was made
+    std::uint64_t awaited_by_sequence = 0;  ///< sequence of the token that awaits it; 0: nobody does
 };
 
 /// A token's failure that nobody can hear any more; see runtime_options::on_failure.
@@ -65,14 +65,14 @@ struct stop_report {
 
 /// Counts that can be polled while the runtime runs; each is exact when nothing moves.
 struct snapshot {
-    std::uint64_t admitted = 0;            ///< tokens handed to the gate so far
-    std::uint64_t ended = 0;               ///< of these, ended
-    std::uint64_t waiting = 0;             ///< at the gate for a core with room
-    std::uint64_t domains = 0;             ///< seed domains alive
-    std::uint64_t pins = 0;                ///< sticky keys in flight
-    std::uint64_t redirections = 0;        ///< sticky tokens that an existing pin sent to its core
-    std::uint64_t sticky_bypassed = 0;     ///< sticky operations called inside a conducted chain
-    std::vector<std::uint64_t> busy_ns;    ///< per executor: time spent in turns that ran something
+    std::uint64_t admitted = 0;          ///< tokens handed to the gate so far
+    std::uint64_t ended = 0;             ///< of these, ended
+    std::uint64_t waiting = 0;           ///< at the gate for a core with room
+    std::uint64_t domains = 0;           ///< seed domains alive
+    std::uint64_t pins = 0;              ///< sticky keys in flight
+    std::uint64_t redirections = 0;      ///< sticky tokens that an existing pin sent to its core
+    std::uint64_t sticky_bypassed = 0;   ///< sticky operations called inside a conducted chain
+    std::vector<std::uint64_t> busy_ns;  ///< per executor: time spent in turns that ran something
 };
 
 }  // namespace tokengate

@@ -163,7 +163,8 @@ public:
 
     std::tuple<group_result<T>...> await_resume() {
         this->resumed();
-        return std::apply([](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; }, tokens_);
+        return std::apply([](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; },
+                          tokens_);
     }
 
     template <class Visit>

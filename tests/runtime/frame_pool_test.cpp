@@ -41,15 +41,13 @@ struct keeping {
     ~keeping() { frame_pool::keep(std::size_t{256} << 20); }
 };
 
-template<class Body>
+template <class Body>
 void on_another_thread(Body body) {
     std::thread(body).join();
 }
 
 /// The word that enumeration looks at: behind the pool's link.
-std::uint64_t read_word(void* slot) {
-    return __atomic_load_n(static_cast<std::uint64_t*>(slot) + 1, __ATOMIC_RELAXED);
-}
+std::uint64_t read_word(void* slot) { return __atomic_load_n(static_cast<std::uint64_t*>(slot) + 1, __ATOMIC_RELAXED); }
 void write_word(void* slot, std::uint64_t value) {
     __atomic_store_n(static_cast<std::uint64_t*>(slot) + 1, value, __ATOMIC_RELAXED);
 }

@@ -22,9 +22,11 @@ void check_on_a_loop();
 /// inherited a seed there.
 inline void check_admissible(const token_record& token) {
     const core_context* core = this_core;
-    if (!core || !core->host) [[unlikely]] throw_not_admissible(token);
+    if (!core || !core->host) [[unlikely]]
+        throw_not_admissible(token);
     if (const std::uint16_t admitted_in = token.runtime.load(); admitted_in != 0) {
-        if (admitted_in != core->runtime_slot) [[unlikely]] throw_not_admissible(token);
+        if (admitted_in != core->runtime_slot) [[unlikely]]
+            throw_not_admissible(token);
     } else if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != core->runtime) [[unlikely]] {
         throw_not_admissible(token);
     }
@@ -43,11 +45,13 @@ void force_permit(core_context& core, token_record& resumed) noexcept;
 
 /// The running token is about to await others: its storage permit goes back to the gate …
 inline void give_up_permit(core_context& core, token_record& awaiting) noexcept {
-    if (awaiting.flags & holds_permit) [[unlikely]] release_permit(core, awaiting);
+    if (awaiting.flags & holds_permit) [[unlikely]]
+        release_permit(core, awaiting);
 }
 /// … and is taken again, over the limit if need be, when it resumes.
 inline void retake_permit(core_context& core, token_record& resumed) noexcept {
-    if ((resumed.flags & (has_tier | holds_permit)) == has_tier) [[unlikely]] force_permit(core, resumed);
+    if ((resumed.flags & (has_tier | holds_permit)) == has_tier) [[unlikely]]
+        force_permit(core, resumed);
 }
 
 /// Subtracts what ended here last from its group; see token_group.
@@ -63,7 +67,8 @@ void report_failure(const token_record& token, std::exception_ptr error) noexcep
 ///     return admission.finish() ? stay_suspended() : not_suspended(awaiter);
 class group_admission {
 public:
-    group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter, std::uint32_t size) noexcept;
+    group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter,
+                    std::uint32_t size) noexcept;
     void add(token_record& token, bool admitted) noexcept;
     [[nodiscard]] bool finish() noexcept;
 

@@ -21,47 +21,49 @@ class executor;
 
 /// What a thread knows of an operation. Its memory is zero until first used.
 struct operation_counters {
-    std::uint32_t longest_ns;       ///< longest recent run on this core, decaying
-    std::uint16_t until_measured;   ///< runs left before a short operation is measured again
-    bool is_short;                  ///< false while unknown
+    std::uint32_t longest_ns;      ///< longest recent run on this core, decaying
+    std::uint16_t until_measured;  ///< runs left before a short operation is measured again
+    bool is_short;                 ///< false while unknown
 };
 
 /// What an executor counts. Lives in the context while a thread hosts it, so that the path reaches it directly.
 struct executor_counts {
     relaxed<std::uint64_t> admitted{};
-    relaxed<std::uint64_t> in_place{};  ///< conducted children that ran inside their awaiter's turn; not in `admitted`, `ended`
+    relaxed<std::uint64_t>
+        in_place{};  ///< conducted children that ran inside their awaiter's turn; not in `admitted`, `ended`
     relaxed<std::uint64_t> ended{};  ///< released at each end, acquired by who sums: see runtime_core.hpp
     relaxed<std::uint64_t> live_domains{};
     relaxed<std::uint64_t> sticky_bypassed{};
     relaxed<std::uint64_t> redirections{};
 
     void take_over(const executor_counts& from) noexcept {
-        for (auto counter : {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended, &executor_counts::live_domains,
-                             &executor_counts::sticky_bypassed, &executor_counts::redirections})
+        for (auto counter :
+             {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended,
+              &executor_counts::live_domains, &executor_counts::sticky_bypassed, &executor_counts::redirections})
             (this->*counter).store((from.*counter).load());
     }
 };
 
 struct core_context {
     frame_pool* pool = nullptr;
-    token_record* current = nullptr;        ///< the token whose body runs
-    executor* host = nullptr;               ///< the loop of this thread; null on a foreign thread
+    token_record* current = nullptr;  ///< the token whose body runs
+    executor* host = nullptr;         ///< the loop of this thread; null on a foreign thread
     runtime_core* runtime = nullptr;
-    std::coroutine_handle<> next = nullptr; ///< to be resumed by whoever resumed last (compilers without tail calls)
-    char* stack_mark = nullptr;             ///< below it a child is no longer resumed on the awaiter's stack
-    int inline_budget = 0;                  ///< children that may still run in place before the loop has a turn
+    std::coroutine_handle<> next = nullptr;  ///< to be resumed by whoever resumed last (compilers without tail calls)
+    char* stack_mark = nullptr;              ///< below it a child is no longer resumed on the awaiter's stack
+    int inline_budget = 0;                   ///< children that may still run in place before the loop has a turn
     std::uint16_t position = no_position;
     std::uint16_t runtime_slot = 0;
-    std::uint64_t turn_ns = 0;              ///< wall clock of the loop's turn
+    std::uint64_t turn_ns = 0;  ///< wall clock of the loop's turn
     std::uint64_t next_sequence = 0;
     operation_counters* operations = nullptr;
 
-    token_group* ended_group = nullptr;     ///< group of the tokens that ended here last …
-    std::uint32_t ended_in_group = 0;       ///< … and how many of them are not yet subtracted from it
+    token_group* ended_group = nullptr;  ///< group of the tokens that ended here last …
+    std::uint32_t ended_in_group = 0;    ///< … and how many of them are not yet subtracted from it
 
-    executor_counts counts;                 ///< of the executor this thread hosts
+    executor_counts counts;  ///< of the executor this thread hosts
 
-    bool outlived_by_domains = false;       ///< domains of an ended executor still name this context: it is not used again
+    bool outlived_by_domains = false;  ///< domains of an ended executor still name this context: it is not used again
     core_context* next_unused = nullptr;
 };
 
@@ -74,8 +76,6 @@ core_context& make_context();
 inline core_context& context() { return this_core ? *this_core : make_context(); }
 
 inline void* allocate_frame(std::size_t bytes) { return context().pool->allocate(bytes, slab_kind::frame); }
-inline void free_frame(void* frame, std::size_t bytes) {
-    context().pool->deallocate(frame, bytes, slab_kind::frame);
-}
+inline void free_frame(void* frame, std::size_t bytes) { context().pool->deallocate(frame, bytes, slab_kind::frame); }
 
 }  // namespace tokengate::detail

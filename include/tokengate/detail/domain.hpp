@@ -17,13 +17,13 @@ namespace tokengate::detail {
 struct domain {
     std::uint64_t pending;
     core_context* home;
-    std::uint16_t position;           ///< of the executor whose thread has that context
+    std::uint16_t position;  ///< of the executor whose thread has that context
     runtime_core* runtime;
-    domain* outer;                    ///< the domain the lead itself is a child of; also the link of the free list
+    domain* outer;  ///< the domain the lead itself is a child of; also the link of the free list
     const operation_record* lead;
     std::uint64_t lead_created_ns;
     std::uint64_t lead_sequence;
-    bool digested;                    ///< `digest` is computed at the first look
+    bool digested;  ///< `digest` is computed at the first look
     std::array<char, 64> digest;
 };
 

@@ -82,10 +82,10 @@ struct alignas(64) slab {
 };
 
 struct frame_pool_statistics {
-    std::size_t pools;         // ever made
-    std::size_t slabs;         // of both kinds, large ones included
+    std::size_t pools;  // ever made
+    std::size_t slabs;  // of both kinds, large ones included
     std::size_t mapped_bytes;
-    std::size_t live_slots;    // slots freed elsewhere and not yet home are live
+    std::size_t live_slots;  // slots freed elsewhere and not yet home are live
 };
 
 class frame_pool {
@@ -99,7 +99,8 @@ public:
     frame_pool& operator=(const frame_pool&) = delete;
 
     void* allocate(std::size_t bytes, slab_kind kind) {
-        if (bytes > largest_class) [[unlikely]] return allocate_large(bytes, kind);
+        if (bytes > largest_class) [[unlikely]]
+            return allocate_large(bytes, kind);
         const unsigned index = static_cast<unsigned>(kind) * classes + class_of(bytes);
         slab* from = current_[index];
         void* slot = from->free;
@@ -135,7 +136,7 @@ public:
 
     /// visit(void* slot, std::size_t size) for every slot of the frame slabs that was ever handed out. Slabs made
     /// meanwhile are not seen; none is unmapped meanwhile. The visitor may allocate and deallocate, and throw.
-    template<class Visit>
+    template <class Visit>
     static void for_each_slot(Visit&& visit) {
         using visitor = std::remove_reference_t<Visit>;
         enumerate([](void* context, void* slot, std::size_t size) { (*static_cast<visitor*>(context))(slot, size); },
@@ -193,7 +194,8 @@ private:
     void put(slab* home, void* slot) noexcept {
         set_next(slot, home->free);
         home->free = slot;
-        if (add(home->left, ~std::uint64_t{0}) == 0) [[unlikely]] move(home);
+        if (add(home->left, ~std::uint64_t{0}) == 0) [[unlikely]]
+            move(home);
     }
 
     void* refill(unsigned index);

@@ -31,8 +31,8 @@ public:
     std::coroutine_handle<> continuation;  // first, so that debuggers find it: who awaits this plain task
     std::exception_ptr error;
     bool is_token = false;
-    bool has_value = false;                // used by promise<T> only; here it costs no padding
-    token_record token;                    // uninitialised until an operation adopts the frame
+    bool has_value = false;  // used by promise<T> only; here it costs no padding
+    token_record token;      // uninitialised until an operation adopts the frame
 
     promise_base() noexcept {}  // NOLINT(cppcoreguidelines-pro-type-member-init): `token` stays untouched on purpose
     promise_base(const promise_base&) = delete;
@@ -117,13 +117,13 @@ inline const token_record& promise_base::record_in(const void* slot) noexcept {
 /// What an ended coroutine gives its awaiter.
 template <class T>
 class promise : public promise_base {
-    static_assert(!std::is_rvalue_reference_v<T>, "return the value, or an lvalue reference to something that outlives it");
+    static_assert(!std::is_rvalue_reference_v<T>,
+                  "return the value, or an lvalue reference to something that outlives it");
     using stored = std::conditional_t<std::is_reference_v<T>, std::remove_reference_t<T>*, T>;
     /// An lvalue that needs no conversion: a temporary would be gone before the awaiter looks.
     template <class U>
-    static constexpr bool refers_to =
-        std::is_lvalue_reference_v<U> &&
-        std::is_convertible_v<std::remove_reference_t<U>*, std::remove_reference_t<T>*>;
+    static constexpr bool refers_to = std::is_lvalue_reference_v<U> &&
+                                      std::is_convertible_v<std::remove_reference_t<U>*, std::remove_reference_t<T>*>;
     static_assert(alignof(stored) <= 2 * sizeof(void*),
                   "a result with a larger alignment than a frame's: return a std::unique_ptr to it");
 

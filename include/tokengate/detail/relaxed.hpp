@@ -19,7 +19,9 @@ public:
     void add(T amount) noexcept { store(static_cast<T>(load() + amount)); }
 
     /// For a field that also publishes what its owner did before: `add_release` and `store_release` pair with `load_acquire`.
-    void add_release(T amount) noexcept { __atomic_store_n(&value_, static_cast<T>(load() + amount), __ATOMIC_RELEASE); }
+    void add_release(T amount) noexcept {
+        __atomic_store_n(&value_, static_cast<T>(load() + amount), __ATOMIC_RELEASE);
+    }
     void store_release(T value) noexcept { __atomic_store(&value_, &value, __ATOMIC_RELEASE); }
     [[nodiscard]] T load_acquire() const noexcept {
         T value;

@@ -29,9 +29,9 @@ struct operation_record {
     const char* name;
     weight weight_class;
     storage tier;
-    std::uint16_t flags;              ///< token_flags that every token of it starts with
-    std::uint32_t index;              ///< its row in every thread's counters
-    std::vector<const char*> calls;   ///< a lead's declared calls
+    std::uint16_t flags;             ///< token_flags that every token of it starts with
+    std::uint32_t index;             ///< its row in every thread's counters
+    std::vector<const char*> calls;  ///< a lead's declared calls
 };
 
 enum token_flags : std::uint16_t {
@@ -65,10 +65,10 @@ struct coroutine_waiter : waiter {
 /// `here` counts those that were bound to home; the others share `elsewhere`, from which each thread subtracts what ended on
 /// it in batches, so that a group of a million costs its home one message: its hook, from whoever reaches zero.
 struct token_group : coroutine_waiter, hook {
-    std::uint32_t here;                  ///< home's thread alone
-    bool elsewhere_done;                 ///< home's thread alone
-    relaxed<bool> any_failed;            ///< stored by whoever ends a failing child, before it is counted; read when all are
-    std::atomic<std::uint32_t> elsewhere; ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
+    std::uint32_t here;        ///< home's thread alone
+    bool elsewhere_done;       ///< home's thread alone
+    relaxed<bool> any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
+    std::atomic<std::uint32_t> elsewhere;  ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
 };
 
 /// States of token_record::owner beside a waiter's address.
@@ -76,7 +76,7 @@ enum : std::uintptr_t { owner_unclaimed = 0, owner_done = 1, owner_dropped = 2 }
 
 struct token_record : hook {
     relaxed<const operation_record*> operation;
-    void* anchor;                       ///< domain, key or pin, as `flags` says
+    void* anchor;  ///< domain, key or pin, as `flags` says
     /// A waiter fixed before admission is simply there, and the end needs no handshake. For a token admitted through a kept
     /// handle, each side comes once: the end exchanges `done` in, the handle a waiter's address or `dropped`, acq_rel; who
     /// comes second acts.
