@@ -400,8 +400,8 @@ TEST_SUITE("token") {
             admitted.admit();
             co_return;
         });
-        CHECK_THROWS_AS(runtime.submit(std::move(admitted)), tg::already_awaited);
-        CHECK_THROWS_AS(runtime.submit(tg::token<int>()), tg::already_awaited);
+        CHECK_THROWS_AS(static_cast<void>(runtime.submit(std::move(admitted))), tg::already_awaited);
+        CHECK_THROWS_AS(static_cast<void>(runtime.submit(tg::token<int>())), tg::already_awaited);
     }
 
     TEST_CASE("awaited or admitted on a thread without an event loop: wrong_thread, and no harm done") {
