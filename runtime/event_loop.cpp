@@ -22,6 +22,10 @@ namespace {
 constexpr std::uint64_t tag_wake = 1;  // another loop's MSG_RING: being awake is all it asks for
 constexpr std::uint64_t tag_eventfd = 2;
 constexpr std::uint64_t tag_wake_lost = 3;  // our own MSG_RING failed; the destination is in the upper half
+constexpr std::uint64_t tag_cancel = 4;     // what becomes of a cancellation is told by what it cancels
+// A request's: this tag in the lowest 8 bits, the index of its slot in 24 more, its generation in the upper 32.
+constexpr std::uint64_t tag_request = 5;
+constexpr std::uint32_t most_tickets = 1U << 24;
 
 constexpr unsigned polls_before_yield = 2000;  // about 10 µs of spinning before others on this CPU are let through
 
@@ -80,11 +84,20 @@ void event_loop::open() {
 }
 
 void event_loop::run() {
-    quitting_ = false;
+    quitting_ = settling_ = false;
     turn_ns_ = steady_ns();
     wall_offset_ns_ = wall_ns() - turn_ns_;
-    while (!quitting_ || !ready_.empty() || !starts_.empty()) turn();
+    while (!quitting_ || !nothing_ready() || (settling_ && in_flight_ != 0)) {
+        turn();
+        if (settling_ && nothing_ready() && in_flight_ != 0) settle();
+    }
     flush();
+}
+
+void event_loop::settle() noexcept {
+    push_requests();
+    ring_->wait(std::chrono::milliseconds(1));
+    serve_ring();
 }
 
 void event_loop::turn() noexcept {
@@ -92,10 +105,11 @@ void event_loop::turn() noexcept {
     guest_.turn_began(turn_ns_ + wall_offset_ns_);
     if (!mailbox_.empty()) take_mail();
     guest_.find_work(false);
-    while (timer* due = timers_.pop_due(turn_ns_)) ready_.push(due);
+    while (timer* due = timers_.pop_due(turn_ns_)) due->run(due);
 
     const unsigned ran = run_ready();
     flush();
+    push_requests();
     if (ring_->wants_enter()) ring_->enter();
     serve_ring();
     if (ran > 0) {
@@ -103,7 +117,7 @@ void event_loop::turn() noexcept {
         guest_.turn_ended(now - turn_ns_, ran);
         turn_ns_ = now;  // the next turn begins where this one ended: one look at the clock for both
     }
-    if (ready_.empty() && starts_.empty() && !quitting_) {
+    if (nothing_ready() && !quitting_) {
         idle();
         turn_ns_ = steady_ns();
     }
@@ -212,9 +226,97 @@ void event_loop::serve_ring() noexcept {
                 break;
             }
             case tag_wake_lost: loops_[done.user_data >> 32]->wake_by_eventfd(); break;
-            default: break;
+            default:
+                if ((done.user_data & 0xff) == tag_request) complete(done);
+                break;
         }
     });
+}
+
+// ---- requests to the kernel ---------------------------------------------------------------------------------------------
+
+void event_loop::start(io_request& request) {
+    if (free_ticket_ == 0) {
+        if (tickets_.size() == most_tickets) throw std::bad_alloc();
+        tickets_.emplace_back();
+        free_ticket_ = static_cast<std::uint32_t>(tickets_.size());
+    }
+    const std::uint32_t index = free_ticket_ - 1;
+    ticket_slot& slot = tickets_[index];
+    free_ticket_ = slot.next_free;
+    slot.request = &request;
+    request.ticket = tag_request | std::uint64_t{index} << 8 | std::uint64_t{++slot.generation} << 32;
+    request.cancel_wanted = false;
+    ++in_flight_;
+    if (!starts_waiting_.empty() || !submit_one(request)) {  // first come, first served
+        request.now = io_request::phase::queued;
+        starts_waiting_.push(&request);
+    }
+}
+
+bool event_loop::submit_one(io_request& request) noexcept {
+    io_uring_sqe* entry = ring_->entry();
+    if (!entry) return false;
+    std::memcpy(entry, request.entry, sizeof *entry);
+    entry->user_data = request.ticket;
+    request.now = io_request::phase::in_flight;
+    return true;
+}
+
+void event_loop::cancel(io_request& request) noexcept {
+    if (!request.pending() || request.cancel_wanted) return;
+    request.cancel_wanted = true;
+    if (request.now == io_request::phase::queued) return;  // noticed when its turn comes
+    request.in_cancels = true;
+    cancels_.push(&request);
+}
+
+void event_loop::push_requests() noexcept {
+    while (!starts_waiting_.empty()) {
+        auto& request = *static_cast<io_request*>(starts_waiting_.front());
+        if (!request.cancel_wanted && !submit_one(request)) break;
+        starts_waiting_.pop();
+        if (request.cancel_wanted) finish(request, -ECANCELED, 0);
+    }
+    while (!cancels_.empty()) {
+        auto& request = *static_cast<io_request*>(cancels_.front());
+        if (request.in_cancels && request.now == io_request::phase::in_flight) {
+            io_uring_sqe* entry = ring_->entry();
+            if (!entry) break;
+            io_uring_prep_cancel64(entry, request.ticket, 0);
+            entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+            entry->user_data = tag_cancel;
+        }
+        cancels_.pop();
+        request.in_cancels = false;
+    }
+}
+
+void event_loop::submit_requests() noexcept {
+    push_requests();
+    if (ring_->has_entries()) ring_->submit();
+}
+
+void event_loop::complete(const io_uring_cqe& done) noexcept {
+    const auto index = static_cast<std::uint32_t>(done.user_data >> 8 & (most_tickets - 1));
+    const ticket_slot& slot = tickets_[index];
+    if (!slot.request || slot.generation != done.user_data >> 32) return;  // late, for one that has ended
+    if (done.flags & IORING_CQE_F_MORE)
+        slot.request->completed(*this, *slot.request, done.res, done.flags, false);
+    else
+        finish(*slot.request, done.res, done.flags);
+}
+
+void event_loop::finish(io_request& request, std::int32_t result, std::uint32_t flags) noexcept {
+    const auto index = static_cast<std::uint32_t>(request.ticket >> 8 & (most_tickets - 1));
+    ticket_slot& slot = tickets_[index];
+    slot.request = nullptr;
+    slot.next_free = std::exchange(free_ticket_, index + 1);
+    --in_flight_;
+    if (request.in_cancels) cancels_.remove(&request);  // the link must be free, and the cancellation is pointless
+    request.in_cancels = false;
+    request.now = io_request::phase::idle;
+    request.completed(*this, request, result, flags, true);
 }
 
 void event_loop::watch_eventfd() noexcept {
@@ -234,6 +336,8 @@ void event_loop::idle() noexcept {
     guest_.going_idle();
     if (quitting_) return;  // it was all that the loop had waited for
     flush();                // no loop parks with something left to send
+    push_requests();
+    if (!nothing_ready()) return;  // the flush has met completions
     std::uint64_t sleep_until = timers_.empty() ? 0 : timers_.earliest_ns();
 
     std::uint64_t spin_until = steady_ns() + options_.spin_ns;
@@ -250,8 +354,9 @@ void event_loop::idle() noexcept {
     guest_.parked(true);
     // After the guest has had its say: what that submits may bring the eventfd's completion, and take the watch away.
     watch_eventfd();
-    if (watching_eventfd_ && mailbox_.park()) {
-        if (!guest_.find_work(true)) {
+    push_requests();
+    if (nothing_ready() && watching_eventfd_ && mailbox_.park()) {
+        if (!guest_.find_work(true) && nothing_ready()) {
             std::optional<std::chrono::nanoseconds> timeout;
             if (sleep_until != 0) {
                 const std::uint64_t now = steady_ns();

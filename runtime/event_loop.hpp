@@ -3,9 +3,10 @@
 
 #include "mailbox.hpp"
 #include "ring.hpp"
-#include "timer_heap.hpp"
+#include "timer_wheel.hpp"
 
 #include <tokengate/detail/hook.hpp>
+#include <tokengate/detail/io_request.hpp>
 
 #include <atomic>
 #include <cstdint>
@@ -30,6 +31,10 @@
 /// the end of the turn, or when the guest calls `flush` (before something that may run long). The receiver is woken if it
 /// is parked: by IORING_OP_MSG_RING from ring to ring, by its eventfd otherwise. A wake by MSG_RING is owed until the
 /// kernel has reported nothing (success is silent): if it reports an error, the eventfd is written instead.
+///
+/// Requests to the kernel (io_request) go out with the turn's one enter. When the kernel takes no more for now (EBUSY) they
+/// wait in a queue, so a ring of any size serves any number. A timer that is due runs at once, between the mail and the
+/// ready hooks: it should do no more than to make something ready.
 ///
 /// Parking: spin for a while, then publish *parked* in the mailbox word, ask the guest once more, and sleep in the ring,
 /// without a timeout unless a timer is armed. An idle loop is never woken.
@@ -95,6 +100,9 @@ public:
     void open();
     void run();
     void quit() noexcept { quitting_ = true; }
+    /// Leaves once the kernel owes nothing any more: when no token is left, what is in flight ends by itself (a close) or has
+    /// been cancelled.
+    void quit_when_settled() noexcept { quitting_ = settling_ = true; }
     /// After every loop has left: a chain of what nobody took.
     hook* take_left_mail() noexcept { return mailbox_.take(); }
 
@@ -112,6 +120,15 @@ public:
     void arm(timer& armed) { timers_.arm(armed); }
     void withdraw(timer& armed) noexcept { timers_.withdraw(armed); }
 
+    /// Asks the kernel; see io_request. Throws std::bad_alloc where there is no memory for a ticket, before anything happened.
+    void start(io_request& request);
+    /// Asks the kernel to give it up; its last completion comes sooner, with what had been achieved or with -ECANCELED.
+    void cancel(io_request& request) noexcept;
+    /// Hands over what has been asked for so far, before something that may run long.
+    void submit_requests() noexcept;
+    [[nodiscard]] std::size_t requests_in_flight() const noexcept { return in_flight_; }
+    [[nodiscard]] ring& own_ring() noexcept { return *ring_; }
+
     /// After the hook at hand the turn ends: it has lasted long enough.
     void end_turn() noexcept { turn_over_ = true; }
     void limit_turn(unsigned starts) noexcept { start_budget_ = starts; }
@@ -128,7 +145,18 @@ private:
         unsigned count = 0;
     };
 
+    /// A request that the kernel knows, by its ticket: index and generation.
+    struct ticket_slot {
+        io_request* request = nullptr;
+        std::uint32_t generation = 0;
+        std::uint32_t next_free = 0;
+    };
+
     void turn() noexcept;
+    bool submit_one(io_request& request) noexcept;
+    void push_requests() noexcept;
+    void complete(const io_uring_cqe& done) noexcept;
+    void finish(io_request& request, std::int32_t result, std::uint32_t flags) noexcept;
     unsigned run_ready() noexcept;
     void take_mail() noexcept;
     void flush_outboxes() noexcept;
@@ -139,7 +167,9 @@ private:
     void serve_ring() noexcept;
     void watch_eventfd() noexcept;
     void idle() noexcept;
+    void settle() noexcept;
     [[nodiscard]] bool something_came() const noexcept;
+    [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && starts_.empty(); }
 
     const options options_;
     guest& guest_;
@@ -150,14 +180,20 @@ private:
     hook_queue starts_;
     std::vector<outbox> outboxes_;
     std::vector<unsigned> dirty_;  // destinations with something in their outbox
-    timer_heap timers_;
+    timer_wheel timers_;
     std::uint64_t turn_ns_ = 0;         // steady
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;
     bool quitting_ = false;
+    bool settling_ = false;
     bool watching_eventfd_ = false;
     bool wakes_to_submit_ = false;
+    std::vector<ticket_slot> tickets_;
+    std::uint32_t free_ticket_ = 0;  // index + 1 of the first free slot
+    std::size_t in_flight_ = 0;      // requests with a ticket
+    hook_queue starts_waiting_;      // requests that the kernel did not take yet
+    hook_queue cancels_;             // requests to be cancelled: those that are in flight and linked nowhere else
     std::unique_ptr<ring> ring_;
 
     // Shared.

@@ -4,6 +4,7 @@
 #include "conductor.hpp"
 #include "context.hpp"
 #include "runtime_core.hpp"
+#include "stop.hpp"
 #include "topology.hpp"
 
 #include <tokengate/detail/admission.hpp>
@@ -19,7 +20,8 @@ namespace tokengate::detail {
 
 namespace {
 constexpr std::array classes{weight::heavy, weight::medium, weight::light};
-}
+constexpr std::array tiers{storage::slow, storage::moderate, storage::fast, storage::insane};
+}  // namespace
 
 executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
     : runtime(of),
@@ -33,7 +35,11 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {
     quit_.of = report_.of = this;
-    quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->loop.quit(); };
+    quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->loop.quit_when_settled(); };
+    ask_all_.of = this;
+    ask_all_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->ask_all_to_stop(); };
+    sweep_.of = this;
+    sweep_.run = [](hook* self) noexcept { static_cast<sweep_timer*>(self)->of->sweep_gate(); };
     report_.run = [](hook* self) noexcept {
         executor& reporter = *static_cast<member_hook*>(self)->of;
         executor& control = reporter.runtime.control();
@@ -242,7 +248,60 @@ void executor::end_if_drained() noexcept {
     ending_ = false;
     drained_ = true;
     runtime.draining.store(0, std::memory_order_release);
-    loop.quit();
+    loop.quit_when_settled();
+}
+
+// ---- being asked to stop -----------------------------------------------------------------------------------------------
+
+void executor::ask_all_to_stop() noexcept {
+    if (!core_) return;  // it had left before
+    frame_pool::for_each_slot([this](void* frame, std::size_t) {
+        // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
+        auto& token = const_cast<token_record&>(promise_base::record_in(frame));
+        if (token.state.load_acquire() != token_state::executing || token.runtime.load() != runtime.slot ||
+            token.position.load() != core_->position || (token.flags & exempt))
+            return;
+        token.stop.set_bits(stop_asked);
+        deliver_stop(*core_, token);
+    });
+    ask_to_sweep();
+}
+
+void executor::ask_to_sweep() noexcept {
+    if (sweep_asked_) return;
+    sweep_asked_ = true;
+    sweep_.deadline_ns = next_sweep_ns_;
+    loop.arm(sweep_);
+}
+
+void executor::sweep_gate() noexcept {
+    constexpr std::uint64_t share = 8;  // of this thread's time, at most one in so many goes into sweeping
+    sweep_asked_ = false;
+    const std::uint64_t began = event_loop::steady_ns();
+    const bool all = runtime.stop_asked.load(std::memory_order_relaxed);
+    const auto is_to_stop = [all](const hook* item) noexcept {
+        const auto& token = *static_cast<const token_record*>(item);
+        return token.stop_requested() || (all && !(token.flags & exempt));
+    };
+    hook_queue found;
+    for (const weight w : classes) runtime.at_gate.withdraw(w, is_to_stop, found);
+    while (!found.empty()) {
+        auto& token = *static_cast<token_record*>(found.pop());
+        token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
+        token.position.store(core_->position);
+        token.state.store(token_state::admitted);
+        loop.ready_start(&token);
+    }
+    for (const storage tier : tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
+    while (!found.empty()) {
+        auto& token = *static_cast<token_record*>(found.pop());
+        token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
+        route(*core_, token);  // a token of a domain or pin ends on its core
+    }
+    for (const storage tier : tiers)
+        while (hook* admitted = runtime.at_gate.grant(tier)) route(*core_, *static_cast<token_record*>(admitted));
+    const std::uint64_t now = event_loop::steady_ns();
+    next_sweep_ns_ = now + share * (now - began);
 }
 
 // ---- running tokens -----------------------------------------------------------------------------------------------------
@@ -271,6 +330,12 @@ void executor::start(core_context& core, token_record& token) noexcept {
     if (token.flags & windowed) ++started_;
     ++starts_in_turn_;
     token.position.store(core.position);
+    if (token.stop_requested() || (runtime.stop_asked.load(std::memory_order_relaxed) && !(token.flags & exempt)))
+        [[unlikely]] {
+        end_unrun(core, token);
+        return;
+    }
+    token.wait_is_over();  // the link has served its last queue
     token.state.store(token_state::executing);
     if (token.flags & leads) open_domain(core, token);
     resume_token(core, &token, promise_base::of(token).handle());
@@ -285,7 +350,10 @@ void executor::resume_token(core_context& core, token_record* token, std::corout
         --operation->until_measured;
         resume(core, coroutine);
     } else {
-        if (!operation || !operation->is_short) loop.flush();
+        if (!operation || !operation->is_short) {
+            loop.flush();
+            loop.submit_requests();
+        }
         const std::uint64_t began = event_loop::steady_ns();
         resume(core, coroutine);
         const std::uint64_t now = event_loop::steady_ns();
@@ -311,6 +379,8 @@ void executor::admit(core_context& core, token_record& token) noexcept {
     token.position.store(no_position);
     token.runtime.store(runtime.slot);
     token.run = start_token;
+    if (core.current && (core.current->flags & (shielded | exempt))) [[unlikely]]
+        token.flags |= exempt;
     if (token.flags & has_tier) {
         token.state.store(token_state::waiting);
         // Before the gate has it: once it waits there, a release on any loop may take it.
@@ -335,8 +405,9 @@ void executor::route(core_context& core, token_record& token) noexcept {
         send(held->position(), token);
         return;
     }
-    if (token.flags & unroutable) {
-        send(position_, token);
+    if (token.flags & (unroutable | bound)) {
+        send(token.flags & bound ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor)) : position_,
+             token);
         return;
     }
     token.flags |= windowed;

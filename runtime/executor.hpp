@@ -14,6 +14,7 @@
 #include <exception>
 #include <optional>
 #include <thread>
+#include <unordered_map>
 
 /// An executor: one event loop, one thread, one place in the routing. It starts and resumes tokens, and never takes
 /// another's. The control loop is one too, without a place: `run` or `start` lends it a thread.
@@ -26,6 +27,10 @@
 /// those of the classes it serves, in turn; if they are empty, those whose tokens may spill to it.
 ///
 /// All members belong to the executor's thread unless they say otherwise.
+
+namespace tokengate {
+class stop_callback_base;
+}
 
 namespace tokengate::detail {
 
@@ -68,6 +73,17 @@ public:
     void begin_to_end() noexcept;
     [[nodiscard]] bool drained() const noexcept { return drained_; }
 
+    /// Asks what executes here to stop, and what waits at the gate. Any thread may post it, once.
+    void post_ask_all() noexcept { loop.post(&ask_all_); }
+    /// Soon, those at the gate that have been asked to stop will be sent to where they end, and those for whom a tier has room
+    /// now to where they run. At a rate that keeps the loop free: the sweep looks at everything that waits.
+    void ask_to_sweep() noexcept;
+
+    /// See stop.cpp.
+    void enlist_stop_callback(token_record& token, stop_callback_base& callback);
+    void forget_stop_callback(token_record& token, const stop_callback_base& callback) noexcept;
+    void run_stop_callbacks(token_record& token) noexcept;
+
     [[nodiscard]] unsigned position() const noexcept { return position_; }
 
     /// Any thread. What this executor has counted, whoever hosted it.
@@ -104,6 +120,12 @@ private:
         executor* of;
     };
 
+    struct sweep_timer : timer {
+        executor* of;
+    };
+
+    void ask_all_to_stop() noexcept;
+    void sweep_gate() noexcept;
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
     void wake_for(weight w) noexcept;
@@ -137,6 +159,11 @@ private:
     relaxed<std::uint64_t> busy_ns_{};
 
     member_hook quit_;
+    member_hook ask_all_;
+    sweep_timer sweep_;
+    bool sweep_asked_ = false;
+    std::uint64_t next_sweep_ns_ = 0;
+    std::unordered_multimap<const token_record*, stop_callback_base*> stop_callbacks_;
     member_hook report_;
     /// Exchanged by the reporting executor (true) and by the control loop before it sums (false), both acq_rel: a report that
     /// finds it true is covered by the one on its way.

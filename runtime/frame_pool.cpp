@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <iterator>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -29,6 +30,11 @@ struct slab_registry {
     std::size_t readers = 0;
     frame_pool* orphans = nullptr;
     std::size_t pools = 0;
+    slab* buckets[1024] = {};  // by address, linked through slab::same_bucket: whether an address is one of ours
+
+    slab*& bucket_of(const slab* looked_for) noexcept {
+        return buckets[reinterpret_cast<std::uintptr_t>(looked_for) / slab::size % std::size(buckets)];
+    }
 };
 constinit slab_registry registry;
 
@@ -64,11 +70,16 @@ void link_slab(slab* made) noexcept {
     made->older = registry.newest;
     if (made->older) made->older->newer = made;
     registry.newest = made;
+    slab*& bucket = registry.bucket_of(made);
+    made->same_bucket = std::exchange(bucket, made);
 }
 
 void unlink_slab(slab* dead) noexcept {
     if (dead->older) dead->older->newer = dead->newer;
     (dead->newer ? dead->newer->older : registry.newest) = dead->older;
+    slab** link = &registry.bucket_of(dead);
+    while (*link != dead) link = &(*link)->same_bucket;
+    *link = dead->same_bucket;
 }
 
 void unmap(slab* dead) noexcept {
@@ -291,6 +302,18 @@ void frame_pool::enumerate(void (*visit)(void* context, void* slot, std::size_t 
         const std::uint32_t carved = each->carved.load(std::memory_order_acquire);  // pairs with refill()
         for (std::uint32_t number = 0; number < carved; ++number) visit(context, each->slot(number), each->slot_size);
     }
+}
+
+bool frame_pool::visit_mapped(const void* inside, void (*visit)(void* context), void* context) {
+    const slab* looked_for = slab::of(inside);
+    std::lock_guard lock(registry.mutex);
+    for (const slab* each = registry.bucket_of(looked_for); each; each = each->same_bucket) {
+        if (each != looked_for) continue;
+        if (each->kind != slab_kind::frame) return false;
+        visit(context);
+        return true;
+    }
+    return false;
 }
 
 frame_pool_statistics frame_pool::statistics() {

@@ -92,9 +92,31 @@ hook* gate::release(storage tier) noexcept {
     tier_permits& permits = permits_of(tier);
     const std::scoped_lock lock(permits.mutex);
     --permits.in_use;
+    return next_permitted(permits);
+}
+
+hook* gate::next_permitted(tier_permits& permits) noexcept {
     if (permits.waiting.empty() || permits.in_use >= permits.limit) return nullptr;
     ++permits.in_use;
     return permits.waiting.pop();
+}
+
+hook* gate::grant(storage tier) noexcept {
+    tier_permits& permits = permits_of(tier);
+    const std::scoped_lock lock(permits.mutex);
+    return next_permitted(permits);
+}
+
+void gate::set_limit(storage tier, int limit) noexcept {
+    tier_permits& permits = permits_of(tier);
+    const std::scoped_lock lock(permits.mutex);
+    permits.limit = limit;
+}
+
+int gate::limit(storage tier) noexcept {
+    tier_permits& permits = permits_of(tier);
+    const std::scoped_lock lock(permits.mutex);
+    return permits.limit;
 }
 
 void gate::force(storage tier) noexcept {

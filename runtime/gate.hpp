@@ -65,6 +65,32 @@ public:
     /// Takes one whatever the limit is: for a token that gave its own up while it waited for others.
     void force(storage tier) noexcept;
     [[nodiscard]] int in_use(storage tier) noexcept;
+    /// Lower than what is in use admits nothing until it fits. Higher: whoever sets it calls `grant` until it gives nothing.
+    void set_limit(storage tier, int limit) noexcept;
+    [[nodiscard]] int limit(storage tier) noexcept;
+    /// The longest waiting, if there is room for it; it holds a permit now, and the caller routes it.
+    hook* grant(storage tier) noexcept;
+
+    /// Takes out of a queue, whole, what `is_to_go`, in order. Under its mutex: as long as it is long.
+    template <class Predicate>
+    void withdraw(weight w, Predicate is_to_go, hook_queue& into) noexcept {
+        fifo& from = fifo_of(w);
+        const std::scoped_lock lock(from.mutex);
+        std::size_t taken = 0;
+        for (std::size_t i = 0; i < from.used; ++i) {
+            chain& each = from.at(i);  // may become empty; `take` passes over it
+            const std::size_t gone = split(each.hooks, is_to_go, into);
+            each.count -= gone;
+            taken += gone;
+        }
+        from.waiting.store(from.waiting.load(std::memory_order_relaxed) - taken, std::memory_order_relaxed);
+    }
+    template <class Predicate>
+    void withdraw(storage tier, Predicate is_to_go, hook_queue& into) noexcept {
+        tier_permits& permits = permits_of(tier);
+        const std::scoped_lock lock(permits.mutex);
+        split(permits.waiting, is_to_go, into);
+    }
 
 private:
     struct chain {
@@ -89,6 +115,21 @@ private:
         hook_queue waiting;
     };
 
+    template <class Predicate>
+    static std::size_t split(hook_queue& from, Predicate is_to_go, hook_queue& into) noexcept {
+        hook_queue stay;
+        std::size_t gone = 0;
+        while (!from.empty()) {
+            hook* item = from.pop();
+            const bool goes = is_to_go(item);
+            (goes ? into : stay).push(item);
+            gone += goes;
+        }
+        from = stay;
+        return gone;
+    }
+
+    static hook* next_permitted(tier_permits& permits) noexcept;
     static bool grow(fifo& full) noexcept;
     static std::size_t take_locked(fifo& from, std::size_t most, hook_queue& into) noexcept;
 

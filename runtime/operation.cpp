@@ -5,6 +5,7 @@
 #include "runtime_core.hpp"
 
 #include <tokengate/error.hpp>
+#include <tokengate/task_token.hpp>
 
 #include <cstdio>
 #include <cstring>
@@ -22,6 +23,7 @@ namespace {
 struct entry {
     operation_record record;
     bool in_use;
+    operation_record keeper{};
 };
 
 struct registry {
@@ -39,7 +41,7 @@ bool same_name(const operation_record& a, const operation_record& b) { return st
 
 bool same_definition(const operation_record& a, const operation_record& b) {
     if (!same_name(a, b) || a.weight_class != b.weight_class || a.tier != b.tier || a.flags != b.flags ||
-        a.calls.size() != b.calls.size())
+        a.timeout != b.timeout || a.calls.size() != b.calls.size())
         return false;
     for (std::size_t i = 0; i < a.calls.size(); ++i)
         if (std::strcmp(a.calls[i], b.calls[i]) != 0) return false;
@@ -48,7 +50,7 @@ bool same_definition(const operation_record& a, const operation_record& b) {
 
 std::string contradiction(const char* name) {
     return std::string("configuration_error: two operations are named \"") + name +
-           "\" and differ in weight, storage or anchor: give one of them another name";
+           "\" and differ in weight, storage, timeout or anchor: give one of them another name";
 }
 
 }  // namespace
@@ -64,9 +66,12 @@ const operation_record& register_operation(const operation_options& options, std
         throw configuration_error("configuration_error: operation \"" + name + "\": storage " +
                                   std::to_string(static_cast<int>(options.storage)) +
                                   " does not exist: use storage::none, slow, moderate, fast or insane");
+    if (options.timeout.count() < 0)
+        throw configuration_error("configuration_error: operation \"" + name +
+                                  "\": timeout is negative: leave it out, or 0, for none");
     if (options.storage != storage::none) flags |= has_tier;
-    operation_record wanted{options.name.c_str(),        options.weight, options.storage, flags, 0,
-                            {calls.begin(), calls.end()}};
+    operation_record wanted{options.name.c_str(),         options.weight, options.storage, flags, 0,
+                            {calls.begin(), calls.end()}, options.timeout};
 
     registry& r = operations();
     const std::scoped_lock lock(r.mutex);
@@ -78,12 +83,17 @@ const operation_record& register_operation(const operation_options& options, std
         if (!known.in_use && same) free = &known;
     }
     if (!free) {
-        if (r.entries.size() + 1 == most_operations)
+        if (r.entries.size() + 2 == most_operations)
             throw configuration_error("configuration_error: operation \"" + name + "\" would be number " +
                                       std::to_string(most_operations) +
                                       " of different ones: make operations once, not per call");
-        wanted.index = static_cast<std::uint32_t>(r.entries.size() + 1);  // 0 is the main operation
+        wanted.index =
+            static_cast<std::uint32_t>(r.entries.size() + 2);  // 0 and 1 are the main operation and the tasks'
         free = &r.entries.emplace_back(entry{std::move(wanted), false});
+        if (options.timeout.count() != 0) {
+            free->keeper = {free->record.name, weight::medium, storage::none, unroutable, task_operation().index, {}};
+            free->record.keeper = &free->keeper;
+        }
     }
     free->in_use = true;
     return free->record;
@@ -123,6 +133,11 @@ void forget_runtime() noexcept {
 const operation_record& main_operation() {
     // Not registered: a user's operation may have the same name.
     static const operation_record forever{"main", weight::medium, storage::none, unroutable, 0, {}};
+    return forever;
+}
+
+const operation_record& task_operation() {
+    static const operation_record forever{"task", weight::medium, storage::none, unroutable, 1, {}};
     return forever;
 }
 

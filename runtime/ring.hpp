@@ -27,6 +27,8 @@ public:
     ring& operator=(const ring&) = delete;
 
     [[nodiscard]] int descriptor() const noexcept { return ring_.ring_fd; }
+    /// For what is registered with it.
+    [[nodiscard]] io_uring& raw() noexcept { return ring_; }
     [[nodiscard]] bool has_msg_ring() const noexcept { return has_msg_ring_; }
 
     /// A submission entry; makes room by submitting when the queue is full. Null only if the kernel will take nothing until
@@ -42,6 +44,7 @@ public:
         return io_uring_sq_ready(&ring_) != 0 ||
                (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
     }
+    [[nodiscard]] bool has_entries() const noexcept { return io_uring_sq_ready(&ring_) != 0; }
     [[nodiscard]] bool has_completions() const noexcept { return io_uring_cq_ready(&ring_) != 0; }
 
     /// Submits, and lets the kernel bring what it owes, without waiting.

@@ -60,6 +60,9 @@ core_layout settle(runtime_options& options) {
     if (options.spin.count() < 0) throw bad_option("spin is negative: 0 or more");
     if (options.ring_entries < 8 || options.ring_entries > 32768 || !std::has_single_bit(options.ring_entries))
         throw bad_option("ring_entries is ", options.ring_entries, ": a power of two from 8 to 32768");
+    if (options.blocking_threads == 0)
+        throw bad_option("blocking_threads is 0: at least 1; none is started before the first blocking call");
+    if (options.blocking_idle.count() < 0) throw bad_option("blocking_idle is negative: 0 or more");
     if (options.spill > spill::never) throw bad_option("spill does not exist: when_saturated or never");
     if (options.digest > digest_policy::minimal) throw bad_option("digest does not exist: full, short_ or minimal");
     if (options.cpus.empty()) options.cpus = affinity_cpus();
@@ -76,7 +79,11 @@ using failure_handler = std::function<void(const failure&)>;
 /// The runtimes of the process by slot, for what reaches a token's runtime from threads that know nothing of it.
 struct runtime_slots {
     std::mutex mutex;
-    std::unordered_map<std::uint16_t, std::shared_ptr<const failure_handler>> handlers;
+    struct living {
+        runtime_core* core;
+        std::shared_ptr<const failure_handler> handler;
+    };
+    std::unordered_map<std::uint16_t, living> runtimes;
     std::uint16_t last = 0;
 };
 
@@ -89,15 +96,22 @@ runtime_slots& slots() {
 
 runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     : options(std::move(chosen)),
-      lease(options.on_failure),
+      lease(*this, options.on_failure),
       slot(lease.slot()),
       loads(layout),
-      at_gate(layout.positions(), options.storage) {
+      at_gate(layout.positions(), options.storage),
+      blocking(std::in_place, options.blocking_threads, options.blocking_idle) {
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;
         core.stop_seen_ = true;
         core.control().begin_to_end();
+    };
+    sweep_.of = this;
+    sweep_.run = [](hook* self) noexcept {
+        auto& sweep = *static_cast<sweep_hook*>(self);
+        sweep.under_way.exchange(false, std::memory_order_acq_rel);
+        sweep.of->control().ask_to_sweep();
     };
     // More threads than CPUs: who spins keeps somebody else from running.
     const bool crowded = layout.positions() > options.cpus.size();
@@ -120,31 +134,38 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     }
 }
 
-slot_lease::slot_lease(const failure_handler& handler) {
+slot_lease::slot_lease(runtime_core& of, const failure_handler& handler) {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
     do ++all.last;
-    while (all.last == 0 || all.handlers.contains(all.last));
+    while (all.last == 0 || all.runtimes.contains(all.last));
     slot_ = all.last;
-    all.handlers.emplace(slot_, std::make_shared<const failure_handler>(handler));
+    all.runtimes.emplace(slot_, runtime_slots::living{&of, std::make_shared<const failure_handler>(handler)});
 }
 
 slot_lease::~slot_lease() {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
-    all.handlers.erase(slot_);
+    all.runtimes.erase(slot_);
 }
 
 std::shared_ptr<const failure_handler> failure_handler_of(std::uint16_t slot) {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
-    const auto found = all.handlers.find(slot);
-    return found == all.handlers.end() ? nullptr : found->second;
+    const auto found = all.runtimes.find(slot);
+    return found == all.runtimes.end() ? nullptr : found->second.handler;
+}
+
+void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit) {
+    runtime_slots& all = slots();
+    const std::scoped_lock lock(all.mutex);
+    if (const auto found = all.runtimes.find(slot); found != all.runtimes.end()) visit(*found->second.core);
 }
 
 void runtime_core::join_executors() noexcept {
     for (unsigned position = 0; position < positions(); ++position) executors[position]->ask_to_quit();
     for (unsigned position = 0; position < positions(); ++position) executors[position]->join();
+    blocking.reset();
     {
         const std::scoped_lock lock(orphans);
         for (const auto& each : executors) orphaned_domains += each->hand_over_domains();
@@ -284,16 +305,32 @@ void runtime_core::serve_until(std::chrono::steady_clock::time_point until) {
     control().loop.withdraw(alarm);
 }
 
-stop_report runtime_core::stop(std::chrono::nanoseconds deadline) {
+void runtime_core::sweep_gate() noexcept {
+    if (this_core && this_core->runtime == this)
+        this_core->host->ask_to_sweep();
+    else if (!sweep_.under_way.exchange(true, std::memory_order_acq_rel))
+        control().loop.post(&sweep_);
+}
+
+void runtime_core::ask_everything_to_stop() noexcept {
+    if (std::exchange(all_asked_, true)) return;
+    stop_asked.store(true, std::memory_order_relaxed);
+    for (const auto& each : executors) each->post_ask_all();
+}
+
+stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace) {
     if (on_a_loop())
         throw wrong_thread(
             "wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
             "call it on a thread of your own");
     control().loop.close();
+    const auto ask_at = after(grace);
     auto until = after(deadline);
     std::unique_lock lock(lifecycle_);
     if (!std::exchange(stop_posted_, true)) control().loop.post(&stop_);  // behind every submit that was accepted
     while (!stopped_) {
+        if (!all_asked_ && std::chrono::steady_clock::now() >= ask_at) ask_everything_to_stop();
+        const auto wake_at = all_asked_ ? until : std::min(ask_at, until);
         if (!hosted_ && stop_seen_ && control().drained()) {
             if (control_thread_.joinable()) control_thread_.join();
             join_executors();
@@ -308,7 +345,7 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline) {
             lock.unlock();
             std::exception_ptr failed;
             try {
-                serve_until(until);
+                serve_until(wake_at);
             } catch (...) {
                 failed = std::current_exception();
             }
@@ -316,10 +353,10 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline) {
             hosted_ = false;
             left_.notify_all();
             if (failed) std::rethrow_exception(failed);
-        } else if (until == std::chrono::steady_clock::time_point::max()) {
+        } else if (wake_at == std::chrono::steady_clock::time_point::max()) {
             left_.wait(lock);
         } else {
-            left_.wait_until(lock, until);
+            left_.wait_until(lock, wake_at);
         }
     }
     return {};
@@ -397,7 +434,7 @@ runtime::runtime(runtime_options options) : core_(make_core(std::move(options)),
 
 runtime::~runtime() {
     for (;;) {
-        const stop_report left = core_->stop(std::chrono::seconds(10));
+        const stop_report left = core_->stop(std::chrono::seconds(10), std::chrono::seconds(5));
         if (left.complete()) return;
         std::string text =
             "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
@@ -410,10 +447,42 @@ runtime::~runtime() {
 void runtime::run_main(detail::promise_base& main) { core_->run_main(main); }
 void runtime::submit_record(detail::token_record& token) { core_->submit(token); }
 void runtime::start() { core_->start(); }
-stop_report runtime::stop(std::chrono::nanoseconds deadline) { return core_->stop(deadline); }
+stop_report runtime::stop(std::chrono::nanoseconds deadline, std::optional<std::chrono::nanoseconds> grace) {
+    const auto half = deadline == std::chrono::nanoseconds::max() ? deadline : deadline / 2;
+    return core_->stop(deadline, grace.value_or(half));
+}
 std::vector<token_info> runtime::tokens() const { return core_->tokens(); }
 unsigned runtime::cores() const noexcept { return core_->loads.layout().cores; }
 unsigned runtime::executors() const noexcept { return core_->positions(); }
+
+namespace {
+
+void check_tier(storage tier) {
+    if (tier == storage::none || tier > storage::insane)
+        throw configuration_error(
+            "configuration_error: gate::storage_limit: this tier has no limit: slow, moderate, fast or insane");
+}
+
+}  // namespace
+
+void gate_control::storage_limit(storage tier, int limit) {
+    check_tier(tier);
+    if (limit < 1)
+        throw configuration_error("configuration_error: gate::storage_limit: " + std::to_string(limit) +
+                                  " is too low: a tier admits at least 1 operation at a time");
+    of_->at_gate.set_limit(tier, limit);
+    of_->sweep_gate();
+}
+
+int gate_control::storage_limit(storage tier) const {
+    check_tier(tier);
+    return of_->at_gate.limit(tier);
+}
+
+int gate_control::storage_in_use(storage tier) const {
+    check_tier(tier);
+    return of_->at_gate.in_use(tier);
+}
 
 snapshot runtime::snapshot() const {
     tokengate::snapshot now;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "blocking_pool.hpp"
 #include "executor.hpp"
 #include "gate.hpp"
 #include "router.hpp"
@@ -15,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,12 +28,17 @@
 ///
 ///  1. `stop` closes the control loop's mailbox to foreign threads. That is one atomic with `submit`: from here on a submit is
 ///     refused, and what was accepted before is in the mailbox and will be served.
+///     What is alive then may end by itself while the grace lasts. After it, everything is asked to stop: `stop_asked` is for
+///     what starts later, a hook to each executor for what it executes, a sweep for what waits at the gate.
 ///  2. The control loop learns that it is to end (`ending_`): by a hook from `stop`, or, under `run`, when the main token ended.
 ///     It raises `draining`, and from then on every executor that goes idle reports to it.
 ///  3. At each report it compares, over all executors, first what has ended and then what was admitted. Every token is
 ///     counted as admitted before its maker can end, so equal sums mean that at the moment between the two readings nothing
 ///     was alive; and where nothing is alive and nobody may submit, nothing will be.
 ///  4. It leaves its loop. Whoever owns the threads tells each executor to quit, and joins them. No loop sends any more.
+///     Then the threads for blocking calls are joined. They have no work, since each call was awaited by a token; one may
+///     still be on its way out of the post that ended a token's wait, so the loops must exist yet. Before step 5, because
+///     what such a thread leaves behind as it ends may be mail.
 ///  5. Mail that no loop has taken (frames of unadmitted conducted tokens, dropped by foreign threads) is run by the
 ///     destroying thread. Domains that such tokens, held elsewhere, still keep alive are ended under `orphans`; the last of
 ///     them frees this structure.
@@ -42,7 +49,7 @@ namespace tokengate::detail {
 /// A number for a living runtime, by which tokens name theirs; 0 is none.
 class slot_lease {
 public:
-    explicit slot_lease(const std::function<void(const failure&)>& failure_handler);
+    slot_lease(runtime_core& of, const std::function<void(const failure&)>& failure_handler);
     ~slot_lease();
     slot_lease(const slot_lease&) = delete;
     slot_lease& operator=(const slot_lease&) = delete;
@@ -68,11 +75,14 @@ struct runtime_core {
     // The owner's calls, and stop from any thread.
     void run_main(promise_base& main);
     void start();
-    stop_report stop(std::chrono::nanoseconds deadline);
+    stop_report stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
     void submit(token_record& token);
     [[nodiscard]] std::vector<token_info> tokens() const;
 
     void warn(const std::string& text) const noexcept;
+
+    /// Any thread: somebody at the gate has been asked to stop.
+    void sweep_gate() noexcept;
 
     /// Sum over executors; see step 3.
     [[nodiscard]] std::uint64_t count_ended() const noexcept;
@@ -90,11 +100,16 @@ struct runtime_core {
     gate at_gate;
     sticky_registry registry;
     std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
+    std::optional<blocking_pool>
+        blocking;  // emptied when the executors have been joined; behind them, which it posts to
 
     /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end, lowered when it has left.
     /// Executors read it by fetch_or(0, acq_rel) when they park: either that comes first, and the control loop's sums include
     /// what they ended, or they find it raised and report.
     std::atomic<unsigned> draining{0};
+
+    /// Set once by `stop` (relaxed; hooks to every loop follow): everything is asked to stop, also what starts later.
+    std::atomic<bool> stop_asked{false};
 
     std::mutex orphans;                               // guards the three below, and the domains once `joined`
     bool joined = false;                              // no executor runs any more
@@ -106,6 +121,13 @@ private:
     struct stop_hook : hook {
         runtime_core* of;
     };
+    struct sweep_hook : hook {
+        runtime_core* of;
+        /// Exchanged (acq_rel) to true by whoever posts the hook, to false by the control loop before it sweeps.
+        std::atomic<bool> under_way{false};
+    };
+
+    void ask_everything_to_stop() noexcept;
 
     /// While it lives, this thread hosts the control loop.
     class hosting {
@@ -131,9 +153,14 @@ private:
     bool stop_posted_ = false;
     bool stop_seen_ = false;  // set by the control loop; read here once it has been left
     bool stopped_ = false;    // all threads have been joined
+    bool all_asked_ = false;
     stop_hook stop_;
+    sweep_hook sweep_;
     std::thread control_thread_;  // after start()
 };
+
+/// Calls `visit` with the living runtime that has this slot, and keeps it alive meanwhile.
+void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit);
 
 /// The handler of the runtime that has this slot; null when it is gone.
 std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(std::uint16_t slot);

@@ -5,6 +5,7 @@
 #include "conductor.hpp"
 #include "executor.hpp"
 #include "runtime_core.hpp"
+#include "stop.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -146,6 +147,7 @@ group_admission::group_admission(core_context& core, token_group& group, std::co
     group.here = 0;
     group.elsewhere_done = false;
     group.any_failed.store(false);
+    if (group.token) group.token->wait_at(group);
     // One more than tokens: nobody reaches zero while the rest is still being admitted. relaxed: admission publishes it.
     group.elsewhere.store(size + 1, std::memory_order_relaxed);
 }
@@ -193,6 +195,13 @@ void end_anchored(core_context& core, token_record& token) noexcept {
     if (token.flags & holds_permit) release_permit(core, token);
     if (token.flags & pinned) core.runtime->registry.release(static_cast<pin*>(token.anchor));
     if (token.flags & in_domain) leave_domain(core, token);
+}
+
+void end_unrun(core_context& core, token_record& token) noexcept {
+    promise_base::of(token).error = not_started(token);
+    token.state.store(token_state::failed);
+    end_anchored(core, token);
+    end_elsewhere(core, token);
 }
 
 void end_elsewhere(core_context& core, token_record& token) noexcept {
@@ -281,7 +290,19 @@ void drop_admitted(token_record& token) noexcept {
     destroy_unheard(token);
 }
 
-void report_failure(const token_record& token, std::exception_ptr error) noexcept {
+bool was_asked_for(const token_record& token, const std::exception_ptr& error) noexcept {
+    if (!token.stop_requested()) return false;
+    try {
+        std::rethrow_exception(error);
+    } catch (const token_stopped&) {
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
+void report_failure(token_record& token, std::exception_ptr error) noexcept {
+    if (was_asked_for(token, error)) return;
     const failure heard{token.id(), std::move(error)};
     try {
         if (const auto handler = failure_handler_of(token.runtime.load()); handler && *handler) {

@@ -48,6 +48,19 @@ public:
     using error::error;
 };
 
+/// A token was asked to stop, and therefore waits for nothing any more: thrown by every wait of such a token, and to the
+/// awaiter of one that ended for this reason, or never started.
+class token_stopped : public error {
+public:
+    using error::error;
+};
+
+/// A token had not ended when its time was over, and was asked to stop.
+class token_timeout : public error {
+public:
+    using error::error;
+};
+
 /// A token belongs to the runtime that admitted it, or whose seed domain it inherited, and this is another one.
 class wrong_runtime : public error {
 public:

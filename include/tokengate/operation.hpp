@@ -3,6 +3,7 @@
 
 #include <tokengate/anchor.hpp>
 #include <tokengate/detail/promise.hpp>
+#include <tokengate/detail/time_limit.hpp>
 #include <tokengate/options.hpp>
 #include <tokengate/task.hpp>
 #include <tokengate/token.hpp>
@@ -129,6 +130,8 @@ inline void adopt(core_context& core, promise_base& promise, const operation_rec
                   std::uint64_t key) noexcept {
     token_record& token = promise.token;
     token.operation.store(&operation);
+    token.next = nullptr;  // waits nowhere
+    token.stop.store(0);
     token.owner = owner_unclaimed;
     token.sequence.store(core.next_sequence++);
     token.created_ns.store(core.turn_ns);
@@ -177,7 +180,8 @@ public:
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
         adopt(core, coroutine.promise(), record_, key);
-        return token_access::adopt(coroutine);
+        token<result> made = token_access::adopt(coroutine);
+        return record_.keeper ? limited(core, std::move(made)) : std::move(made);
     }
     token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
 
@@ -198,6 +202,13 @@ private:
         } else {
             co_return (*callable)(parameter<P>::pass(arguments)...);
         }
+    }
+
+    /// An operation with a timeout is two tokens: this one keeps the time, from its admission on, where it is admitted.
+    [[gnu::noinline]] token<result> limited(core_context& core, token<result> work) const {
+        const auto keeper = task_access::release(with_timeout(std::move(work), record_.timeout));
+        adopt(core, keeper.promise(), *record_.keeper, 0);
+        return token_access::adopt(keeper);
     }
 
     static constexpr std::uint16_t flags() noexcept {

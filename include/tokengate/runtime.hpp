@@ -4,6 +4,7 @@
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/error.hpp>
+#include <tokengate/gate.hpp>
 #include <tokengate/options.hpp>
 #include <tokengate/task.hpp>
 #include <tokengate/token.hpp>
@@ -56,8 +57,12 @@ struct runtime_options {
         std::chrono::microseconds(50);  ///< an idle executor looks this long before it sleeps;
                                         ///< 0 with more executors than CPUs
     unsigned ring_entries = 256;        ///< of each loop's submission queue; a power of two from 8 to 32768
-    std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
-    std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
+    /// Most threads for tg::blocking. Calls that wait need no CPU, so their number follows what they wait for (a disk, a
+    /// name server), which 64 at a time keep busy; a thread costs some 20 KiB, and exists only once there is work for it.
+    unsigned blocking_threads = 64;
+    std::chrono::nanoseconds blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
+    std::function<void(const failure&)> on_failure{};                   ///< default: one line on stderr. Any thread
+    std::function<void(std::string_view)> on_warning{};                 ///< default: one line on stderr
 };
 
 class runtime {
@@ -65,7 +70,7 @@ public:
     explicit runtime(runtime_options options = {});
     runtime(const runtime&) = delete;
     runtime& operator=(const runtime&) = delete;
-    /// Stops, and waits for survivors; says who they are every 10 s.
+    /// Stops, with a grace of 5 s, and waits for survivors; says who they are every 10 s.
     ~runtime();
 
     /// Runs a coroutine to its end as the main token on this thread, then serves until everything it left detached has
@@ -85,13 +90,19 @@ public:
     template <class T>
     [[nodiscard]] std::future<T> submit(token<T>&& work);
 
-    /// Closes the gate to new submissions, lets everything admitted end, and ends the threads. What has not ended by the
-    /// deadline is reported and goes on; `stop` may be called again. Blocks; on an event loop's thread: wrong_thread.
-    stop_report stop(std::chrono::nanoseconds deadline = std::chrono::nanoseconds::max());
+    /// Closes the gate to new submissions, lets everything admitted end, and ends the threads. What has not ended when the
+    /// grace is over is asked to stop, and what has not started then never starts; what has not ended by the deadline is
+    /// reported and goes on; `stop` may be called again. Without a deadline nothing is asked, and all ends by itself. The
+    /// grace is half the deadline unless given. Blocks; on an event loop's thread: wrong_thread.
+    stop_report stop(std::chrono::nanoseconds deadline = std::chrono::nanoseconds::max(),
+                     std::optional<std::chrono::nanoseconds> grace = {});
 
     /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
     [[nodiscard]] std::vector<token_info> tokens() const;
     [[nodiscard]] tokengate::snapshot snapshot() const;
+
+    /// What can be turned while it runs.
+    [[nodiscard]] gate_control gate() noexcept { return gate_control(*core_); }
 
     [[nodiscard]] unsigned cores() const noexcept;
     [[nodiscard]] unsigned executors() const noexcept;

@@ -66,6 +66,12 @@ public:
         detail::admit(*detail::this_core, record());
     }
 
+    /// Asks it to stop, wherever it is by now; see stop.hpp. One that has not started never starts.
+    void request_stop() {
+        if (!coroutine_) detail::throw_already_awaited();
+        detail::request_stop(record(), detail::stop_asked);
+    }
+
     auto operator co_await() {
         if (!coroutine_) detail::throw_already_awaited();
         detail::check_admissible(record());  // before the handle gives up the token
@@ -110,13 +116,17 @@ private:
             token.flags = detail::in_domain | detail::ran_in_place;
             token.runtime.store_release(core.runtime_slot);  // last: now it is listed
             core.counts.in_place.add(1);
+            core.current->wait_for(token);
             core.current = &token;
             return detail::start_child(core, coroutine_, self_.handle, parent);
         }
 
         T await_resume() {
             ended_ = true;
-            if (self_.token) detail::retake_permit(*self_.home, *self_.token);
+            if (self_.token) {
+                self_.token->wait_is_over();
+                detail::retake_permit(*self_.home, *self_.token);
+            }
             return coroutine_.promise().take();
         }
 
@@ -132,7 +142,13 @@ private:
             self_.token = core.current;
             self_.handle = parent;
             token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
-            if (core.current) detail::give_up_permit(core, *core.current);
+            if (core.current) {
+                detail::give_up_permit(core, *core.current);
+                core.current->wait_for(token);
+                // It was asked before it began to wait: so is what it waits for.
+                if (core.current->stop_pending()) [[unlikely]]
+                    detail::request_stop(token, detail::stop_asked);
+            }
             const auto self = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
             if (admitted_) {
                 const auto claimed = token.shared_owner().exchange(self, std::memory_order_acq_rel);
@@ -148,7 +164,8 @@ private:
         bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
             return !admitted_ && token.flags == detail::in_domain &&
                    static_cast<detail::domain*>(token.anchor)->home == &core && core.current &&
-                   !(core.current->flags & detail::holds_permit) && --core.inline_budget >= 0;
+                   !(core.current->flags & (detail::holds_permit | detail::shielded | detail::exempt)) &&
+                   !core.current->stop_requested() && !token.stop_requested() && --core.inline_budget >= 0;
         }
 
         handle coroutine_;

@@ -49,9 +49,9 @@ private:
     std::exception_ptr first_;
 };
 
-/// What both forms share: the group in the awaiter's frame.
+/// What both forms share: the group, in the awaiter's frame. A stop of the awaiter is handed on to all of them.
 template <class Derived>
-class group_awaiter {
+class group_awaiter : token_group {
 public:
     group_awaiter() = default;
     group_awaiter(group_awaiter&&) noexcept {}  // before it is awaited; the group is made then
@@ -70,7 +70,12 @@ public:
         awaited_ = true;
         core_context& core = *this_core;
         if (core.current) give_up_permit(core, *core.current);
-        group_admission admission(core, group_, awaiter, static_cast<std::uint32_t>(self.size()));
+        on_stop = [](core_context&, wait_point& point) noexcept {
+            static_cast<group_awaiter&>(static_cast<token_group&>(point)).stop_all();
+        };
+        group_admission admission(core, *this, awaiter, static_cast<std::uint32_t>(self.size()));
+        // It was asked before it began to wait: so is what it waits for.
+        if (core.current && core.current->stop_pending()) stop_all();
         self.each([&](auto& token) {
             const bool admitted = token_access::admitted(token);
             token_access::mark_admitted(token);
@@ -84,8 +89,11 @@ protected:
     void resumed() {
         ended_ = true;
         core_context& core = context();
-        if (core.current) retake_permit(core, *core.current);
-        if (!group_.any_failed.load()) return;
+        if (core.current) {
+            core.current->wait_is_over();
+            retake_permit(core, *core.current);
+        }
+        if (!any_failed.load()) return;
         failures failed;
         static_cast<Derived&>(*this).each([&](auto& token) { failed.hold(token); });
         failed.rethrow();
@@ -102,7 +110,10 @@ protected:
 private:
     static constexpr std::size_t most_in_a_group = 0xffff'fffe;
 
-    token_group group_;
+    void stop_all() noexcept {
+        static_cast<Derived&>(*this).each([](auto& token) { request_stop(token_access::record(token), stop_asked); });
+    }
+
     bool awaited_ = false;
     bool ended_ = false;
 };

@@ -58,7 +58,13 @@ inline void retake_permit(core_context& core, token_record& resumed) noexcept {
 void flush_ended_group(core_context& core) noexcept;
 
 /// A failure nobody can hear: to the failure handler of the runtime that admitted the token. Any thread.
-void report_failure(const token_record& token, std::exception_ptr error) noexcept;
+void report_failure(token_record& token, std::exception_ptr error) noexcept;
+/// Whether a failure says only that the token did what it was asked for.
+[[nodiscard]] bool was_asked_for(const token_record& token, const std::exception_ptr& error) noexcept;
+
+/// Asks a token to stop: bits of stop_reasons. From whoever knows its frame to live: its awaiter, on the awaiter's loop, or
+/// the holder of its handle, on any thread.
+void request_stop(token_record& token, std::uint8_t reason) noexcept;
 
 /// Admits the tokens of a group one by one, and then tells whether its awaiter must suspend.
 ///

@@ -69,6 +69,7 @@ struct alignas(64) slab {
     std::uint8_t index = 0;  // size class
     slab* newer = nullptr;
     slab* older = nullptr;
+    slab* same_bucket = nullptr;
 
     static slab* of(const void* slot) noexcept {
         return reinterpret_cast<slab*>(reinterpret_cast<std::uintptr_t>(slot) & ~(size - 1));
@@ -143,6 +144,16 @@ public:
                   const_cast<void*>(static_cast<const void*>(std::addressof(visit))));
     }
 
+    /// Calls `visit` if `inside` lies in a frame slab that is mapped, and keeps it mapped meanwhile; false if not. What is
+    /// there may be free, or another frame than the caller thinks of. Any thread; `visit` must not allocate.
+    template <class Visit>
+    static bool visit_if_mapped(const void* inside, Visit&& visit) {
+        using visitor = std::remove_reference_t<Visit>;
+        return visit_mapped(
+            inside, [](void* context) { (*static_cast<visitor*>(context))(); },
+            const_cast<void*>(static_cast<const void*>(std::addressof(visit))));
+    }
+
     /// Exact while no thread uses a pool, close to it otherwise.
     static frame_pool_statistics statistics();
 
@@ -207,6 +218,7 @@ private:
     slab* next_slab(unsigned index);
 
     static void enumerate(void (*visit)(void* context, void* slot, std::size_t size), void* context);
+    static bool visit_mapped(const void* inside, void (*visit)(void* context), void* context);
 
     static void poison([[maybe_unused]] void* slot, [[maybe_unused]] std::size_t size) noexcept {
 #ifdef TOKENGATE_ASAN

@@ -25,6 +25,20 @@ public:
         tail_ = item;
     }
 
+    [[nodiscard]] hook* front() const noexcept { return head_; }
+
+    /// Takes out one that is in it; as long as what stands before it.
+    void remove(hook* item) noexcept {
+        hook** link = &head_;
+        hook* before = nullptr;
+        while (*link != item) {
+            before = *link;
+            link = &before->next;
+        }
+        *link = item->next;
+        if (tail_ == item) tail_ = before;
+    }
+
     hook* pop() noexcept {
         hook* item = head_;
         head_ = item->next;

@@ -7,6 +7,7 @@
 #include <tokengate/token_info.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <coroutine>
 #include <cstdint>
 #include <vector>
@@ -32,6 +33,8 @@ struct operation_record {
     std::uint16_t flags;             ///< token_flags that every token of it starts with
     std::uint32_t index;             ///< its row in every thread's counters
     std::vector<const char*> calls;  ///< a lead's declared calls
+    std::chrono::nanoseconds timeout{};
+    const operation_record* keeper = nullptr;  ///< with a timeout: of the tokens that keep the time of the others
 };
 
 enum token_flags : std::uint16_t {
@@ -45,7 +48,22 @@ enum token_flags : std::uint16_t {
     counted_here = 128,  ///< its group counts it with the plain counter of its home
     unroutable = 256,    ///< never leaves the loop it was made on (the main coroutine)
     opened = 512,        ///< a lead that has opened its domain
-    ran_in_place = 1024  ///< a conducted child that ran inside its awaiter's turn: counted once, not admitted and ended
+    ran_in_place =
+        1024,         ///< a conducted child that ran inside its awaiter's turn: counted once, not admitted and ended
+    shielded = 2048,  ///< its body is inside tg::shield: a stop waits until it has left
+    exempt = 4096,    ///< admitted from inside a shield: a stop of the whole runtime passes it by
+    has_callbacks = 8192,  ///< its core knows stop_callbacks of it
+    bound = 16384          ///< `anchor` is the number of the position it runs on
+};
+
+/// Why a token is to stop; bits of token_record::stop.
+enum stop_reasons : std::uint8_t { stop_asked = 1, stop_timeout = 2 };
+
+/// What a suspended body waits for, where a stop can reach it. Lies in the body's frame, and is known to the token from the
+/// suspension until the resumption has been decided; all on the token's thread.
+struct wait_point {
+    /// Ends the wait early, if that can be done: sooner or later the body is resumed. Called at most once.
+    void (*on_stop)(core_context&, wait_point&) noexcept;
 };
 
 /// Who wants to hear of a token's end. Lives in the awaiter's frame (or on the heap, for a future) until it has heard.
@@ -55,7 +73,7 @@ struct waiter {
     core_context* home;
 };
 
-/// A coroutine that awaits one token.
+/// A coroutine that awaits one token. (Its token knows which: token_record::wait_for.)
 struct coroutine_waiter : waiter {
     std::coroutine_handle<> handle;  ///< null while the awaiter is still on the stack below the token
     token_record* token;             ///< the token whose body awaits
@@ -64,7 +82,7 @@ struct coroutine_waiter : waiter {
 /// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended.
 /// `here` counts those that were bound to home; the others share `elsewhere`, from which each thread subtracts what ended on
 /// it in batches, so that a group of a million costs its home one message: its hook, from whoever reaches zero.
-struct token_group : coroutine_waiter, hook {
+struct token_group : coroutine_waiter, wait_point, hook {
     std::uint32_t here;        ///< home's thread alone
     bool elsewhere_done;       ///< home's thread alone
     relaxed<bool> any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
@@ -88,13 +106,36 @@ struct token_record : hook {
     relaxed<std::uint16_t> runtime;     ///< slot of the runtime that admitted it, 0 before
     std::uint16_t flags;
     relaxed<token_state> state;
+    /// Bits of stop_reasons: set by whoever asks, read by the body; never cleared. It orders nothing: a message follows, see
+    /// stop.cpp.
+    relaxed<std::uint8_t> stop;
 
+    /// Where the body is suspended. Shares the link, which no queue uses between a token's start and its end. Thread of the
+    /// token alone.
+    void wait_at(wait_point& point) noexcept { next = reinterpret_cast<hook*>(&point); }
+    void wait_for(token_record& child) noexcept {
+        next = reinterpret_cast<hook*>(reinterpret_cast<std::uintptr_t>(&child) | 1);
+    }
+    void wait_is_over() noexcept { next = nullptr; }
+    [[nodiscard]] wait_point* waits_at() const noexcept {
+        const auto word = reinterpret_cast<std::uintptr_t>(next);
+        return word & 1 ? nullptr : reinterpret_cast<wait_point*>(word);
+    }
+    [[nodiscard]] token_record* waits_for() const noexcept {
+        const auto word = reinterpret_cast<std::uintptr_t>(next);
+        return word & 1 ? reinterpret_cast<token_record*>(word & ~std::uintptr_t{1}) : nullptr;
+    }
+
+    [[nodiscard]] bool stop_requested() const noexcept { return stop.load() != 0; }
+    /// Whether the body is to be told now.
+    [[nodiscard]] bool stop_pending() const noexcept { return stop_requested() && !(flags & shielded); }
     [[nodiscard]] std::atomic_ref<std::uintptr_t> shared_owner() noexcept { return std::atomic_ref(owner); }
     [[nodiscard]] token_id id() const noexcept { return {operation.load()->name, created_ns.load(), sequence.load()}; }
 };
 
 inline constexpr std::uint16_t no_position = 0xffff;
 
+static_assert(alignof(wait_point) >= 2 && alignof(token_record) >= 2, "the low bit of an address tells them apart");
 static_assert(std::is_trivially_default_constructible_v<token_record>, "a task's frame must not pay for it");
 
 }  // namespace tokengate::detail

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/io_request.hpp>
+#include <tokengate/detail/suspension.hpp>
+
+#include <coroutine>
+#include <cstdint>
+
+/// A body that awaits one operation of the kernel's, on its own loop. The base of the awaitables for files and sockets: they
+/// fill in the entry in their constructor (so they never move), and turn the result into a value or an exception.
+///
+///     struct awaiter : detail::io_wait {
+///         explicit awaiter(int fd) : io_wait("sync the file") { io_uring_prep_fsync(sqe(), fd, 0); }
+///         void await_resume() { if (const int result = finished(); result < 0) throw …; }
+///     };
+///
+/// A stop cancels it: what the kernel has achieved all the same is delivered, else the body gets token_stopped. The frame, and
+/// with it every buffer in it, stays as it is until the kernel's last completion. Errors: wrong_thread, token_stopped before
+/// anything was asked of the kernel, std::bad_alloc.
+
+namespace tokengate::detail {
+
+class io_wait : public suspension, public io_request {
+public:
+    io_wait(const io_wait&) = delete;
+    io_wait& operator=(const io_wait&) = delete;
+
+    bool await_ready() const noexcept { return false; }
+    bool await_suspend(std::coroutine_handle<> awaiting);
+
+protected:
+    /// `what` completes "… was asked to stop: it did not".
+    explicit io_wait(const char* what) noexcept : what_(what) { completed = &complete; }
+    ~io_wait() = default;
+
+    /// What the kernel said, negative for an errno; throws token_stopped if it was a stop that ended the wait.
+    std::int32_t finished();
+    [[nodiscard]] std::uint32_t flags() const noexcept { return flags_; }
+
+    /// For those that go on by themselves (a rest to be written): asks again with a new entry, from within `completed`.
+    static void complete(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
+                         bool last) noexcept;
+
+    std::int32_t result_ = 0;
+    std::uint32_t flags_ = 0;
+
+private:
+    const char* what_;
+};
+
+}  // namespace tokengate::detail

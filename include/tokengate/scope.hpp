@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/hook.hpp>
+#include <tokengate/detail/suspension.hpp>
+#include <tokengate/task.hpp>
+#include <tokengate/task_token.hpp>
+#include <tokengate/token.hpp>
+
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+/// A scope for tokens whose number is not known beforehand: none outlives it.
+///
+///     co_await tg::with_scope([&](tg::scope& jobs) -> tg::task<> {
+///         for (auto& u : urls) co_await jobs.spawn(fetch(u));       // waits at the scope's limit
+///     });                                                           // joins; rethrows the first failure
+///
+///     co_await tg::with_scope({.limit = 1000, .on_failure = tg::on_failure::report}, serve_clients);
+///
+/// The body runs at once, on this loop, as a token of its own. On every path out of the body the scope waits until all that it
+/// spawned have ended. At the first failure it asks the rest (the body too) to stop, and rethrows it once all have ended;
+/// with `on_failure::report` a child's failure goes to the runtime's failure handler, and the others go on. A body that fails
+/// is a failure of the scope either way. Whoever ends is reaped at once: a server's scope does not grow.
+/// A stop of the awaiting token is handed on to the body and to every child.
+///
+/// Results of children are dropped: hand over what you want to keep, by reference or channel. A scope belongs to its loop:
+/// `spawn` from a token on another core throws wrong_thread (open a scope there). Errors of spawn: token_stopped once the
+/// spawner or the scope is to stop, already_awaited, wrong_runtime, std::bad_alloc; the token is then dropped unrun.
+
+namespace tokengate {
+
+enum class on_failure : std::uint8_t { stop, report };
+
+struct scope_options {
+    std::size_t limit = std::numeric_limits<std::size_t>::max();  ///< children alive at a time; 0 counts as 1
+    tokengate::on_failure on_failure = tokengate::on_failure::stop;
+};
+
+namespace detail {
+
+struct scope_access;
+
+/// The part of a scope that does not depend on types. Everything on the thread of its loop.
+class scope_core {
+public:
+    scope_core(const scope_core&) = delete;
+    scope_core& operator=(const scope_core&) = delete;
+
+    /// Asks all children, and the body, to stop.
+    void request_stop() noexcept;
+
+    /// Children alive.
+    [[nodiscard]] std::size_t size() const noexcept { return alive_; }
+
+protected:
+    explicit scope_core(const scope_options& options);
+    ~scope_core() = default;
+
+    /// A child, known to the scope from its admission to its end.
+    struct child : waiter {
+        scope_core* of;
+        token_record* token;
+        child* previous;
+        child* next;
+    };
+
+    /// One who waits for room, in turn.
+    struct spawner : suspension {
+        scope_core* of = nullptr;
+        bool has_room = false;
+    };
+
+    class joining : public suspension {
+    public:
+        explicit joining(scope_core& of) noexcept : of_(of) {}
+        bool await_ready() const noexcept { return false; }
+        bool await_suspend(std::coroutine_handle<> awaiting);
+        void await_resume();
+
+    private:
+        scope_core& of_;
+    };
+
+    /// The running token may spawn this one here; else throws.
+    void check_spawn(const token_record& token, bool admitted) const;
+    /// Takes room for a child, or waits for it; true if the spawner is suspended.
+    bool take_room(spawner& waiting, std::coroutine_handle<> awaiting);
+    void give_room_back() noexcept;
+    void admit_child(token_record& token);
+
+    void start_body(token_record& body) noexcept;
+    [[nodiscard]] joining join() noexcept { return joining(*this); }
+    void rethrow_failure() {
+        if (first_failure_) std::rethrow_exception(std::move(first_failure_));
+    }
+
+private:
+    static void child_ended(token_record& token, waiter& self) noexcept;
+    static void body_ended(token_record& token, waiter& self) noexcept;
+    void fail(token_record& token, std::exception_ptr error) noexcept;
+    void wake_if_joined() noexcept;
+    [[nodiscard]] bool all_ended() const noexcept { return !children_ && !body_; }
+
+    const scope_options options_;
+    const std::size_t room_;
+    executor* const home_;
+    std::size_t alive_ = 0;  // children, and rooms taken for those about to be admitted
+    bool stopping_ = false;
+    child* children_ = nullptr;  // doubly linked: any may be the next to end
+    hook_queue spawners_;        // waiting for room; as many as there are tokens of this loop that spawn
+    joining* joiner_ = nullptr;
+    child body_waiter_{};
+    token_record* body_ = nullptr;  // while it lives
+    std::exception_ptr first_failure_;
+};
+
+}  // namespace detail
+
+class scope : public detail::scope_core {
+public:
+    /// Admits a token, once there is room for it.
+    template <class T>
+    [[nodiscard]] auto spawn(token<T> work) {
+        return admission<T>(*this, std::move(work));
+    }
+    /// The same for a task, which runs on this loop.
+    template <class T>
+    [[nodiscard]] auto spawn(task<T> work) {
+        return spawn(as_token(std::move(work)));
+    }
+
+private:
+    friend detail::scope_access;
+    using scope_core::scope_core;
+
+    template <class T>
+    class admission : spawner {
+    public:
+        admission(scope& of, tokengate::token<T>&& work) noexcept : of_(of), work_(std::move(work)) {}
+
+        bool await_ready() const noexcept { return false; }
+        bool await_suspend(std::coroutine_handle<> awaiting) {
+            if (!work_.valid()) detail::throw_already_awaited();
+            check();
+            return of_.take_room(*this, awaiting);
+        }
+        void await_resume() {
+            if (!this->has_room) detail::throw_stopped(*this->token, "spawn into a scope");
+            try {
+                check();  // the scope or the spawner may have been asked to stop while it waited
+                of_.admit_child(detail::token_access::record(work_));
+            } catch (...) {
+                of_.give_room_back();
+                throw;
+            }
+            static_cast<void>(detail::token_access::release(work_));
+        }
+
+    private:
+        void check() const {
+            of_.check_spawn(detail::token_access::record(work_), detail::token_access::admitted(work_));
+        }
+
+        scope& of_;
+        tokengate::token<T> work_;
+    };
+};
+
+namespace detail {
+
+struct scope_access {
+    template <class T, class Body>
+    static task<T> run(scope_options options, Body body) {
+        scope opened(options);
+        token<T> running = as_token(body(opened));
+        token_access::mark_admitted(running);
+        opened.start_body(token_access::record(running));
+        co_await opened.join();
+        const auto frame = token_access::release(running);
+        struct destroyer {
+            std::coroutine_handle<> frame;
+            ~destroyer() { frame.destroy(); }
+        } const at_end{frame};
+        opened.rethrow_failure();
+        if constexpr (std::is_void_v<T>)
+            co_return;
+        else
+            co_return frame.promise().take();
+    }
+};
+
+}  // namespace detail
+
+/// Runs `body(scope&)`, a coroutine that returns a task, in a scope; its result is the body's.
+template <class Body>
+auto with_scope(scope_options options, Body body) {
+    using T = typename std::invoke_result_t<Body&, scope&>::value_type;
+    return detail::scope_access::run<T>(options, std::move(body));
+}
+template <class Body>
+auto with_scope(Body body) {
+    return with_scope(scope_options{}, std::move(body));
+}
+
+}  // namespace tokengate

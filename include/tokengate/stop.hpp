@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/token_record.hpp>
+#include <tokengate/task.hpp>
+#include <tokengate/token.hpp>
+
+#include <concepts>
+#include <type_traits>
+#include <utility>
+
+/// Being asked to stop. Stopping is cooperative: a request ends what a token waits for, and from then on every wait throws
+/// `token_stopped`; a running body is not interrupted, it looks for itself, or goes on to its next wait.
+///
+///     while (!tg::this_token::stop_requested()) crunch(next());         // between two waits
+///     co_await tg::shield(log.write_all(farewell));                     // clean-up that must still be able to wait
+///     tg::stop_callback on_stop{tg::this_token::stop(), [&] { parser.abort(); }};
+///
+/// A request reaches whatever the token awaits in turn: child tokens, groups, scopes, I/O, timers, queues. Who asks: the
+/// holder of a handle (token::request_stop), with_timeout, when_any, a scope, runtime::stop. A wait that has succeeded when
+/// the request arrives succeeds; a value that is returned all the same is the token's result.
+///
+/// Thread safety: a stop_token may be asked from any thread while its token lives; a stop_callback belongs to the
+/// token it was made in, and its function runs on the token's core, between two of the token's steps, at most once.
+
+namespace tokengate {
+
+/// Whether one token has been asked to stop. A reference to it: valid while that token lives.
+class stop_token {
+public:
+    explicit stop_token(detail::token_record& of) noexcept : of_(&of) {}
+    [[nodiscard]] bool stop_requested() const noexcept { return of_->stop_requested(); }
+
+private:
+    friend class stop_callback_base;
+    detail::token_record* of_;
+};
+
+class stop_callback_base {
+public:
+    stop_callback_base(const stop_callback_base&) = delete;
+    stop_callback_base& operator=(const stop_callback_base&) = delete;
+
+protected:
+    stop_callback_base() noexcept = default;
+    /// Calls at once if the stop has been requested. Throws wrong_thread outside of that token, std::bad_alloc.
+    void enlist(stop_token token, void (*call)(stop_callback_base&) noexcept);
+    ~stop_callback_base();
+
+private:
+    friend class detail::executor;
+    void (*call_)(stop_callback_base&) noexcept = nullptr;
+    detail::token_record* of_ = nullptr;
+};
+
+/// Calls `function` when the token is asked to stop, unless the callback is destroyed before. Made and destroyed inside the
+/// token. The function must not throw: std::terminate.
+template <std::invocable Function>
+class stop_callback : stop_callback_base {
+public:
+    stop_callback(stop_token token, Function function) : function_(std::move(function)) {
+        enlist(token, [](stop_callback_base& self) noexcept { static_cast<stop_callback&>(self).function_(); });
+    }
+
+private:
+    Function function_;
+};
+
+namespace this_token {
+
+/// Whether the running token has been asked to stop; false inside of a shield, and outside of every token.
+[[nodiscard]] inline bool stop_requested() noexcept {
+    const detail::core_context* core = detail::this_core;
+    return core && core->current && core->current->stop_pending();
+}
+
+/// For others to look at, and for callbacks. Throws wrong_thread outside of every token.
+[[nodiscard]] stop_token stop();
+
+}  // namespace this_token
+
+namespace detail {
+
+/// While it lives, the running token does not hear of a stop. Made and destroyed by the same token.
+class shielding {
+public:
+    shielding();
+    ~shielding();
+    shielding(const shielding&) = delete;
+    shielding& operator=(const shielding&) = delete;
+
+private:
+    token_record* token_;
+    bool was_shielded_;
+};
+
+}  // namespace detail
+
+/// Awaits a task or token to its end, whatever is asked meanwhile; what waits inside is not cut short by a stop of the
+/// awaiting token. Timeouts inside of it work.
+template <class T>
+task<T> shield(task<T> work) {
+    const detail::shielding here;
+    co_return co_await std::move(work);
+}
+template <class T>
+task<T> shield(token<T> work) {
+    const detail::shielding here;
+    co_return co_await std::move(work);
+}
+
+}  // namespace tokengate

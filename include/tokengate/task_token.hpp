@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/core_context.hpp>
+#include <tokengate/operation.hpp>
+#include <tokengate/task.hpp>
+#include <tokengate/token.hpp>
+
+#include <utility>
+
+/// A token for a plain task, where only tokens will do: groups, timeouts, scopes.
+///
+///     auto [a, b] = co_await tg::when_all(tg::as_token(part(1)), tg::as_token(part(2)));
+///
+/// It inherits like any token, is named "task", and is not routed: it runs on the loop that admits it, interleaved with what
+/// else runs there; or on the core that it is bound to. For parallel work call operations: routing knows better where there is
+/// room. To be bound is for what must be on every core, such as a listener each:
+///
+///     for (unsigned core = 0; core < runtime.cores(); ++core) tokens.push_back(tg::as_token(accept_on(address), core));
+///
+/// Inside a conducted chain the chain's core holds, as it does for sticky operations. Errors: already_awaited for an empty
+/// task; with a core: wrong_thread outside of the runtime, configuration_error for one that it does not have.
+
+namespace tokengate {
+
+namespace detail {
+
+/// The operation that such tokens belong to.
+const operation_record& task_operation();
+
+void bind_to_core(token_record& token, unsigned core);
+
+}  // namespace detail
+
+template <class T>
+[[nodiscard]] token<T> as_token(task<T> work) {
+    const auto coroutine = detail::task_access::release(std::move(work));
+    if (!coroutine) detail::throw_empty_task();
+    detail::core_context& core = detail::context();
+    if (!core.host) detail::note_time(core);
+    detail::adopt(core, coroutine.promise(), detail::task_operation(), 0);
+    return detail::token_access::adopt(coroutine);
+}
+
+template <class T>
+[[nodiscard]] token<T> as_token(task<T> work, unsigned core) {
+    token<T> made = as_token(std::move(work));
+    detail::bind_to_core(detail::token_access::record(made), core);
+    return made;
+}
+
+}  // namespace tokengate

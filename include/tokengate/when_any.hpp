@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/suspension.hpp>
+#include <tokengate/token.hpp>
+#include <tokengate/when_all.hpp>
+
+#include <coroutine>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+/// Admits several tokens at once, takes the first that ends, asks the others to stop, and waits until they have ended.
+///
+///     auto first = co_await tg::when_any(fetch(a), fetch(b));      // first.index; std::get<0>(first.value), …
+///     auto first = co_await tg::when_any(std::move(tokens));       // of one type: first.index, first.value
+///
+/// The first to end decides, also by failing: then its exception is thrown. What the others return is dropped; a failure of
+/// theirs that is not the stop they were asked for goes to the runtime's failure handler. Nothing runs on afterwards: that is
+/// why it waits. void results are std::monostate, references std::reference_wrapper. Errors: as awaiting a token;
+/// std::invalid_argument for no token at all, which would never end.
+
+namespace tokengate {
+
+template <class Value>
+struct first_of {
+    std::size_t index;
+    Value value;
+};
+
+namespace detail {
+
+[[noreturn]] void throw_none_of_any();
+
+/// The part that does not depend on types. On the awaiter's thread.
+class any_core : public suspension {
+public:
+    any_core(const any_core&) = delete;
+    any_core& operator=(const any_core&) = delete;
+
+protected:
+    struct entry : waiter {
+        any_core* of;
+        token_record* token;
+        bool ended;
+    };
+    static constexpr std::size_t none = ~std::size_t{0};
+
+    any_core() = default;
+    ~any_core() = default;
+
+    void begin(core_context& core, std::coroutine_handle<> awaiting, entry* entries, std::size_t count) noexcept;
+    void add(core_context& core, std::size_t index, token_record& token, bool admitted) noexcept;
+    /// True if the awaiter stays suspended.
+    bool finish(core_context& core) noexcept;
+    void resumed();
+    /// The failures of all but the first are reported.
+    [[nodiscard]] std::size_t first() const noexcept { return first_; }
+
+private:
+    static void entry_ended(token_record& token, waiter& self) noexcept;
+    void note_end(entry& ended) noexcept;
+    void stop_others() noexcept;
+
+    entry* entries_ = nullptr;
+    std::size_t count_ = 0;
+    std::size_t left_ = 0;
+    std::size_t first_ = none;
+    bool suspended_ = false;
+};
+
+template <class Derived>
+class any_awaiter : public any_core {
+public:
+    bool await_ready() const noexcept { return false; }
+
+    bool await_suspend(std::coroutine_handle<> awaiting) {
+        auto& self = static_cast<Derived&>(*this);
+        if (entries_) throw_already_awaited();
+        if (self.size() == 0) throw_none_of_any();
+        check_on_a_loop();
+        self.each([](auto& token) {
+            if (!token.valid()) throw_already_awaited();
+            if (token_access::bound(token)) check_admissible(token_access::record(token));
+        });
+        entries_ = std::make_unique<entry[]>(self.size());
+        core_context& core = *this_core;
+        begin(core, awaiting, entries_.get(), self.size());
+        std::size_t index = 0;
+        self.each([&](auto& token) {
+            const bool admitted = token_access::admitted(token);
+            token_access::mark_admitted(token);
+            add(core, index++, token_access::record(token), admitted);
+        });
+        return finish(core);
+    }
+
+protected:
+    /// Reports what the others failed with, and throws the first one's failure.
+    void settle() {
+        resumed();
+        ended_ = true;
+        std::size_t index = 0;
+        std::exception_ptr thrown;
+        static_cast<Derived&>(*this).each([&](auto& token) {
+            std::exception_ptr& error = token_access::promise_of(token).error;
+            const bool decides = index++ == first();
+            if (!error) return;
+            if (decides)
+                thrown = std::move(error);
+            else
+                report_failure(token_access::record(token), std::move(error));
+        });
+        if (thrown) std::rethrow_exception(std::move(thrown));
+    }
+
+    void destroy_ended() noexcept {
+        if (!ended_) return;
+        static_cast<Derived&>(*this).each([](auto& token) {
+            if (token.valid()) token_access::destroy(token);
+        });
+    }
+
+private:
+    std::unique_ptr<entry[]> entries_;
+    bool ended_ = false;
+};
+
+template <class T>
+class any_of_vector : public any_awaiter<any_of_vector<T>> {
+public:
+    explicit any_of_vector(std::vector<token<T>>&& tokens) noexcept : tokens_(std::move(tokens)) {}
+    ~any_of_vector() { this->destroy_ended(); }
+
+    first_of<group_result<T>> await_resume() {
+        this->settle();
+        return {this->first(), take_result(tokens_[this->first()])};
+    }
+
+    template <class Visit>
+    void each(Visit visit) {
+        for (auto& token : tokens_) visit(token);
+    }
+    [[nodiscard]] std::size_t size() const noexcept { return tokens_.size(); }
+
+private:
+    std::vector<token<T>> tokens_;
+};
+
+template <class... T>
+class any_of_tuple : public any_awaiter<any_of_tuple<T...>> {
+    using value = std::variant<group_result<T>...>;
+
+public:
+    explicit any_of_tuple(token<T>&&... tokens) noexcept : tokens_(std::move(tokens)...) {}
+    ~any_of_tuple() { this->destroy_ended(); }
+
+    first_of<value> await_resume() {
+        this->settle();
+        return {this->first(), take_first(std::index_sequence_for<T...>{})};
+    }
+
+    template <class Visit>
+    void each(Visit visit) {
+        std::apply([&](auto&... token) { (visit(token), ...); }, tokens_);
+    }
+    [[nodiscard]] std::size_t size() const noexcept { return sizeof...(T); }
+
+private:
+    template <std::size_t... I>
+    value take_first(std::index_sequence<I...>) {
+        std::optional<value> taken;
+        static_cast<void>(((I == this->first() &&
+                            (taken.emplace(std::in_place_index<I>, take_result(std::get<I>(tokens_))), true)) ||
+                           ...));
+        return std::move(*taken);
+    }
+
+    std::tuple<token<T>...> tokens_;
+};
+
+}  // namespace detail
+
+template <class T>
+[[nodiscard]] auto when_any(std::vector<token<T>> tokens) {
+    return detail::any_of_vector<T>(std::move(tokens));
+}
+
+template <class First, class... T>
+[[nodiscard]] auto when_any(token<First> first, token<T>... others) {
+    return detail::any_of_tuple<First, T...>(std::move(first), std::move(others)...);
+}
+
+}  // namespace tokengate

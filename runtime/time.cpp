@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+#include <tokengate/time.hpp>
+
+#include "executor.hpp"
+
+#include <tokengate/error.hpp>
+
+#include <string>
+#include <utility>
+
+namespace tokengate::detail {
+
+namespace {
+
+/// In the largest unit that needs no fraction: "2s", "1500ms".
+std::string readable(std::chrono::nanoseconds duration) {
+    const std::pair<std::int64_t, const char*> units[] = {{1'000'000'000, "s"}, {1'000'000, "ms"}, {1000, "us"}};
+    for (const auto& [size, name] : units)
+        if (duration.count() % size == 0) return std::to_string(duration.count() / size) + name;
+    return std::to_string(duration.count()) + "ns";
+}
+
+}  // namespace
+
+std::uint64_t deadline_after(std::chrono::nanoseconds from_now) noexcept {
+    if (from_now.count() <= 0) return 0;
+    // Both below 2^63: no overflow. Later than that is never.
+    return event_loop::steady_ns() + static_cast<std::uint64_t>(from_now.count());
+}
+
+std::uint64_t deadline_at(std::chrono::steady_clock::time_point when) noexcept {
+    return when.time_since_epoch().count() <= 0 ? 0 : static_cast<std::uint64_t>(when.time_since_epoch().count());
+}
+
+// ---- sleep --------------------------------------------------------------------------------------------------------------
+
+bool sleep::await_suspend(std::coroutine_handle<> awaiting) {
+    core_context& core = enter("sleep");
+    if (timer_.deadline_ns == 0 || timer_.deadline_ns <= core.host->loop.turn_began_ns()) return false;
+    suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
+        auto& self = static_cast<sleep&>(static_cast<suspension&>(point));
+        at.host->loop.withdraw(self.timer_);
+        self.stopped_ = true;
+        self.wake();
+    });
+    timer_.of = this;
+    timer_.run = [](hook* due) noexcept { static_cast<alarm*>(due)->of->wake(); };
+    core.host->loop.arm(timer_);
+    return true;
+}
+
+void sleep::await_resume() const {
+    if (stopped_) throw_stopped(*token, "sleep");
+}
+
+bool yielding::await_suspend(std::coroutine_handle<> awaiting) {
+    core_context& core = enter("yield");
+    suspend(core, awaiting, nullptr);
+    core.host->loop.ready(this);
+    return true;
+}
+
+// ---- timeouts -----------------------------------------------------------------------------------------------------------
+
+time_limit::time_limit(token_record& limited, std::chrono::nanoseconds limit)
+    : home_(suspension::enter("wait with a timeout").host), limited_(&limited), limit_(limit), id_(limited.id()) {
+    timer_.of = this;
+    timer_.run = [](hook* due) noexcept {
+        time_limit& self = *static_cast<alarm*>(due)->of;
+        self.over_ = true;
+        request_stop(*self.limited_, stop_timeout);
+    };
+    timer_.deadline_ns = deadline_after(limit);
+    if (timer_.deadline_ns == 0)
+        timer_.run(&timer_);
+    else
+        home_->loop.arm(timer_);
+}
+
+time_limit::~time_limit() { home_->loop.withdraw(timer_); }
+
+void time_limit::rethrow_if_over() const {
+    if (!over_) return;
+    throw token_timeout("token_timeout: " + id_.text() + " ran longer than " + readable(limit_));
+}
+
+}  // namespace tokengate::detail
