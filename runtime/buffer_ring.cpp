@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 #include <system_error>
+#include <utility>
 
 namespace tokengate::detail {
 
@@ -57,9 +58,14 @@ buffer_ring::buffer_ring(io_uring& ring, std::uint16_t group, unsigned buffers, 
     io_uring_buf_ring_advance(shared_, static_cast<int>(buffers));
 }
 
+void buffer_ring::retire() noexcept {
+    if (!std::exchange(retired_, true)) leaked_ = io_uring_unregister_buf_ring(&ring_, group_) != 0;
+}
+
 buffer_ring::~buffer_ring() {
+    retire();
     // Refused, as it is to a thread that is not the ring's: the kernel may go on writing, so the memory stays.
-    if (io_uring_unregister_buf_ring(&ring_, group_) == 0) ::munmap(shared_, mapped_bytes());
+    if (!leaked_) ::munmap(shared_, mapped_bytes());
 }
 
 std::size_t buffer_ring::mapped_bytes() const noexcept { return descriptor_bytes(buffers_) + buffers_ * bytes_each_; }

@@ -50,6 +50,9 @@ public:
         io_uring_buf_ring_advance(shared_, 1);  // release: our reads of the buffer come before the kernel's next write
     }
 
+    /// The kernel forgets the buffers; what is lent stays readable until the destructor, which any thread may call then.
+    void retire() noexcept;
+
     [[nodiscard]] unsigned lent() const noexcept { return lent_; }  ///< taken, and not yet given back
     [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
 
@@ -66,6 +69,8 @@ private:
     std::size_t bytes_each_;
     unsigned buffers_;
     unsigned lent_ = 0;
+    bool retired_ = false;  // the kernel knows them no more
+    bool leaked_ = false;   // … or would not let go of them
     std::uint16_t group_;
 };
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/endpoint.hpp>
+
+#include "quoted.hpp"
+
 #include <tokengate/error.hpp>
 
 #include <arpa/inet.h>
@@ -21,23 +24,7 @@ constexpr std::size_t path_offset = offsetof(sockaddr_un, sun_path);
 constexpr std::size_t longest_path = sizeof(sockaddr_un::sun_path);
 constexpr std::string_view unix_prefix = "unix:";
 
-/// A NUL would end what(), and a newline forge a line of a log.
-std::string quoted(std::string_view text) {
-    constexpr char digits[] = "0123456789abcdef";
-    std::string out = "\"";
-    for (const char each : text) {
-        if (each >= ' ' && each <= '~') {
-            if (each == '"' || each == '\\') out += '\\';
-            out += each;
-            continue;
-        }
-        const auto byte = static_cast<unsigned char>(each);
-        out += "\\x";
-        out += digits[byte >> 4];
-        out += digits[byte & 15];
-    }
-    return out += '"';
-}
+using detail::quoted;
 
 [[noreturn]] void refuse(std::string_view text, const std::string& why) {
     throw configuration_error("configuration_error: endpoint " + quoted(text) + ": " + why);
