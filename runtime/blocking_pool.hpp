@@ -18,9 +18,9 @@
 ///     blocking_pool pool(16, 10s);
 ///     if (!pool.submit(work)) …                            // no thread could be made: `work` is still the caller's
 ///
-/// A job belongs to the pool from a submit that says true until `call` is entered, or until it has been withdrawn; `call`
-/// may end its life, nobody touches it afterwards. Jobs start in the order of their submits. The queue links through the jobs: it never
-/// allocates, and is as long as there are jobs (at most one for each token there is).
+/// A job belongs to the pool from a submit that says true until `call` is entered, or until it has been withdrawn;
+/// `call` may end its life, nobody touches it afterwards. Jobs start in the order of their submits. The queue links
+/// through the jobs: it never allocates, and is as long as there are jobs (at most one for each token there is).
 ///
 /// Any thread may call anything, jobs included. The destructor runs whatever was submitted before and joins; it is not
 /// for a job to call, and no foreign submit may be under way. No thread exists before the first job; one that had

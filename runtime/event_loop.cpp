@@ -67,8 +67,10 @@ void event_loop::connect(std::span<event_loop* const> loops) {
     dirty_.reserve(loops.size());
 }
 
-void event_loop::post(hook* item) noexcept {
-    if (mailbox_.push(item, item) == mailbox::pushed::wake_owed) wake_by_eventfd();
+void event_loop::post(hook* item) noexcept { post(item, item); }
+
+void event_loop::post(hook* newest, hook* oldest) noexcept {
+    if (mailbox_.push(newest, oldest) == mailbox::pushed::wake_owed) wake_by_eventfd();
 }
 
 bool event_loop::submit(hook* item) noexcept {
@@ -85,6 +87,7 @@ void event_loop::open() {
 
 void event_loop::run() {
     quitting_ = settling_ = false;
+    ring_->begin_use();
     turn_ns_ = steady_ns();
     wall_offset_ns_ = wall_ns() - turn_ns_;
     while (!quitting_ || !nothing_ready() || (settling_ && in_flight_ != 0)) {
@@ -92,6 +95,7 @@ void event_loop::run() {
         if (settling_ && nothing_ready() && in_flight_ != 0) settle();
     }
     flush();
+    ring_->end_use();
 }
 
 void event_loop::settle() noexcept {
@@ -127,21 +131,26 @@ unsigned event_loop::run_ready() noexcept {
     unsigned ran = 0;
     unsigned resumptions = turn_budget;
     unsigned starts = start_budget_;
+    bool start_first = std::exchange(start_owed_, false);
     while (!turn_over_) {
         hook_queue* from = nullptr;
-        if (resumptions > 0 && !ready_.empty()) {
+        if (resumptions > 0 && !ready_.empty() && !(start_first && !starts_.empty())) {
             from = &ready_;
             --resumptions;
         } else if (starts > 0 && !starts_.empty()) {
             from = &starts_;
             --starts;
+            start_first = false;
         } else {
             break;
         }
         hook* item = from->pop();
+        prefetch_around(from->front());  // while this one runs
         item->run(item);
         ++ran;
     }
+    // A turn that one long resumption has used up must not be followed by another such, and so on.
+    start_owed_ = turn_over_ && starts == start_budget_ && !starts_.empty();
     return ran;
 }
 
@@ -316,6 +325,11 @@ void event_loop::finish(io_request& request, std::int32_t result, std::uint32_t 
     if (request.in_cancels) cancels_.remove(&request);  // the link must be free, and the cancellation is pointless
     request.in_cancels = false;
     request.now = io_request::phase::idle;
+    if (result == -ECANCELED && !request.cancel_wanted && options_.changes_thread && !settling_) {
+        // The kernel gives up what a thread has asked for when that thread ends; another one hosts this loop now.
+        start(request);  // the ticket has just become free, so there is no need for memory
+        return;
+    }
     request.completed(*this, request, result, flags, true);
 }
 
@@ -338,10 +352,8 @@ void event_loop::idle() noexcept {
     flush();                // no loop parks with something left to send
     push_requests();
     if (!nothing_ready()) return;  // the flush has met completions
-    std::uint64_t sleep_until = timers_.empty() ? 0 : timers_.earliest_ns();
-
     std::uint64_t spin_until = steady_ns() + options_.spin_ns;
-    if (sleep_until != 0 && sleep_until < spin_until) spin_until = sleep_until;
+    if (!timers_.empty()) spin_until = std::min(spin_until, timers_.earliest_ns());
     for (unsigned polls = 0; options_.spin_ns != 0; ++polls) {
         if (something_came()) return;
         relax();
@@ -358,7 +370,8 @@ void event_loop::idle() noexcept {
     if (nothing_ready() && watching_eventfd_ && mailbox_.park()) {
         if (!guest_.find_work(true) && nothing_ready()) {
             std::optional<std::chrono::nanoseconds> timeout;
-            if (sleep_until != 0) {
+            if (!timers_.empty()) {
+                const std::uint64_t sleep_until = timers_.earliest_ns();
                 const std::uint64_t now = steady_ns();
                 timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
             }

@@ -22,10 +22,11 @@
 ///     loop.open();            // on the thread that will run it: makes the ring; throws ring_unavailable
 ///     loop.run();             // until quit() is called on this thread
 ///
-/// A turn: mailbox → timers → ready hooks, up to a budget → flush → ring. Fairness, as a bound: between two looks at the
-/// mailbox and the ring a loop runs at most 2 × `turn_budget` hooks, and once a guest has called `end_turn` it runs none
-/// but the one at hand. Hooks whose `run` is `starts` (new work) come after all others (resumptions), each kind in FIFO order;
-/// each kind has its own budget in a turn, so neither starves.
+/// A turn: mailbox → timers → ready hooks, up to a budget → flush → ring. Fairness, as a bound: between two looks at
+/// the mailbox and the ring a loop runs at most 2 × `turn_budget` hooks, and once a guest has called `end_turn` it runs
+/// none but the one at hand. Hooks whose `run` is `starts` (new work) come after all others (resumptions), each kind in
+/// FIFO order; each kind has its own budget in a turn, and a turn that ends before any start is followed by one that
+/// begins with a start, so neither starves.
 ///
 /// Sending is local until a flush: what `send` collects for a loop leaves in one chain when it has `outbox_limit` hooks, at
 /// the end of the turn, or when the guest calls `flush` (before something that may run long). The receiver is woken if it
@@ -88,8 +89,10 @@ public:
 
     // ---- any thread ----
 
-    /// From a thread without a loop, inside the runtime: always delivered.
+    /// From a thread without a loop, inside the runtime, or from the handler of a signal: always delivered.
     void post(hook* item) noexcept;
+    /// The same for a chain, linked from the newest to the oldest.
+    void post(hook* newest, hook* oldest) noexcept;
     /// From a foreign thread: false once closed; the item is still the caller's.
     [[nodiscard]] bool submit(hook* item) noexcept;
     void close() noexcept { mailbox_.close(); }
@@ -100,8 +103,8 @@ public:
     void open();
     void run();
     void quit() noexcept { quitting_ = true; }
-    /// Leaves once the kernel owes nothing any more: when no token is left, what is in flight ends by itself (a close) or has
-    /// been cancelled.
+    /// Leaves once the kernel owes nothing any more: when no token is left, what is in flight ends by itself (a close)
+    /// or has been cancelled.
     void quit_when_settled() noexcept { quitting_ = settling_ = true; }
     /// After every loop has left: a chain of what nobody took.
     hook* take_left_mail() noexcept { return mailbox_.take(); }
@@ -120,7 +123,8 @@ public:
     void arm(timer& armed) { timers_.arm(armed); }
     void withdraw(timer& armed) noexcept { timers_.withdraw(armed); }
 
-    /// Asks the kernel; see io_request. Throws std::bad_alloc where there is no memory for a ticket, before anything happened.
+    /// Asks the kernel; see io_request. Throws std::bad_alloc where there is no memory for a ticket, before anything
+    /// happened.
     void start(io_request& request);
     /// Asks the kernel to give it up; its last completion comes sooner, with what had been achieved or with -ECANCELED.
     void cancel(io_request& request) noexcept;
@@ -185,6 +189,7 @@ private:
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;
+    bool start_owed_ = false;  // the turn before was over before a start had its turn
     bool quitting_ = false;
     bool settling_ = false;
     bool watching_eventfd_ = false;

@@ -35,7 +35,7 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {
     quit_.of = report_.of = this;
-    quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->loop.quit_when_settled(); };
+    quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->quit_when_settled(); };
     ask_all_.of = this;
     ask_all_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->ask_all_to_stop(); };
     sweep_.of = this;
@@ -87,6 +87,7 @@ void executor::host() noexcept {
     up_.store(1, std::memory_order_release);  // pairs with wait_until_up
     up_.notify_all();
     loop.run();
+    if (!is_control_) retire_buffers();  // its ring knows this thread only
     detach(core);
     libcds_.reset();
 }
@@ -248,7 +249,7 @@ void executor::end_if_drained() noexcept {
     ending_ = false;
     drained_ = true;
     runtime.draining.store(0, std::memory_order_release);
-    loop.quit_when_settled();
+    quit_when_settled();
 }
 
 // ---- being asked to stop -----------------------------------------------------------------------------------------------
@@ -283,21 +284,19 @@ void executor::sweep_gate() noexcept {
         const auto& token = *static_cast<const token_record*>(item);
         return token.stop_requested() || (all && !(token.flags & exempt));
     };
+    // They end here, however busy the core is where they would have run; but what a domain counts ends at its home.
+    const auto end_all = [this](hook_queue& found, unsigned lost) noexcept {
+        while (!found.empty()) {
+            auto& token = *static_cast<token_record*>(found.pop());
+            token.flags = static_cast<std::uint16_t>(token.flags & ~lost);
+            send(token.flags & in_domain ? static_cast<domain*>(token.anchor)->position : position_, token);
+        }
+    };
     hook_queue found;
     for (const weight w : classes) runtime.at_gate.withdraw(w, is_to_stop, found);
-    while (!found.empty()) {
-        auto& token = *static_cast<token_record*>(found.pop());
-        token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
-        token.position.store(core_->position);
-        token.state.store(token_state::admitted);
-        loop.ready_start(&token);
-    }
+    end_all(found, windowed);  // one with a tier has its permit by now, and gives it back as it ends
     for (const storage tier : tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
-    while (!found.empty()) {
-        auto& token = *static_cast<token_record*>(found.pop());
-        token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
-        route(*core_, token);  // a token of a domain or pin ends on its core
-    }
+    end_all(found, holds_permit);
     for (const storage tier : tiers)
         while (hook* admitted = runtime.at_gate.grant(tier)) route(*core_, *static_cast<token_record*>(admitted));
     const std::uint64_t now = event_loop::steady_ns();
@@ -332,22 +331,23 @@ void executor::start(core_context& core, token_record& token) noexcept {
     token.position.store(core.position);
     if (token.stop_requested() || (runtime.stop_asked.load(std::memory_order_relaxed) && !(token.flags & exempt)))
         [[unlikely]] {
+        token.stop.set_bits(stop_asked);
         end_unrun(core, token);
         return;
     }
-    token.wait_is_over();  // the link has served its last queue
-    token.state.store(token_state::executing);
+    token.wait_is_over();                               // the link has served its last queue
+    token.state.store_release(token_state::executing);  // pairs with the looks of stop.cpp: its place is known
     if (token.flags & leads) open_domain(core, token);
     resume_token(core, &token, promise_base::of(token).handle());
 }
 
 void executor::resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
-    core.current = token;
     core.inline_budget = budget_in_place;
     // A coroutine of somebody else's, awaiting a token outside of every token: nothing is known of it.
     operation_counters* operation = token ? &core.operations[token->operation.load()->index] : nullptr;
     if (operation && operation->is_short && operation->until_measured != 0) {
         --operation->until_measured;
+        core.current = token;
         resume(core, coroutine);
     } else {
         if (!operation || !operation->is_short) {
@@ -355,6 +355,7 @@ void executor::resume_token(core_context& core, token_record* token, std::corout
             loop.submit_requests();
         }
         const std::uint64_t began = event_loop::steady_ns();
+        core.current = token;
         resume(core, coroutine);
         const std::uint64_t now = event_loop::steady_ns();
         if (operation) note_run(*operation, now - began);

@@ -19,12 +19,12 @@
 /// An executor: one event loop, one thread, one place in the routing. It starts and resumes tokens, and never takes
 /// another's. The control loop is one too, without a place: `run` or `start` lends it a thread.
 ///
-/// What runs long holds back nobody's news: before it resumes a token that is not known to be short, an executor flushes its
-/// outboxes. An operation is short on a core while its longest recent run there is under 50 µs; unknown is long. Short
-/// operations are measured every 32nd run, others each time, so that the clock stays off the path.
+/// What runs long holds back nobody's news: before it resumes a token that is not known to be short, an executor
+/// flushes its outboxes. An operation is short on a core while its longest recent run there is under 50 µs; unknown is
+/// long. Short operations are measured every 32nd run, others each time, so that the clock stays off the path.
 ///
-/// Its window (router.hpp) follows the run time it measures. When half of it is free, it pulls a chunk from the gate's FIFOs:
-/// those of the classes it serves, in turn; if they are empty, those whose tokens may spill to it.
+/// Its window (router.hpp) follows the run time it measures. When half of it is free, it pulls a chunk from the gate's
+/// FIFOs: those of the classes it serves, in turn; if they are empty, those whose tokens may spill to it.
 ///
 /// All members belong to the executor's thread unless they say otherwise.
 
@@ -35,6 +35,8 @@ class stop_callback_base;
 namespace tokengate::detail {
 
 struct runtime_core;
+class provided_buffers;
+class source_core;
 
 /// Runs on the executor that got the token: its first resumption.
 void start_token(hook* item) noexcept;
@@ -44,6 +46,7 @@ void deliver_end(hook* item) noexcept;
 class executor final : public event_loop::guest {
 public:
     executor(runtime_core& runtime, unsigned position, unsigned ring_entries, std::uint64_t spin_ns);
+    ~executor();
 
     /// Starts the pinned thread; `wait_until_up` throws what kept it from coming up.
     void launch(std::optional<unsigned> cpu);
@@ -75,14 +78,21 @@ public:
 
     /// Asks what executes here to stop, and what waits at the gate. Any thread may post it, once.
     void post_ask_all() noexcept { loop.post(&ask_all_); }
-    /// Soon, those at the gate that have been asked to stop will be sent to where they end, and those for whom a tier has room
-    /// now to where they run. At a rate that keeps the loop free: the sweep looks at everything that waits.
+    /// Soon, those at the gate that have been asked to stop will be sent to where they end, and those for whom a tier
+    /// has room now to where they run. At a rate that keeps the loop free: the sweep looks at everything that waits.
     void ask_to_sweep() noexcept;
 
     /// See stop.cpp.
     void enlist_stop_callback(token_record& token, stop_callback_base& callback);
     void forget_stop_callback(token_record& token, const stop_callback_base& callback) noexcept;
     void run_stop_callbacks(token_record& token) noexcept;
+
+    /// What the kernel may receive into on this loop; made when first asked for. Throws std::system_error, std::bad_alloc.
+    [[nodiscard]] provided_buffers& buffers() { return buffers_ ? *buffers_ : make_buffers(); }
+    [[nodiscard]] const provided_buffers* known_buffers() const noexcept { return buffers_; }
+    /// What stays armed here between its awaits, so that the loop can give it up when it ends. See socket_core.hpp.
+    void enlist(source_core& armed) noexcept;
+    void strike_off(source_core& armed) noexcept;
 
     [[nodiscard]] unsigned position() const noexcept { return position_; }
 
@@ -124,6 +134,9 @@ private:
         executor* of;
     };
 
+    provided_buffers& make_buffers();
+    void retire_buffers() noexcept;
+    void quit_when_settled() noexcept;
     void ask_all_to_stop() noexcept;
     void sweep_gate() noexcept;
     void stage(weight w, token_record& token) noexcept;
@@ -162,11 +175,13 @@ private:
     member_hook ask_all_;
     sweep_timer sweep_;
     bool sweep_asked_ = false;
+    provided_buffers* buffers_ = nullptr;  // owned until retired, then by whoever still has one of them
+    source_core* armed_ = nullptr;         // doubly linked
     std::uint64_t next_sweep_ns_ = 0;
     std::unordered_multimap<const token_record*, stop_callback_base*> stop_callbacks_;
     member_hook report_;
-    /// Exchanged by the reporting executor (true) and by the control loop before it sums (false), both acq_rel: a report that
-    /// finds it true is covered by the one on its way.
+    /// Exchanged by the reporting executor (true) and by the control loop before it sums (false), both acq_rel: a
+    /// report that finds it true is covered by the one on its way.
     std::atomic<bool> report_under_way_{false};
 
     std::thread thread_;

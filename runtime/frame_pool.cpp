@@ -212,6 +212,8 @@ slab* frame_pool::next_slab(unsigned index) {
     slab* made = make_slab(slab::size, this, static_cast<slab_kind>(index / classes));
     made->index = static_cast<std::uint8_t>(index);
     made->slot_size = class_size(index % classes);
+    // An odd number of lines: else the same line of every large frame would compete for a few sets of the cache.
+    if (made->slot_size % 128 == 0 && made->slot_size > 1024) made->slot_size += 64;
     made->capacity = static_cast<std::uint32_t>((slab::size - sizeof(slab)) / made->slot_size);
     link_slab(made);
     return made;

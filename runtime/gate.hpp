@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 /// Where admitted tokens wait, in the FIFO of their reason: for a core of their class with room, or for a permit of their
@@ -20,8 +21,8 @@
 ///     if (gate.acquire(storage::slow, &token)) route(token);      // else it waits, and comes back from a release
 ///     if (hook* next = gate.release(storage::slow)) route(next);
 ///
-/// Threads: all members from any event loop's thread. Capacity: unbounded, linked through the tokens themselves; a class FIFO
-/// keeps beside them one small descriptor a chain, so that taking a chunk does not walk it under the mutex.
+/// Threads: all members from any event loop's thread. Capacity: unbounded, linked through the tokens themselves; a
+/// class FIFO keeps beside them one small descriptor a chain, so that taking a chunk does not walk it under the mutex.
 
 namespace tokengate::detail {
 
@@ -38,8 +39,8 @@ public:
     /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the range.
     void wait(weight w, hook_queue& chain, std::size_t count) noexcept;
 
-    /// Takes at most choose(waiting) hooks from the front, at least one if any waits; looks under the mutex whatever `waiting`
-    /// says. A chain is split only if it is the first.
+    /// Takes at most choose(waiting) hooks from the front, at least one if any waits; looks under the mutex whatever
+    /// `waiting` says. A chain is split only if it is the first.
     template <class Choose>
     std::size_t take(weight w, Choose choose, hook_queue& into) noexcept {
         fifo& from = fifo_of(w);
@@ -65,7 +66,8 @@ public:
     /// Takes one whatever the limit is: for a token that gave its own up while it waited for others.
     void force(storage tier) noexcept;
     [[nodiscard]] int in_use(storage tier) noexcept;
-    /// Lower than what is in use admits nothing until it fits. Higher: whoever sets it calls `grant` until it gives nothing.
+    /// Lower than what is in use admits nothing until it fits. Higher: whoever sets it calls `grant` until it gives
+    /// nothing.
     void set_limit(storage tier, int limit) noexcept;
     [[nodiscard]] int limit(storage tier) noexcept;
     /// The longest waiting, if there is room for it; it holds a permit now, and the caller routes it.
@@ -77,12 +79,15 @@ public:
         fifo& from = fifo_of(w);
         const std::scoped_lock lock(from.mutex);
         std::size_t taken = 0;
+        std::size_t kept = 0;
         for (std::size_t i = 0; i < from.used; ++i) {
-            chain& each = from.at(i);  // may become empty; `take` passes over it
+            chain& each = from.at(i);
             const std::size_t gone = split(each.hooks, is_to_go, into);
             each.count -= gone;
             taken += gone;
+            if (each.count != 0) std::swap(from.at(kept++), each);
         }
+        from.used = kept;
         from.waiting.store(from.waiting.load(std::memory_order_relaxed) - taken, std::memory_order_relaxed);
     }
     template <class Predicate>

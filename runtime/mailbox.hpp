@@ -65,6 +65,7 @@ public:
         hook* newest_first = reinterpret_cast<hook*>(taken & ~flag_bits);
         hook* oldest_first = nullptr;
         while (newest_first) {
+            prefetch_around(newest_first);  // from another core's cache
             hook* next = newest_first->next;
             newest_first->next = oldest_first;
             oldest_first = newest_first;
@@ -90,7 +91,8 @@ private:
     static constexpr std::uintptr_t parked_bit = 1, closed_bit = 2, flag_bits = parked_bit | closed_bit;
 
     pushed push_unless(hook* newest, hook* oldest, std::uintptr_t refused_by) noexcept {
-        std::uintptr_t seen = word_.load(std::memory_order_relaxed);
+        // Mostly it is empty. To look first would fetch the line twice, to read it and to write it.
+        std::uintptr_t seen = 0;
         do {
             if (seen & refused_by) return pushed::refused;
             oldest->next = reinterpret_cast<hook*>(seen & ~flag_bits);

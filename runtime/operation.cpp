@@ -18,8 +18,8 @@ namespace tokengate::detail {
 
 namespace {
 
-/// A record and whether an operation object uses it. Records are never freed (a token listed anywhere may name one), but used
-/// again by the next operation that looks the same: programs that make operations in a loop do not grow.
+/// A record and whether an operation object uses it. Records are never freed (a token listed anywhere may name one),
+/// but used again by the next operation that looks the same: programs that make operations in a loop do not grow.
 struct entry {
     operation_record record;
     bool in_use;

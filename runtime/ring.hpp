@@ -14,8 +14,9 @@
 ///     r.submit();
 ///     r.for_each_completion([](const io_uring_cqe& done) { … });
 ///
-/// Made, used and waited on by one thread (SINGLE_ISSUER where granted), or with `changes_thread` by one after the other; may
-/// be destroyed by another once that one has left it. Completions that the kernel has but cannot place (CQ overflow) are fetched by the next enter; nothing is lost.
+/// Made, used and waited on by one thread (SINGLE_ISSUER where granted), or with `changes_thread` by one after the
+/// other; may be destroyed by another once that one has left it. Completions that the kernel has but cannot place (CQ
+/// overflow) are fetched by the next enter; nothing is lost.
 
 namespace tokengate::detail {
 
@@ -30,6 +31,13 @@ public:
     /// For what is registered with it.
     [[nodiscard]] io_uring& raw() noexcept { return ring_; }
     [[nodiscard]] bool has_msg_ring() const noexcept { return has_msg_ring_; }
+
+    /// Between the two the calling thread enters the ring without a look-up of its file. Both on the same thread, and
+    /// nobody else enters meanwhile. Where the kernel refuses, nothing changes.
+    void begin_use() noexcept { static_cast<void>(io_uring_register_ring_fd(&ring_)); }
+    void end_use() noexcept {
+        if (ring_.enter_ring_fd != ring_.ring_fd) static_cast<void>(io_uring_unregister_ring_fd(&ring_));
+    }
 
     /// A submission entry; makes room by submitting when the queue is full. Null only if the kernel will take nothing until
     /// completions are reaped (EBUSY).

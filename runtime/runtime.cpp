@@ -143,6 +143,12 @@ slot_lease::slot_lease(runtime_core& of, const failure_handler& handler) {
     all.runtimes.emplace(slot_, runtime_slots::living{&of, std::make_shared<const failure_handler>(handler)});
 }
 
+void slot_lease::retire() const noexcept {
+    runtime_slots& all = slots();
+    const std::scoped_lock lock(all.mutex);
+    all.runtimes.at(slot_).core = nullptr;
+}
+
 slot_lease::~slot_lease() {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
@@ -159,7 +165,8 @@ std::shared_ptr<const failure_handler> failure_handler_of(std::uint16_t slot) {
 void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit) {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
-    if (const auto found = all.runtimes.find(slot); found != all.runtimes.end()) visit(*found->second.core);
+    if (const auto found = all.runtimes.find(slot); found != all.runtimes.end() && found->second.core)
+        visit(*found->second.core);
 }
 
 void runtime_core::join_executors() noexcept {
@@ -251,7 +258,7 @@ void runtime_core::run_main(promise_base& main) {
     waiting.done = [](token_record&, waiter& self) noexcept {
         static_cast<main_waiter&>(self).of->control().begin_to_end();
     };
-    waiting.home = &context();
+    waiting.home = &control();
     waiting.of = this;
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
     main.token.run = admit_posted;
@@ -447,9 +454,10 @@ runtime::~runtime() {
 void runtime::run_main(detail::promise_base& main) { core_->run_main(main); }
 void runtime::submit_record(detail::token_record& token) { core_->submit(token); }
 void runtime::start() { core_->start(); }
-stop_report runtime::stop(std::chrono::nanoseconds deadline, std::optional<std::chrono::nanoseconds> grace) {
-    const auto half = deadline == std::chrono::nanoseconds::max() ? deadline : deadline / 2;
-    return core_->stop(deadline, grace.value_or(half));
+stop_report runtime::stop(time_span deadline, std::optional<time_span> grace) {
+    const std::chrono::nanoseconds whole = deadline;
+    const auto half = whole == std::chrono::nanoseconds::max() ? whole : whole / 2;
+    return core_->stop(whole, grace.value_or(half));
 }
 std::vector<token_info> runtime::tokens() const { return core_->tokens(); }
 unsigned runtime::cores() const noexcept { return core_->loads.layout().cores; }

@@ -5,6 +5,7 @@
 #include "executor.hpp"
 #include "gate.hpp"
 #include "router.hpp"
+#include "signal_desk.hpp"
 #include "sticky_registry.hpp"
 
 #include <tokengate/runtime.hpp>
@@ -54,6 +55,8 @@ public:
     slot_lease(const slot_lease&) = delete;
     slot_lease& operator=(const slot_lease&) = delete;
     [[nodiscard]] std::uint16_t slot() const noexcept { return slot_; }
+    /// From here on `with_runtime` finds nothing; waits for a visit under way.
+    void retire() const noexcept;
 
 private:
     std::uint16_t slot_;
@@ -63,6 +66,7 @@ struct runtime_core {
     runtime_core(runtime_options&& chosen, core_layout layout);
     runtime_core(const runtime_core&) = delete;
     runtime_core& operator=(const runtime_core&) = delete;
+    ~runtime_core() { lease.retire(); }  // before what a visitor would look at
 
     [[nodiscard]] executor& control() noexcept { return *executors.back(); }
     [[nodiscard]] unsigned positions() const noexcept { return loads.layout().positions(); }
@@ -100,12 +104,13 @@ struct runtime_core {
     gate at_gate;
     sticky_registry registry;
     std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
-    std::optional<blocking_pool>
-        blocking;  // emptied when the executors have been joined; behind them, which it posts to
+    // Both post to loops, and therefore go before the executors.
+    signal_desk signals{*this};
+    std::optional<blocking_pool> blocking;  // emptied when the executors have been joined
 
     /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end, lowered when it has left.
-    /// Executors read it by fetch_or(0, acq_rel) when they park: either that comes first, and the control loop's sums include
-    /// what they ended, or they find it raised and report.
+    /// Executors read it by fetch_or(0, acq_rel) when they park: either that comes first, and the control loop's sums
+    /// include what they ended, or they find it raised and report.
     std::atomic<unsigned> draining{0};
 
     /// Set once by `stop` (relaxed; hooks to every loop follow): everything is asked to stop, also what starts later.

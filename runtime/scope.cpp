@@ -51,12 +51,19 @@ bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting) {
         self.wake();
     });
     spawners_.push(&waiting);
+    if (waiting.token) give_up_permit(*this_core, *waiting.token);  // those it waits for may need one
     return true;
+}
+
+void scope_core::spawner_resumed() {
+    core_context& core = *this_core;
+    if (core.current) retake_permit(core, *core.current);
 }
 
 void scope_core::give_room_back() noexcept {
     if (spawners_.empty()) {
         --alive_;
+        wake_if_joined();
         return;
     }
     auto& next = *static_cast<spawner*>(spawners_.pop());  // the room goes from hand to hand
@@ -68,7 +75,7 @@ void scope_core::admit_child(token_record& token) {
     core_context& core = *this_core;
     auto* added = static_cast<child*>(core.pool->allocate(sizeof(child), slab_kind::object));
     added->done = child_ended;
-    added->home = &core;
+    added->home = home_;
     added->of = this;
     added->token = &token;
     added->previous = nullptr;
@@ -90,11 +97,12 @@ void scope_core::child_ended(token_record& token, waiter& self) noexcept {
     promise.handle().destroy();
     this_core->pool->deallocate(&ended, sizeof(child), slab_kind::object);
     of.give_room_back();
-    of.wake_if_joined();
 }
 
 void scope_core::fail(token_record& token, std::exception_ptr error) noexcept {
-    if (options_.on_failure == on_failure::report || first_failure_ || was_asked_for(token, error)) {
+    const bool asked_for = was_asked_for(token, error);
+    cut_short_ |= asked_for;
+    if (options_.on_failure == on_failure::report || first_failure_ || asked_for) {
         report_failure(token, std::move(error));  // which says nothing of what was asked for
         return;
     }
@@ -107,7 +115,7 @@ void scope_core::fail(token_record& token, std::exception_ptr error) noexcept {
 void scope_core::start_body(token_record& body) noexcept {
     core_context& core = *this_core;
     body_waiter_.done = body_ended;
-    body_waiter_.home = &core;
+    body_waiter_.home = home_;
     body_waiter_.of = this;
     body_ = &body;
     body.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&body_waiter_));
@@ -129,6 +137,17 @@ void scope_core::body_ended(token_record& token, waiter& self) noexcept {
     of.wake_if_joined();
 }
 
+void scope_core::stop_from_outside() noexcept {
+    stopped_from_outside_ = true;
+    request_stop();
+}
+
+void scope_core::rethrow_failure() {
+    if (first_failure_) std::rethrow_exception(std::move(first_failure_));
+    if (stopped_from_outside_ && cut_short_)
+        throw token_stopped("token_stopped: a scope was asked to stop, and with it tokens that had not ended");
+}
+
 void scope_core::wake_if_joined() noexcept {
     if (joiner_ && all_ended()) std::exchange(joiner_, nullptr)->wake();
 }
@@ -137,11 +156,11 @@ bool scope_core::joining::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = *this_core;
     if (core.current) {
         give_up_permit(core, *core.current);
-        if (core.current->stop_pending()) of_.request_stop();
+        if (core.current->stop_pending()) of_.stop_from_outside();
     }
     if (of_.all_ended()) return false;
     suspend(core, awaiting, [](core_context&, wait_point& point) noexcept {
-        static_cast<joining&>(static_cast<suspension&>(point)).of_.request_stop();
+        static_cast<joining&>(static_cast<suspension&>(point)).of_.stop_from_outside();
     });
     of_.joiner_ = this;
     return true;

@@ -7,10 +7,11 @@
 // thread that could end the token, so what is found alive there stays alive meanwhile, and what has ended is not found.
 // (The bit is set by those only who know the frame to live: who awaits the token, who holds its handle.)
 //
-// A token that is not placed yet (it waits at the gate, or is just being routed) has no loop: then every loop gets the message.
-// Either the token starts after its loop has taken the message, and finds the bit, since the message was sent after the bit
-// was set; or it has started before, and is found by the message. So nothing is needed on the way of those that nobody
-// stops. And a sweep takes what waits at the gate out of its queues, so that refusals do not wait for room.
+// A token that is not placed yet (it waits at the gate, or is just being routed) has no loop: then every loop gets the
+// message. Either the token starts after its loop has taken the message, and finds the bit, since the message was sent
+// after the bit was set; or it has started before, and is found by the message. So nothing is needed on the way of
+// those that nobody stops. And a sweep takes what waits at the gate out of its queues, so that refusals do not wait for
+// room.
 
 #include "stop.hpp"
 
@@ -24,6 +25,7 @@
 #include <tokengate/error.hpp>
 #include <tokengate/stop.hpp>
 
+#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
@@ -66,6 +68,12 @@ stop_message* make_message(token_record& token, std::uint8_t reason) {
 }
 
 void send_messages(runtime_core& runtime, token_record& token, std::uint8_t reason) {
+    // A thread that is not the runtime's own may come after its loops have gone, and the token with them.
+    std::unique_lock<std::mutex> still_there;
+    if (!this_core || this_core->runtime != &runtime) {
+        still_there = std::unique_lock(runtime.orphans);
+        if (runtime.joined) return;
+    }
     const unsigned position = token.position.load();
     if (position != no_position) {
         send_home(*runtime.executors[position], make_message(token, reason));
@@ -139,8 +147,10 @@ core_context& suspension::enter(const char* what) {
     if (!core || !core->host)
         throw wrong_thread(std::string("wrong_thread: a coroutine was to ") + what +
                            " on a thread without an event loop: await it inside a coroutine that the runtime runs");
-    if (core->current && core->current->stop_pending()) [[unlikely]]
+    if (core->current && core->current->stop_pending()) [[unlikely]] {
+        if (core->current->flags & has_callbacks) core->host->run_stop_callbacks(*core->current);
         throw_stopped(*core->current, what);
+    }
     return *core;
 }
 
@@ -221,6 +231,19 @@ void stop_callback_base::enlist(stop_token token, void (*call)(stop_callback_bas
 
 stop_callback_base::~stop_callback_base() {
     if (of_) detail::this_core->host->forget_stop_callback(*of_, *this);
+}
+
+bool this_token::stop_requested() noexcept {
+    const detail::core_context* core = detail::this_core;
+    if (!core || !core->current) return false;
+    for (const detail::token_record* token = core->current;;) {
+        if (token->stop_pending()) return true;
+        if (!(token->flags & detail::ran_in_place)) break;
+        // A child that runs inside its awaiter's turn: a message to that one cannot be taken before they both suspend.
+        token = reinterpret_cast<const detail::coroutine_waiter*>(token->owner)->token;
+    }
+    return core->runtime->stop_asked.load(std::memory_order_relaxed) &&
+           !(core->current->flags & (detail::shielded | detail::exempt));
 }
 
 stop_token this_token::stop() {

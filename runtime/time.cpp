@@ -28,8 +28,8 @@ std::uint64_t deadline_after(std::chrono::nanoseconds from_now) noexcept {
     return event_loop::steady_ns() + static_cast<std::uint64_t>(from_now.count());
 }
 
-std::uint64_t deadline_at(std::chrono::steady_clock::time_point when) noexcept {
-    return when.time_since_epoch().count() <= 0 ? 0 : static_cast<std::uint64_t>(when.time_since_epoch().count());
+std::uint64_t deadline_at(std::chrono::nanoseconds since_epoch) noexcept {
+    return since_epoch.count() <= 0 ? 0 : static_cast<std::uint64_t>(since_epoch.count());
 }
 
 // ---- sleep --------------------------------------------------------------------------------------------------------------
@@ -56,14 +56,15 @@ void sleep::await_resume() const {
 bool yielding::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter("yield");
     suspend(core, awaiting, nullptr);
-    core.host->loop.ready(this);
+    core.host->loop.ready_start(this);  // behind what has not started yet, too
     return true;
 }
 
 // ---- timeouts -----------------------------------------------------------------------------------------------------------
 
 time_limit::time_limit(token_record& limited, std::chrono::nanoseconds limit)
-    : home_(suspension::enter("wait with a timeout").host), limited_(&limited), limit_(limit), id_(limited.id()) {
+    : home_(this_core ? this_core->host : nullptr), limited_(&limited), limit_(limit), id_(limited.id()) {
+    check_on_a_loop();  // a stop of the awaiter is for the await to hand on
     timer_.of = this;
     timer_.run = [](hook* due) noexcept {
         time_limit& self = *static_cast<alarm*>(due)->of;
@@ -82,6 +83,38 @@ time_limit::~time_limit() { home_->loop.withdraw(timer_); }
 void time_limit::rethrow_if_over() const {
     if (!over_) return;
     throw token_timeout("token_timeout: " + id_.text() + " ran longer than " + readable(limit_));
+}
+
+void wait_limit::check() const {
+    if (limit_.count() > 0) return;
+    suspension::enter("wait");  // a stop, and a thread without a loop, come first
+    throw_over();
+}
+
+void wait_limit::begin(suspension& wait) noexcept {
+    wait_ = &wait;
+    timer_.of = this;
+    timer_.run = [](hook* due) noexcept {
+        wait_limit& self = *static_cast<alarm*>(due)->of;
+        token_record* const token = self.wait_->token;
+        // Else it has been woken, or a stop has come before.
+        if (!token || token->waits_at() != self.wait_) return;
+        self.over_ = true;
+        token->wait_is_over();
+        self.wait_->on_stop(*this_core, *self.wait_);
+    };
+    timer_.deadline_ns = deadline_after(limit_);
+    wait.home->loop.arm(timer_);
+}
+
+void wait_limit::end() noexcept {
+    if (wait_) std::exchange(wait_, nullptr)->home->loop.withdraw(timer_);
+}
+
+void wait_limit::throw_over() const {
+    const token_record* token = this_core->current;
+    throw token_timeout("token_timeout: " + (token ? token->id().text() : std::string("a wait")) +
+                        " waited longer than " + readable(limit_));
 }
 
 }  // namespace tokengate::detail

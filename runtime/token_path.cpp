@@ -83,10 +83,10 @@ void flush_ended_group(core_context& core) noexcept {
     if (!group) return;
     const std::uint32_t ended = std::exchange(core.ended_in_group, 0);
     executor& here = *core.host;
-    core_context* home = group->home;  // read now: unless we are the last, the group may be gone after the subtraction
+    executor* home = group->home;  // read now: unless we are the last, the group may be gone after the subtraction
     // acq_rel: the last one, and through its hook the home, sees what all the others' tokens left in their frames.
     if (group->elsewhere.fetch_sub(ended, std::memory_order_acq_rel) != ended) return;
-    home == &core ? here.loop.ready(group) : static_cast<void>(here.loop.send(home->position, group));
+    home == &here ? here.loop.ready(group) : static_cast<void>(here.loop.send(home->position(), group));
 }
 
 // ---- admission ----------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ group_admission::group_admission(core_context& core, token_group& group, std::co
                                  std::uint32_t size) noexcept
     : core_(core), group_(group), size_(size) {
     group.done = group_done;
-    group.home = &core;
+    group.home = core.host;
     group.handle = awaiter;
     group.token = core.current;
     group.run = resume_group;
@@ -227,10 +227,10 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
         return;
     }
     token.run = deliver_end;
-    if (!heard_by.home || heard_by.home == &core)
+    if (!heard_by.home || heard_by.home == &here)
         here.loop.ready(&token);
     else
-        here.loop.send(heard_by.home->position, &token);
+        here.loop.send(heard_by.home->position(), &token);
 }
 
 // ---- dropped handles ----------------------------------------------------------------------------------------------------

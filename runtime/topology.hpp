@@ -17,8 +17,8 @@
 
 namespace tokengate::detail {
 
-/// The CPUs of the calling thread's affinity mask, ascending; as many as there are, also beyond 1024. Never empty: where the
-/// mask cannot be read, CPUs 0 … online - 1.
+/// The CPUs of the calling thread's affinity mask, ascending; as many as there are, also beyond 1024. Never empty:
+/// where the mask cannot be read, CPUs 0 … online - 1.
 [[nodiscard]] std::vector<unsigned> affinity_cpus();
 
 /// The CPU time the control groups of this process allow, in CPUs: the smallest quota ÷ period of its group and all groups

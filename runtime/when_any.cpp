@@ -21,7 +21,7 @@ void any_core::begin(core_context& core, std::coroutine_handle<> awaiting, entry
 void any_core::add(core_context& core, std::size_t index, token_record& token, bool admitted) noexcept {
     entry& added = entries_[index];
     added.done = entry_ended;
-    added.home = &core;
+    added.home = core.host;
     added.of = this;
     added.token = &token;
     added.ended = false;

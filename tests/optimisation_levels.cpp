@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// What a compiler's optimisation could break, as a program that is built at every level and with link-time optimisation:
-// a token sees one thread and one set of thread-locals for its whole life, and a million awaits that complete at once do not
-// use up a stack of 256 KiB. Exits 1, saying what went wrong.
+// What a compiler's optimisation could break, as a program that is built at every level and with link-time
+// optimisation: a token sees one thread and one set of thread-locals for its whole life, and a million awaits that
+// complete at once do not use up a stack of 256 KiB. Exits 1, saying what went wrong.
 
 #include <tokengate/tokengate.hpp>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -48,7 +49,8 @@ public:
     using error::error;
 };
 
-/// A token was asked to stop, and therefore waits for nothing any more: thrown by every wait of such a token, and to the
+/// A token was asked to stop, and therefore waits for nothing any more: thrown by every wait of such a token, except to
+/// close something, and to the
 /// awaiter of one that ended for this reason, or never started.
 class token_stopped : public error {
 public:
@@ -65,6 +67,28 @@ public:
 class wrong_runtime : public error {
 public:
     using error::error;
+};
+
+/// A socket does one thing at a time in each direction, and somebody is at it already.
+class socket_busy : public error {
+public:
+    using error::error;
+};
+
+/// The socket was closed, before or meanwhile, or moved away.
+class socket_closed : public error {
+public:
+    using error::error;
+};
+
+/// The peer ended the stream in the middle of what was to be read.
+class unexpected_end : public error {
+public:
+    unexpected_end(const std::string& text, std::size_t received) : error(text), received_(received) {}
+    [[nodiscard]] std::size_t received() const noexcept { return received_; }  ///< bytes that did come
+
+private:
+    std::size_t received_;
 };
 
 /// A call was made on a thread that must not make it: a blocking call on an event loop's thread, or an awaiting one where

@@ -20,9 +20,9 @@
 ///     const tg::operation twice{{.name = "twice", .weight = tg::weight::light}, [](int n) { return 2 * n; }};
 ///     int four = co_await twice(2);
 ///
-/// The callable is an ordinary function or a coroutine that returns tg::task; it is called as const, from any core at once.
-/// The operation owns it, the token owns the arguments by value: `const T&` and `T&&` parameters are stored as T, `T&` takes
-/// a std::ref. A coroutine's parameters must be values, since they outlive the call.
+/// The callable is an ordinary function or a coroutine that returns tg::task; it is called as const, from any core at
+/// once. The operation owns it, the token owns the arguments by value: `const T&` and `T&&` parameters are stored as T,
+/// `T&` takes a std::ref. A coroutine's parameters must be values, since they outlive the call.
 ///
 /// Thread-safe: calling. Immovable, and must outlive its tokens: an operation destroyed while one exists says so and
 /// terminates the process, since the token would call a dangling callable.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <chrono>
+#include <tokengate/time_span.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -60,7 +61,7 @@ struct operation_options {
     operation_name name;
     tokengate::weight weight = tokengate::weight::medium;
     tokengate::storage storage = tokengate::storage::none;
-    std::chrono::nanoseconds timeout{};  ///< from a token's admission to its end; 0: none. See with_timeout
+    time_span timeout{};  ///< from a token's admission to its end; 0: none. See with_timeout
 };
 
 }  // namespace tokengate

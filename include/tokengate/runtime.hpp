@@ -7,6 +7,7 @@
 #include <tokengate/gate.hpp>
 #include <tokengate/options.hpp>
 #include <tokengate/task.hpp>
+#include <tokengate/time_span.hpp>
 #include <tokengate/token.hpp>
 #include <tokengate/token_info.hpp>
 
@@ -32,9 +33,10 @@
 ///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
 ///     tg::stop_report left = runtime.stop(5s);
 ///
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot` from any thread; construction, `run`, `start` and destruction by the
-/// owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the constructor;
-/// gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has happened.
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot` from any thread; construction, `run`, `start` and destruction
+/// by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the
+/// constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has
+/// happened.
 
 namespace tokengate {
 
@@ -53,16 +55,15 @@ struct runtime_options {
     tokengate::spill spill = tokengate::spill::when_saturated;
     storage_limits storage{};
     digest_policy digest = digest_policy::full;
-    std::chrono::nanoseconds spin =
-        std::chrono::microseconds(50);  ///< an idle executor looks this long before it sleeps;
-                                        ///< 0 with more executors than CPUs
-    unsigned ring_entries = 256;        ///< of each loop's submission queue; a power of two from 8 to 32768
+    /// An idle executor looks this long before it sleeps; 0 with more executors than CPUs.
+    time_span spin = std::chrono::microseconds(50);
+    unsigned ring_entries = 256;  ///< of each loop's submission queue; a power of two from 8 to 32768
     /// Most threads for tg::blocking. Calls that wait need no CPU, so their number follows what they wait for (a disk, a
     /// name server), which 64 at a time keep busy; a thread costs some 20 KiB, and exists only once there is work for it.
     unsigned blocking_threads = 64;
-    std::chrono::nanoseconds blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
-    std::function<void(const failure&)> on_failure{};                   ///< default: one line on stderr. Any thread
-    std::function<void(std::string_view)> on_warning{};                 ///< default: one line on stderr
+    time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
+    std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
+    std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
 
 class runtime {
@@ -94,8 +95,7 @@ public:
     /// grace is over is asked to stop, and what has not started then never starts; what has not ended by the deadline is
     /// reported and goes on; `stop` may be called again. Without a deadline nothing is asked, and all ends by itself. The
     /// grace is half the deadline unless given. Blocks; on an event loop's thread: wrong_thread.
-    stop_report stop(std::chrono::nanoseconds deadline = std::chrono::nanoseconds::max(),
-                     std::optional<std::chrono::nanoseconds> grace = {});
+    stop_report stop(time_span deadline = time_span::max(), std::optional<time_span> grace = {});
 
     /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
     [[nodiscard]] std::vector<token_info> tokens() const;

@@ -24,11 +24,11 @@
 ///
 ///     co_await tg::with_scope({.limit = 1000, .on_failure = tg::on_failure::report}, serve_clients);
 ///
-/// The body runs at once, on this loop, as a token of its own. On every path out of the body the scope waits until all that it
-/// spawned have ended. At the first failure it asks the rest (the body too) to stop, and rethrows it once all have ended;
-/// with `on_failure::report` a child's failure goes to the runtime's failure handler, and the others go on. A body that fails
-/// is a failure of the scope either way. Whoever ends is reaped at once: a server's scope does not grow.
-/// A stop of the awaiting token is handed on to the body and to every child.
+/// The body runs at once, on this loop, as a token of its own. On every path out of the body the scope waits until all
+/// that it spawned have ended. At the first failure it asks the rest (the body too) to stop, and rethrows it once all
+/// have ended; with `on_failure::report` a child's failure goes to the runtime's failure handler, and the others go on.
+/// A body that fails is a failure of the scope either way. Whoever ends is reaped at once: a server's scope does not
+/// grow. A stop of the awaiting token is handed on to the body and to every child.
 ///
 /// Results of children are dropped: hand over what you want to keep, by reference or channel. A scope belongs to its loop:
 /// `spawn` from a token on another core throws wrong_thread (open a scope there). Errors of spawn: token_stopped once the
@@ -90,31 +90,34 @@ protected:
 
     /// The running token may spawn this one here; else throws.
     void check_spawn(const token_record& token, bool admitted) const;
-    /// Takes room for a child, or waits for it; true if the spawner is suspended.
+    /// Takes room for a child, or waits for it, without its storage permit; true if the spawner is suspended.
     bool take_room(spawner& waiting, std::coroutine_handle<> awaiting);
+    static void spawner_resumed();
     void give_room_back() noexcept;
     void admit_child(token_record& token);
 
     void start_body(token_record& body) noexcept;
     [[nodiscard]] joining join() noexcept { return joining(*this); }
-    void rethrow_failure() {
-        if (first_failure_) std::rethrow_exception(std::move(first_failure_));
-    }
+    /// Also throws token_stopped, if a stop of the awaiter has cut children short: their work has not been done.
+    void rethrow_failure();
 
 private:
     static void child_ended(token_record& token, waiter& self) noexcept;
     static void body_ended(token_record& token, waiter& self) noexcept;
     void fail(token_record& token, std::exception_ptr error) noexcept;
+    void stop_from_outside() noexcept;
     void wake_if_joined() noexcept;
-    [[nodiscard]] bool all_ended() const noexcept { return !children_ && !body_; }
+    [[nodiscard]] bool all_ended() const noexcept { return alive_ == 0 && !body_; }
 
     const scope_options options_;
     const std::size_t room_;
     executor* const home_;
     std::size_t alive_ = 0;  // children, and rooms taken for those about to be admitted
     bool stopping_ = false;
-    child* children_ = nullptr;  // doubly linked: any may be the next to end
-    hook_queue spawners_;        // waiting for room; as many as there are tokens of this loop that spawn
+    bool stopped_from_outside_ = false;  // by a stop of the awaiter
+    bool cut_short_ = false;             // a child has ended with token_stopped, as asked
+    child* children_ = nullptr;          // doubly linked: any may be the next to end
+    hook_queue spawners_;                // waiting for room; as many as there are tokens of this loop that spawn
     joining* joiner_ = nullptr;
     child body_waiter_{};
     token_record* body_ = nullptr;  // while it lives
@@ -141,7 +144,7 @@ private:
     using scope_core::scope_core;
 
     template <class T>
-    class admission : spawner {
+    class admission : public spawner {
     public:
         admission(scope& of, tokengate::token<T>&& work) noexcept : of_(of), work_(std::move(work)) {}
 
@@ -152,6 +155,7 @@ private:
             return of_.take_room(*this, awaiting);
         }
         void await_resume() {
+            spawner_resumed();
             if (!this->has_room) detail::throw_stopped(*this->token, "spawn into a scope");
             try {
                 check();  // the scope or the spawner may have been asked to stop while it waited

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/suspension.hpp>
 #include <tokengate/detail/token_record.hpp>
 #include <tokengate/task.hpp>
 #include <tokengate/token.hpp>
 
 #include <concepts>
+#include <coroutine>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -70,10 +73,7 @@ private:
 namespace this_token {
 
 /// Whether the running token has been asked to stop; false inside of a shield, and outside of every token.
-[[nodiscard]] inline bool stop_requested() noexcept {
-    const detail::core_context* core = detail::this_core;
-    return core && core->current && core->current->stop_pending();
-}
+[[nodiscard]] bool stop_requested() noexcept;
 
 /// For others to look at, and for callbacks. Throws wrong_thread outside of every token.
 [[nodiscard]] stop_token stop();
@@ -95,10 +95,36 @@ private:
     bool was_shielded_;
 };
 
+/// A shielded wait, as it is awaited.
+template <class Wait>
+class shielded_wait {
+public:
+    explicit shielded_wait(Wait& wait) noexcept : wait_(wait) {}
+    shielded_wait(const shielded_wait&) = delete;
+    shielded_wait& operator=(const shielded_wait&) = delete;
+
+    bool await_ready() {
+        here_.emplace();
+        return wait_.await_ready();
+    }
+    bool await_suspend(std::coroutine_handle<> awaiting) { return wait_.await_suspend(awaiting); }
+    decltype(auto) await_resume() {
+        struct lifting {
+            std::optional<shielding>& shield;
+            ~lifting() { shield.reset(); }
+        } const at_end{here_};
+        return wait_.await_resume();
+    }
+
+private:
+    Wait& wait_;
+    std::optional<shielding> here_;
+};
+
 }  // namespace detail
 
-/// Awaits a task or token to its end, whatever is asked meanwhile; what waits inside is not cut short by a stop of the
-/// awaiting token. Timeouts inside of it work.
+/// Awaits a task, a token or a single wait to its end, whatever is asked meanwhile; what waits inside is not cut short
+/// by a stop of the awaiting token. Timeouts inside of it work.
 template <class T>
 task<T> shield(task<T> work) {
     const detail::shielding here;
@@ -108,6 +134,11 @@ template <class T>
 task<T> shield(token<T> work) {
     const detail::shielding here;
     co_return co_await std::move(work);
+}
+
+template <std::derived_from<detail::suspension> Wait>
+detail::wrapped_wait<detail::shielded_wait<Wait>, Wait> shield(Wait&& wait TOKENGATE_REFERS) {
+    return {wait};
 }
 
 }  // namespace tokengate

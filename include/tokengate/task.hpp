@@ -84,8 +84,8 @@ struct task_access {
     }
 };
 
-/// Frames are aligned to 64 bytes and start with two pointers, then the promise. In a coroutine that g++ 12 compiles wrongly
-/// (docs/semantics.md, "g++ 12 traps") it lies elsewhere, and the body would never run.
+/// Frames are aligned to 64 bytes and start with two pointers, then the promise. In a coroutine that g++ 12 compiles
+/// wrongly (docs/semantics.md, "g++ 12 traps") it lies elsewhere, and the body would never run.
 inline void check_frame([[maybe_unused]] const std::coroutine_handle<> frame) noexcept {
 #if !defined(__clang__)  // which, besides, may put a frame on its awaiter's stack
     if (reinterpret_cast<std::uintptr_t>(frame.address()) % 64 != 0) [[unlikely]]

@@ -7,14 +7,16 @@
 #include <tokengate/token.hpp>
 
 #include <utility>
+#include <vector>
 
-/// A token for a plain task, where only tokens will do: groups, timeouts, scopes.
+/// A token for a plain task, where only tokens will do. Groups, timeouts and scopes take tasks and make them tokens
+/// themselves.
 ///
-///     auto [a, b] = co_await tg::when_all(tg::as_token(part(1)), tg::as_token(part(2)));
+///     tg::token<int> later = tg::as_token(part(1));  later.admit();  …  int a = co_await later;
 ///
-/// It inherits like any token, is named "task", and is not routed: it runs on the loop that admits it, interleaved with what
-/// else runs there; or on the core that it is bound to. For parallel work call operations: routing knows better where there is
-/// room. To be bound is for what must be on every core, such as a listener each:
+/// It inherits like any token, is named "task", and is not routed: it runs on the loop that admits it, interleaved with
+/// what else runs there; or on the core that it is bound to. For parallel work call operations: routing knows better
+/// where there is room. To be bound is for what must be on every core, such as a listener each:
 ///
 ///     for (unsigned core = 0; core < runtime.cores(); ++core) tokens.push_back(tg::as_token(accept_on(address), core));
 ///
@@ -48,5 +50,29 @@ template <class T>
     detail::bind_to_core(detail::token_access::record(made), core);
     return made;
 }
+
+namespace detail {
+
+// What groups are made of: tokens, and tasks as tokens.
+template <class T>
+token<T> to_member(token<T>&& work) noexcept {
+    return std::move(work);
+}
+template <class T>
+token<T> to_member(task<T>&& work) {
+    return as_token(std::move(work));
+}
+template <class T>
+std::vector<token<T>> to_members(std::vector<task<T>>&& works) {
+    std::vector<token<T>> members;
+    members.reserve(works.size());
+    for (task<T>& each : works) members.push_back(as_token(std::move(each)));
+    return members;
+}
+
+template <class Work>
+concept group_member = requires(Work work) { to_member(std::move(work)); };
+
+}  // namespace detail
 
 }  // namespace tokengate

@@ -6,18 +6,19 @@
 #include <tokengate/detail/timer.hpp>
 #include <tokengate/task.hpp>
 #include <tokengate/task_token.hpp>
+#include <tokengate/time_span.hpp>
 
 #include <chrono>
+#include <concepts>
 #include <coroutine>
 #include <cstdint>
-#include <ratio>
 #include <utility>
 
 /// Time, on the steady clock. A sleeping token costs its core nothing; all timers of a loop are in one structure.
 ///
 ///     co_await tg::sleep_for(10ms);
 ///     co_await tg::sleep_until(next_tick);                     // std::chrono::steady_clock
-///     auto page = co_await tg::with_timeout(fetch(url), 2s);   // throws token_timeout
+///     auto page = co_await tg::with_timeout(fetch(url), 2s);   // a token, a task or a single wait; throws token_timeout
 ///     co_await tg::yield();                                    // lets others of this core run
 ///
 /// Nothing fires early; a timer may fire late by its tick of 16.4 µs, and by what runs on its core. Zero and negative
@@ -28,18 +29,8 @@ namespace tokengate {
 
 namespace detail {
 
-/// Whatever its unit and type; what is longer than nanoseconds can count is the longest that they can.
-template <class Rep, class Period>
-constexpr std::chrono::nanoseconds in_nanoseconds(std::chrono::duration<Rep, Period> duration) noexcept {
-    using seconds = std::chrono::duration<long double>;
-    constexpr seconds longest = std::chrono::nanoseconds::max();
-    if (seconds(duration) >= longest) return std::chrono::nanoseconds::max();
-    if (seconds(duration) <= -longest) return std::chrono::nanoseconds::min();
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(duration);
-}
-
 [[nodiscard]] std::uint64_t deadline_after(std::chrono::nanoseconds from_now) noexcept;
-[[nodiscard]] std::uint64_t deadline_at(std::chrono::steady_clock::time_point when) noexcept;
+[[nodiscard]] std::uint64_t deadline_at(std::chrono::nanoseconds since_epoch) noexcept;
 
 class sleep : public suspension {
 public:
@@ -68,22 +59,30 @@ public:
 
 }  // namespace detail
 
-template <class Rep, class Period>
-[[nodiscard]] detail::sleep sleep_for(std::chrono::duration<Rep, Period> duration) {
-    return detail::sleep(detail::deadline_after(detail::in_nanoseconds(duration)));
+[[nodiscard]] inline detail::sleep sleep_for(time_span duration) {
+    return detail::sleep(detail::deadline_after(duration));
 }
 
 template <class Duration>
 [[nodiscard]] detail::sleep sleep_until(std::chrono::time_point<std::chrono::steady_clock, Duration> when) {
-    return detail::sleep(detail::deadline_at(std::chrono::time_point_cast<std::chrono::steady_clock::duration>(when)));
+    return detail::sleep(detail::deadline_at(time_span(when.time_since_epoch())));
 }
 
 [[nodiscard]] inline detail::yielding yield() noexcept { return {}; }
 
 /// with_timeout for a task, which runs here, as a token of its own; for tokens see detail/time_limit.hpp.
 template <class T>
-task<T> with_timeout(task<T> work, std::chrono::nanoseconds limit) {
+task<T> with_timeout(task<T> work, time_span limit) {
     return with_timeout(as_token(std::move(work)), limit);
+}
+
+/// with_timeout for a single wait, which needs no token of its own: `co_await tg::with_timeout(client.read(buffer), 2s)`.
+/// It is awaited in the expression that makes the wait, to which it refers.
+/// What the kernel has achieved all the same is delivered; what cannot be cut short (blocking, resolve) is waited for.
+template <std::derived_from<detail::suspension> Wait>
+detail::wrapped_wait<detail::limited_wait<Wait>, Wait, time_span> with_timeout(Wait&& wait TOKENGATE_REFERS,
+                                                                               time_span limit) {
+    return {wait, limit};
 }
 
 }  // namespace tokengate

@@ -106,13 +106,13 @@ private:
             detail::token_record& token = record();
             if (!runs_in_place(core, token)) return hand_over(parent);
             self_.done = nullptr;
-            self_.home = &core;
+            self_.home = core.host;
             self_.token = core.current;
             admitted_ = true;
             token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
             token.awaited_by.store(core.current->sequence.load());
             token.position.store(core.position);
-            token.state.store(token_state::executing);
+            token.state.store_release(token_state::executing);
             token.flags = detail::in_domain | detail::ran_in_place;
             token.runtime.store_release(core.runtime_slot);  // last: now it is listed
             core.counts.in_place.add(1);
@@ -125,7 +125,7 @@ private:
             ended_ = true;
             if (self_.token) {
                 self_.token->wait_is_over();
-                detail::retake_permit(*self_.home, *self_.token);
+                detail::retake_permit(*detail::this_core, *self_.token);
             }
             return coroutine_.promise().take();
         }
@@ -138,7 +138,7 @@ private:
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
             self_.done = nullptr;
-            self_.home = &core;
+            self_.home = core.host;
             self_.token = core.current;
             self_.handle = parent;
             token.awaited_by.store(core.current ? core.current->sequence.load() : 0);

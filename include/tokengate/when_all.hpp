@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tokengate/detail/admission.hpp>
+#include <tokengate/task_token.hpp>
 #include <tokengate/token.hpp>
 
 #include <coroutine>
@@ -20,9 +21,10 @@
 ///     auto [page, size] = co_await tg::when_all(fetch(url), measure(path));   // void results are std::monostate
 ///     std::vector<int> all = co_await tg::when_all(std::move(tokens));        // of one type; void: no result
 ///
-/// Tokens start in the order given as their cores have room. Results come in that order. If any failed, the first failure by
-/// position is rethrown after all have ended, and the others go to the runtime's failure handler.
-/// References come as std::reference_wrapper. Errors: as awaiting a token, before any of them is admitted.
+/// Tasks are taken too; they become tokens of this loop (task_token.hpp). Tokens start in the order given as their
+/// cores have room. Results come in that order. If any failed, the first failure by position is rethrown after all have
+/// ended, and the others go to the runtime's failure handler. References come as std::reference_wrapper. Errors: as
+/// awaiting a token, before any of them is admitted.
 
 namespace tokengate {
 
@@ -195,9 +197,14 @@ template <class T>
     return detail::all_of_vector<T>(std::move(tokens));
 }
 
-template <class... T>
-[[nodiscard]] auto when_all(token<T>... tokens) {
-    return detail::all_of_tuple<T...>(std::move(tokens)...);
+template <class T>
+[[nodiscard]] auto when_all(std::vector<task<T>> tasks) {
+    return when_all(detail::to_members(std::move(tasks)));
+}
+
+template <detail::group_member... Work>
+[[nodiscard]] auto when_all(Work... work) {
+    return detail::all_of_tuple<typename Work::value_type...>(detail::to_member(std::move(work))...);
 }
 
 }  // namespace tokengate

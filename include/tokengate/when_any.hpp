@@ -20,10 +20,11 @@
 ///     auto first = co_await tg::when_any(fetch(a), fetch(b));      // first.index; std::get<0>(first.value), …
 ///     auto first = co_await tg::when_any(std::move(tokens));       // of one type: first.index, first.value
 ///
-/// The first to end decides, also by failing: then its exception is thrown. What the others return is dropped; a failure of
-/// theirs that is not the stop they were asked for goes to the runtime's failure handler. Nothing runs on afterwards: that is
-/// why it waits. void results are std::monostate, references std::reference_wrapper. Errors: as awaiting a token;
-/// std::invalid_argument for no token at all, which would never end.
+/// Tasks are taken too; they become tokens of this loop (task_token.hpp). The first to end decides, also by failing:
+/// then its exception is thrown. What the others return is dropped; a failure of theirs that is not the stop they were
+/// asked for goes to the runtime's failure handler. Nothing runs on afterwards: that is why it waits. void results are
+/// std::monostate, references std::reference_wrapper. Errors: as awaiting a token; std::invalid_argument for no token
+/// at all, which would never end.
 
 namespace tokengate {
 
@@ -191,9 +192,15 @@ template <class T>
     return detail::any_of_vector<T>(std::move(tokens));
 }
 
-template <class First, class... T>
-[[nodiscard]] auto when_any(token<First> first, token<T>... others) {
-    return detail::any_of_tuple<First, T...>(std::move(first), std::move(others)...);
+template <class T>
+[[nodiscard]] auto when_any(std::vector<task<T>> tasks) {
+    return when_any(detail::to_members(std::move(tasks)));
+}
+
+template <detail::group_member First, detail::group_member... Work>
+[[nodiscard]] auto when_any(First first, Work... others) {
+    return detail::any_of_tuple<typename First::value_type, typename Work::value_type...>(
+        detail::to_member(std::move(first)), detail::to_member(std::move(others))...);
 }
 
 }  // namespace tokengate

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <deque>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 using tokengate::detail::hook;
@@ -148,5 +150,40 @@ TEST_SUITE("hook_queue") {
             }
         }
         CHECK(wrong == 0);
+    }
+
+    TEST_CASE("remove: the first, the last, one between, the only one; front is who pops next") {
+        hook all[4]{};
+        const auto order = [&all](hook_queue& queue) {
+            std::string names;
+            while (!queue.empty()) {
+                hook* const front = queue.front();
+                hook* const popped = queue.pop();
+                names += front == popped ? static_cast<char>('a' + (popped - all)) : '!';
+            }
+            return names;
+        };
+        for (const auto& [gone, left] :
+             {std::pair(0, "bcda"), std::pair(1, "acdb"), std::pair(2, "abdc"), std::pair(3, "abcd")}) {
+            hook_queue queue;
+            for (hook& each : all) queue.push(&each);
+            queue.remove(&all[gone]);
+            queue.push(&all[gone]);  // the end is where it should be
+            CHECK(order(queue) == left);
+            CHECK(queue.front() == nullptr);
+        }
+        hook_queue queue, other;
+        queue.push(&all[0]);
+        queue.remove(&all[0]);
+        CHECK(queue.empty());
+        queue.append(other);
+        CHECK(queue.empty());
+        queue.push(&all[1]);
+        other.push(&all[2]);
+        other.push(&all[3]);
+        other.remove(&all[3]);
+        queue.append(other);
+        queue.push(&all[0]);
+        CHECK(order(queue) == "bca");
     }
 }

@@ -4,6 +4,7 @@
 
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
+#include "support/settled.hpp"
 
 #include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
@@ -29,6 +30,7 @@
 #include <vector>
 
 namespace tg = tokengate;
+using tg::test::check_settled;
 using tg::test::countdown;
 using tg::test::counted;
 using tg::test::manual_event;
@@ -105,13 +107,6 @@ private:
     std::vector<std::string> all_;
 };
 
-void check_settled(const tg::runtime& runtime) {
-    const tg::snapshot now = runtime.snapshot();
-    CHECK(now.admitted == now.ended);
-    CHECK(now.domains == 0);
-    CHECK(now.waiting == 0);
-}
-
 }  // namespace
 
 TEST_SUITE("when_all") {
@@ -124,6 +119,26 @@ TEST_SUITE("when_all") {
         });
         REQUIRE(results.size() == 1000);
         for (int i = 0; i < 1000; ++i) CHECK(results[static_cast<std::size_t>(i)] == i);
+        check_settled(runtime);
+    }
+
+    TEST_CASE("of tasks, on this loop, and of both") {
+        tg::runtime runtime{{.cores = 3}};
+        runtime.run([]() -> tg::task<> {
+            const auto twice = [](int n, unsigned here) -> tg::task<int> {
+                CHECK(tg::this_token::executor() == here);
+                co_return 2 * n;
+            };
+            const unsigned here = tg::this_token::executor();
+            std::vector<tg::task<int>> tasks;
+            for (int i = 0; i < 100; ++i) tasks.push_back(twice(i, here));
+            const std::vector<int> results = co_await tg::when_all(std::move(tasks));
+            for (int i = 0; i < 100; ++i) CHECK(results[static_cast<std::size_t>(i)] == 2 * i);
+            const auto [six, seven, eight] = co_await tg::when_all(twice(3, here), gives(7), twice(4, here));
+            CHECK(six == 6);
+            CHECK(seven == 7);
+            CHECK(eight == 8);
+        });
         check_settled(runtime);
     }
 

@@ -6,6 +6,7 @@
 #include "runtime_core.hpp"
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
+#include "support/settled.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
@@ -32,6 +33,7 @@
 #include <vector>
 
 namespace tg = tokengate;
+using tg::test::check_settled;
 using tg::test::countdown;
 using tg::test::counted;
 using tg::test::manual_event;
@@ -163,12 +165,6 @@ const tg::operation leaves_behind{
         detached.admit();
         co_return;
     }};
-
-void check_settled(const tg::runtime& runtime) {
-    const tg::snapshot now = runtime.snapshot();
-    CHECK(now.domains == 0);
-    CHECK(now.admitted == now.ended);
-}
 
 }  // namespace
 

@@ -4,15 +4,24 @@
 #include "runtime_core.hpp"
 #include "support/manual_event.hpp"
 
+#include <tokengate/detail/io_wait.hpp>
+#include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
+#include <tokengate/stop.hpp>
 #include <tokengate/this_token.hpp>
+#include <tokengate/time.hpp>
 #include <tokengate/when_all.hpp>
 
 #include <doctest/doctest.h>
 
+#include <fcntl.h>
+#include <liburing.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -156,6 +165,47 @@ const tg::operation leads_workers{
         const auto all = co_await tg::when_all(std::move(tokens));
         co_return std::count(all.begin(), all.end(), mine) == children;
     }};
+
+/// A byte to or from a pipe, as the kernel's operation.
+class moving_a_byte : public tg::detail::io_wait {
+public:
+    moving_a_byte(int descriptor, char* byte, bool writes) : io_wait("move a byte") {
+        if (writes)
+            io_uring_prep_write(sqe(), descriptor, byte, 1, 0);
+        else
+            io_uring_prep_read(sqe(), descriptor, byte, 1, 0);
+    }
+    int await_resume() { return finished(); }
+};
+
+struct test_pipe {
+    test_pipe() { REQUIRE(::pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0); }
+    test_pipe(const test_pipe&) = delete;
+    test_pipe& operator=(const test_pipe&) = delete;
+    ~test_pipe() {
+        ::close(ends[0]);
+        ::close(ends[1]);
+    }
+    bool take() const {
+        char byte;
+        return ::read(ends[0], &byte, 1) == 1;
+    }
+    int ends[2];
+};
+
+const tg::operation write_byte{{.name = "executor_test_write_byte", .weight = tg::weight::light},
+                               [](int descriptor) -> tg::task<int> {
+                                   char byte = 'w';
+                                   co_return co_await moving_a_byte(descriptor, &byte, true);
+                               }};
+std::atomic<int> reading{0};
+/// From a blocking descriptor, so that the kernel waits for a byte.
+const tg::operation read_byte{{.name = "executor_test_read_byte", .weight = tg::weight::light},
+                              [](int descriptor) -> tg::task<int> {
+                                  char byte = 0;
+                                  ++reading;
+                                  co_return co_await moving_a_byte(descriptor, &byte, false);
+                              }};
 
 }  // namespace
 
@@ -378,5 +428,44 @@ TEST_SUITE("executor") {
         all.end();
         for (auto& each : ended) each.get();
         for (int i = 0; i < 20; ++i) CHECK(runtime.submit(leads_workers(50)).get());  // a domain names one of them
+    }
+
+    TEST_CASE("what a token has asked of the kernel is under way before another's long body") {
+        tg::runtime runtime{{.cores = 1}};
+        const test_pipe pipe;
+        const tg::operation waits_for_it{{.name = "executor_test_waits_for_a_byte", .weight = tg::weight::light},
+                                         [&pipe] {
+                                             while (!pipe.take()) std::this_thread::yield();
+                                         }};
+        // Once: afterwards it might be known as short.
+        runtime.run([&]() -> tg::task<> {
+            const auto [written, none] = co_await tg::when_all(write_byte(pipe.ends[1]), waits_for_it());
+            CHECK(written == 1);
+        });
+    }
+
+    TEST_CASE("an awaited operation of the kernel's: success, error, stop before and meanwhile, timeout") {
+        tg::runtime runtime{{.cores = 2}};
+        const test_pipe pipe;
+        CHECK(::fcntl(pipe.ends[0], F_SETFL, 0) == 0);
+        runtime.run([&]() -> tg::task<> {
+            CHECK(co_await write_byte(pipe.ends[1]) == 1);
+            CHECK(co_await read_byte(pipe.ends[0]) == 1);
+            CHECK(co_await read_byte(-1) == -EBADF);
+            reading = 0;
+            tg::token<int> never = read_byte(pipe.ends[0]);
+            never.request_stop();
+            CHECK_THROWS_AS(co_await never, tg::token_stopped);
+            CHECK(reading == 0);
+            tg::token<int> asked = read_byte(pipe.ends[0]);
+            asked.admit();
+            while (reading == 0) co_await tg::yield();
+            asked.request_stop();
+            CHECK_THROWS_AS(co_await asked, tg::token_stopped);
+            CHECK_THROWS_AS(co_await tg::with_timeout(read_byte(pipe.ends[0]), std::chrono::milliseconds(1)),
+                            tg::token_timeout);
+            CHECK(co_await write_byte(pipe.ends[1]) == 1);  // nobody has taken it
+            CHECK(co_await read_byte(pipe.ends[0]) == 1);
+        });
     }
 }

@@ -91,6 +91,17 @@ TEST_CASE("frame_pool: every size has the smallest class that holds it") {
     CHECK(holds);
 }
 
+TEST_CASE("frame_pool: large slots of a class do not compete for the same sets of a cache") {
+    pool_user user;
+    for (std::size_t bytes : {1025, 2048, 4096, 4500, 20000, 32768}) {
+        auto* first = static_cast<std::byte*>(user.get(bytes));
+        auto* second = static_cast<std::byte*>(user.get(bytes));
+        CHECK((second - first) % 128 == 64);  // an odd number of lines apart
+        user.put(first, bytes);
+        user.put(second, bytes);
+    }
+}
+
 TEST_CASE("frame_pool: slots are aligned, and the one freed last is handed out first") {
     pool_user user;
     for (std::size_t bytes : {1, 64, 65, 200, 1024, 1025, 4096, 20000, 32768, 32769, 300000, 3000000}) {
@@ -488,4 +499,53 @@ TEST_CASE("frame_pool: four threads free each other's slots while two visit") {
         for (pool_user& heir : heirs) heir.pool->collect();
         CHECK(live_slots() == before);
     }
+}
+
+TEST_CASE("visit_if_mapped: in a frame slab that is mapped, live or free, and nowhere else") {
+    const keeping none(0);
+    pool_user user;
+    int visits = 0;
+    const auto visit = [&visits] { ++visits; };
+    void* frame = user.get(192);
+    void* object = user.get(192, slab_kind::object);
+    void* large = user.get(3 * slab::size);
+    int local = 0;
+    CHECK(frame_pool::visit_if_mapped(frame, visit));
+    CHECK(frame_pool::visit_if_mapped(static_cast<char*>(frame) + 100, visit));
+    CHECK(frame_pool::visit_if_mapped(large, visit));
+    CHECK(visits == 3);
+    CHECK_FALSE(frame_pool::visit_if_mapped(object, visit));
+    CHECK_FALSE(frame_pool::visit_if_mapped(&local, visit));
+    CHECK_FALSE(frame_pool::visit_if_mapped(nullptr, visit));
+    CHECK(visits == 3);
+    user.put(frame, 192);
+    user.put(object, 192, slab_kind::object);
+    user.put(large, 3 * slab::size);
+    CHECK_FALSE(frame_pool::visit_if_mapped(large, visit));  // unmapped at once
+    CHECK(visits == 3);
+}
+
+TEST_CASE("stress: visit_if_mapped against slabs that come and go") {
+    const keeping none(0);
+    std::atomic<void*> published{nullptr};
+    std::atomic<bool> done{false};
+    std::thread maps([&] {
+        pool_user user;
+        for (int i = 0; i < 3000; ++i) {
+            void* frame = user.get(2 * slab::size);
+            __atomic_store_n(static_cast<std::uint64_t*>(frame) + 8, 7, __ATOMIC_RELAXED);
+            published.store(frame);
+            user.put(frame, 2 * slab::size);
+        }
+        done = true;
+    });
+    std::uint64_t wrong = 0;
+    while (!done)
+        if (void* frame = published.load())
+            frame_pool::visit_if_mapped(frame, [&] {
+                const std::uint64_t seen = __atomic_load_n(static_cast<std::uint64_t*>(frame) + 8, __ATOMIC_RELAXED);
+                wrong += seen != 7 && seen != 0;
+            });
+    maps.join();
+    CHECK(wrong == 0);
 }

@@ -270,4 +270,77 @@ TEST_SUITE("gate") {
         CHECK(most <= limit);
         CHECK(at.in_use(storage::slow) == 0);
     }
+
+    TEST_CASE("withdraw: those of a class, in order; what stays keeps its order, and is taken as before") {
+        gate at(8, {});
+        supply hooks;
+        for (const std::size_t size : {1U, 5U, 3U, 1U, 40U}) put(at, weight::light, hooks, size);
+        put(at, weight::heavy, hooks, 2);
+        CHECK(at.waiting(weight::light) == 50);
+        hook_queue gone;
+        at.withdraw(weight::light, [](const hook*) { return false; }, gone);
+        CHECK(gone.empty());
+        CHECK(at.waiting(weight::light) == 50);
+        at.withdraw(
+            weight::light, [](const hook* each) { return static_cast<const numbered*>(each)->number <= 9; }, gone);
+        numbers withdrawn;
+        while (!gone.empty()) withdrawn.push_back(static_cast<numbered*>(gone.pop())->number);
+        CHECK(withdrawn == numbers{1, 2, 3, 4, 5, 6, 7, 8, 9});  // whole chains
+        CHECK(at.waiting(weight::light) == 41);
+        at.withdraw(
+            weight::light, [](const hook* each) { return static_cast<const numbered*>(each)->number % 2 == 0; }, gone);
+        CHECK(at.waiting(weight::light) == 20);
+        CHECK(at.waiting(weight::heavy) == 2);
+        CHECK(take(at, weight::light, 3) == numbers{11, 13, 15});
+        put(at, weight::light, hooks, 2);  // 53, 54
+        numbers rest;
+        for (;;) {
+            const numbers some = take(at, weight::light, 5);
+            if (some.empty()) break;
+            rest.insert(rest.end(), some.begin(), some.end());
+        }
+        numbers expected;
+        for (int n = 17; n <= 49; n += 2) expected.push_back(n);
+        expected.push_back(53);
+        expected.push_back(54);
+        CHECK(rest == expected);
+        CHECK(at.waiting(weight::light) == 0);
+        CHECK(take(at, weight::heavy, 5) == numbers{51, 52});
+    }
+
+    TEST_CASE("withdraw everything again and again: chains that are empty take no room") {
+        gate at(8, {});
+        supply hooks;
+        for (int round = 0; round < 5000; ++round) {
+            hook_queue chain = hooks.chain(1);
+            at.wait(weight::medium, chain, 1);
+            hook_queue gone;
+            at.withdraw(weight::medium, [](const hook*) { return true; }, gone);
+            CHECK_FALSE(gone.empty());
+            CHECK(at.waiting(weight::medium) == 0);
+        }
+        CHECK(take(at, weight::medium, 10).empty());
+        put(at, weight::medium, hooks, 3);
+        CHECK(take(at, weight::medium, 10) == numbers{5001, 5002, 5003});
+    }
+
+    TEST_CASE("withdraw: those who wait for a permit; permits are not touched") {
+        gate at(8, {.slow = 1, .moderate = 1, .fast = 1, .insane = 1});
+        supply hooks;
+        CHECK(at.acquire(storage::slow, hooks.one()));
+        for (int i = 0; i < 6; ++i) CHECK_FALSE(at.acquire(storage::slow, hooks.one()));  // 2 … 7
+        hook_queue gone;
+        at.withdraw(storage::fast, [](const hook*) { return true; }, gone);
+        CHECK(gone.empty());
+        at.withdraw(
+            storage::slow, [](const hook* each) { return static_cast<const numbered*>(each)->number % 2 == 0; }, gone);
+        numbers withdrawn;
+        while (!gone.empty()) withdrawn.push_back(static_cast<numbered*>(gone.pop())->number);
+        CHECK(withdrawn == numbers{2, 4, 6});
+        CHECK(at.in_use(storage::slow) == 1);
+        numbers served;
+        while (hook* next = at.release(storage::slow)) served.push_back(static_cast<numbered*>(next)->number);
+        CHECK(served == numbers{3, 5, 7});
+        CHECK(at.in_use(storage::slow) == 0);
+    }
 }

@@ -6,8 +6,8 @@
 #include <array>
 #include <cstdint>
 
-/// A seed domain: what a lead opens when it starts, and everything it spawns inherits. All of a domain runs on one executor,
-/// so its fields are plain: only that executor's thread touches them.
+/// A seed domain: what a lead opens when it starts, and everything it spawns inherits. All of a domain runs on one
+/// executor, so its fields are plain: only that executor's thread touches them.
 ///
 /// `pending` counts the tokens of the domain, from their making to their end, the lead included. Every such token refers to
 /// the domain exactly so long, therefore the count is also the domain's life: at zero it is released.

@@ -8,8 +8,9 @@
 
 struct io_uring_sqe;
 
-/// One operation that the kernel has been asked for, or is about to be. Lies where it was made (a suspended frame, or an object
-/// that outlives it) from `start` until `completed` was called for the last time: until the kernel's last completion.
+/// One operation that the kernel has been asked for, or is about to be. Lies where it was made (a suspended frame, or
+/// an object that outlives it) from `start` until `completed` was called for the last time: until the kernel's last
+/// completion.
 ///
 /// Who makes one fills in `entry` by liburing's io_uring_prep functions (its user_data is the loop's) and `completed`.
 /// All on one loop's thread. The loop knows a request by a ticket (slot and generation), never by its address: a completion

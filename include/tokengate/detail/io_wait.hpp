@@ -7,17 +7,17 @@
 #include <coroutine>
 #include <cstdint>
 
-/// A body that awaits one operation of the kernel's, on its own loop. The base of the awaitables for files and sockets: they
-/// fill in the entry in their constructor (so they never move), and turn the result into a value or an exception.
+/// A body that awaits one operation of the kernel's, on its own loop. The base of the awaitables for files and sockets:
+/// they fill in the entry in their constructor (so they never move), and turn the result into a value or an exception.
 ///
 ///     struct awaiter : detail::io_wait {
 ///         explicit awaiter(int fd) : io_wait("sync the file") { io_uring_prep_fsync(sqe(), fd, 0); }
 ///         void await_resume() { if (const int result = finished(); result < 0) throw …; }
 ///     };
 ///
-/// A stop cancels it: what the kernel has achieved all the same is delivered, else the body gets token_stopped. The frame, and
-/// with it every buffer in it, stays as it is until the kernel's last completion. Errors: wrong_thread, token_stopped before
-/// anything was asked of the kernel, std::bad_alloc.
+/// A stop cancels it: what the kernel has achieved all the same is delivered, else the body gets token_stopped. The
+/// frame, and with it every buffer in it, stays as it is until the kernel's last completion. Errors: wrong_thread,
+/// token_stopped before anything was asked of the kernel, std::bad_alloc.
 
 namespace tokengate::detail {
 
@@ -44,8 +44,6 @@ protected:
 
     std::int32_t result_ = 0;
     std::uint32_t flags_ = 0;
-
-private:
     const char* what_;
 };
 

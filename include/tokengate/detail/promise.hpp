@@ -88,7 +88,7 @@ private:
         const std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
         if (claimed > owner_dropped) {
             auto* heard_by = reinterpret_cast<waiter*>(claimed);
-            if (heard_by->home == &core && !heard_by->done) {
+            if (heard_by->home == core.host && !heard_by->done) {
                 auto& awaiter = static_cast<coroutine_waiter&>(*heard_by);
                 if (!(token.flags & ran_in_place)) core.counts.ended.add_release(1);
                 core.current = awaiter.token;

@@ -21,7 +21,8 @@ public:
     /// For bits that anybody may set.
     void set_bits(T bits) noexcept { __atomic_fetch_or(&value_, bits, __ATOMIC_RELAXED); }
 
-    /// For a field that also publishes what its owner did before: `add_release` and `store_release` pair with `load_acquire`.
+    /// For a field that also publishes what its owner did before: `add_release` and `store_release` pair with
+    /// `load_acquire`.
     void add_release(T amount) noexcept {
         __atomic_store_n(&value_, static_cast<T>(load() + amount), __ATOMIC_RELEASE);
     }

@@ -7,9 +7,10 @@
 
 #include <coroutine>
 #include <string>
+#include <tuple>
 
-/// How a body waits for anything but a token: it lies suspended in its frame, costs its core nothing, and is resumed by a hook
-/// on its own loop. Every awaitable of the library that waits is made of one of these.
+/// How a body waits for anything but a token: it lies suspended in its frame, costs its core nothing, and is resumed by
+/// a hook on its own loop. Every awaitable of the library that waits is made of one of these.
 ///
 ///     struct awaiter : suspension {
 ///         bool await_ready() { return false; }
@@ -21,8 +22,8 @@
 ///         }
 ///     };
 ///
-/// One wake-up per suspension: between a waker and a stop, the awaiter decides (on one thread by taking itself out of a list,
-/// across threads under the lock of what it waits for).
+/// One wake-up per suspension: between a waker and a stop, the awaiter decides (on one thread by taking itself out of a
+/// list, across threads under the lock of what it waits for).
 
 namespace tokengate::detail {
 
@@ -31,8 +32,8 @@ struct suspension : hook, wait_point {
     token_record* token = nullptr;
     std::coroutine_handle<> handle = nullptr;
 
-    /// Where a wait begins: the running body's context. Throws wrong_thread on a thread without a loop, and token_stopped if
-    /// the body has been asked to stop. `what` completes "… was asked to stop: it did not".
+    /// Where a wait begins: the running body's context. Throws wrong_thread on a thread without a loop, and
+    /// token_stopped if the body has been asked to stop. `what` completes "… was asked to stop: it did not".
     static core_context& enter(const char* what);
 
     /// The body is suspended from here on. `stops`: see wait_point; null if the wait cannot be cut short.
@@ -56,6 +57,26 @@ struct suspension : hook, wait_point {
     }
 
     static void resume_suspended(hook* item) noexcept;
+};
+
+/// What wraps a wait (with_timeout, shield) refers to it, and is therefore awaited in the expression that makes both: as
+/// an lvalue it cannot be awaited, and clang warns of one that is returned. `As` is an awaiter made of the wait and `with`.
+#if defined(__clang__)
+#define TOKENGATE_REFERS [[clang::lifetimebound]]
+#else
+#define TOKENGATE_REFERS
+#endif
+template <class As, class Wait, class... With>
+class [[nodiscard]] wrapped_wait {
+public:
+    wrapped_wait(Wait& wait TOKENGATE_REFERS, With... with) noexcept : wait_(wait), with_(with...) {}
+    As operator co_await() && {
+        return std::apply([this](auto... with) { return As(wait_, with...); }, with_);
+    }
+
+private:
+    Wait& wait_;
+    std::tuple<With...> with_;
 };
 
 [[noreturn]] void throw_stopped(const token_record& token, const char* what);

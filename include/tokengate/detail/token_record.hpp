@@ -22,6 +22,7 @@
 namespace tokengate::detail {
 
 struct core_context;
+class executor;
 struct runtime_core;
 struct token_record;
 
@@ -70,7 +71,7 @@ struct wait_point {
 struct waiter {
     /// Null for a coroutine_waiter. Runs on home's thread, or where the token ended if home is null; ends the hand-over.
     void (*done)(token_record&, waiter&) noexcept;
-    core_context* home;
+    executor* home;  // the loop; the thread that hosts it may have changed by then
 };
 
 /// A coroutine that awaits one token. (Its token knows which: token_record::wait_for.)
@@ -79,9 +80,9 @@ struct coroutine_waiter : waiter {
     token_record* token;             ///< the token whose body awaits
 };
 
-/// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended.
-/// `here` counts those that were bound to home; the others share `elsewhere`, from which each thread subtracts what ended on
-/// it in batches, so that a group of a million costs its home one message: its hook, from whoever reaches zero.
+/// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended. `here` counts those that
+/// were bound to home; the others share `elsewhere`, from which each thread subtracts what ended on it in batches, so
+/// that a group of a million costs its home one message: its hook, from whoever reaches zero.
 struct token_group : coroutine_waiter, wait_point, hook {
     std::uint32_t here;        ///< home's thread alone
     bool elsewhere_done;       ///< home's thread alone
@@ -106,8 +107,8 @@ struct token_record : hook {
     relaxed<std::uint16_t> runtime;     ///< slot of the runtime that admitted it, 0 before
     std::uint16_t flags;
     relaxed<token_state> state;
-    /// Bits of stop_reasons: set by whoever asks, read by the body; never cleared. It orders nothing: a message follows, see
-    /// stop.cpp.
+    /// Bits of stop_reasons: set by whoever asks, read by the body; never cleared. It orders nothing: a message
+    /// follows, see stop.cpp.
     relaxed<std::uint8_t> stop;
 
     /// Where the body is suspended. Shares the link, which no queue uses between a token's start and its end. Thread of the
