@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// A cache without locks: every entry has a sticky key, so while any token of a key is in flight, all of them run on one core,
-// one after the other. A holder keeps each key in flight and fires bursts at other keys from the cores; meanwhile foreign
-// threads fire theirs. No visit may run on another core than its key's holder.
+// A cache without locks: every entry has a sticky key, so while any token of a key is in flight, all of them run on one
+// core, one after the other. A holder keeps each key in flight and fires bursts at other keys from the cores; meanwhile
+// foreign threads fire theirs. No visit may run on another core than its key's holder.
 
 #include "support/command_line.hpp"
 #include "support/json.hpp"

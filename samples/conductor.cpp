@@ -33,8 +33,9 @@ namespace {
 constexpr unsigned descendants = 7 * 5 + 5;  // that run, of each lead
 constexpr unsigned rounds = 5;               // of each kind, for the throughput
 
-/// What a lead and all its descendants have in common. The counters are atomic only to stay right where the promise is broken
-/// (and in the unconducted chains, which promise nothing): conducted tokens of one lead never run at the same time.
+/// What a lead and all its descendants have in common. The counters are atomic only to stay right where the promise is
+/// broken (and in the unconducted chains, which promise nothing): conducted tokens of one lead never run at the same
+/// time.
 struct alignas(64) family {
     bool with_seed = false;
     unsigned executor = 0;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// Waves of 4, 8, 16 … tokens, four kinds of work in turn. Every result is compared with what the same function gives when it
-// is called directly on one pinned thread; the time that takes is what the runtime's efficiency is measured against:
+// Waves of 4, 8, 16 … tokens, four kinds of work in turn. Every result is compared with what the same function gives
+// when it is called directly on one pinned thread; the time that takes is what the runtime's efficiency is measured
+// against:
 //
 //     efficiency = Σ time of the direct calls ÷ (cores × time of the wave)
 
@@ -137,8 +138,9 @@ tg::task<wave> run_wave(const tg::runtime& runtime, unsigned size, const std::ve
     wave now{.tokens = size};
     std::vector<std::uint64_t> expected(size);
 
-    // Half of the direct calls before the wave and half after it, on the first and on the last CPU in use, so that other
-    // programs disturb both alike. These calls hold up the main coroutine's thread; the executors have nothing to do and sleep.
+    // Half of the direct calls before the wave and half after it, on the first and on the last CPU in use, so that
+    // other programs disturb both alike. These calls hold up the main coroutine's thread; the executors have nothing to
+    // do and sleep.
     now.direct = call_directly(0, size / 2, cpus.front(), expected);
     const milliseconds busy_before = busy_time(runtime);
 

@@ -44,6 +44,25 @@ std::string command_line::choice(std::string_view name, std::initializer_list<st
     return chosen;
 }
 
+std::string command_line::text(std::string_view name, std::string fallback, std::string_view help) {
+    const std::string option(name);
+    describe(option + " TEXT", std::string(help) + " (default: " + fallback + ")");
+    return take(option).value_or(std::move(fallback));
+}
+
+std::string command_line::operand(std::string_view name, std::string_view help) {
+    describe(std::string(name), help);
+    const auto found =
+        std::find_if(left_.begin(), left_.end(), [](const auto& each) { return !each.starts_with("--"); });
+    if (found == left_.end()) {
+        refuse(std::string(name) + " is missing: " + std::string(help));
+        return {};
+    }
+    std::string value = std::move(*found);
+    left_.erase(found);
+    return value;
+}
+
 std::optional<unsigned> command_line::cores() {
     return number("--cores", 1, 1023, "pinned executors (default: every CPU this process may use)");
 }

@@ -14,8 +14,8 @@
 ///     const auto cores = line.cores();
 ///     line.finish();
 ///
-/// Both `--name value` and `--name=value`; the last one counts. finish() prints the help and exits with 0 where it was asked
-/// for, and exits with 2 and a message where an argument is unknown, incomplete or out of range.
+/// Both `--name value` and `--name=value`; the last one counts. finish() prints the help and exits with 0 where it was
+/// asked for, and exits with 2 and a message where an argument is unknown, incomplete or out of range.
 
 namespace support {
 
@@ -26,6 +26,10 @@ public:
     std::optional<unsigned> number(std::string_view name, unsigned least, unsigned most, std::string_view help);
     /// The first choice is the default.
     std::string choice(std::string_view name, std::initializer_list<std::string_view> choices, std::string_view help);
+
+    std::string text(std::string_view name, std::string fallback, std::string_view help);
+    /// What stands without a name; after all that have one. It must be given.
+    std::string operand(std::string_view name, std::string_view help);
 
     // What every sample takes.
     std::optional<unsigned> cores();
