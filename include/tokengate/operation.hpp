@@ -181,7 +181,9 @@ public:
         if (!coroutine) throw_empty_task();
         adopt(core, coroutine.promise(), record_, key);
         token<result> made = token_access::adopt(coroutine);
-        return record_.keeper ? limited(core, std::move(made)) : std::move(made);
+        if (record_.keeper) [[unlikely]]
+            made = limited(core, std::move(made));
+        return made;
     }
     token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
 
