@@ -557,7 +557,7 @@ TEST_SUITE("with_timeout") {
             late(accepted, "1ms");
             tg::mutex one;
             const auto held = co_await one.lock();
-            const auto lock = [&]() -> tg::task<> { co_await tg::with_timeout(one.lock(), 1ms); };
+            const auto lock = [&]() -> tg::task<> { const auto mine = co_await tg::with_timeout(one.lock(), 1ms); };
             const std::string locked = co_await thrown_by(lock());
             late(locked, "1ms");
             CHECK_FALSE(tg::this_token::stop_requested());
