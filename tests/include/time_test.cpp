@@ -461,7 +461,13 @@ TEST_SUITE("with_timeout") {
 
     TEST_CASE("a value that is returned in spite of it counts") {
         tg::runtime runtime{{.cores = 2}};
-        CHECK(runtime.run([]() -> tg::task<int> { co_return co_await tg::with_timeout(stubborn(7), 1ms); }) == 7);
+        runtime.run([]() -> tg::task<> {
+            tg::token<int> started_in_time = stubborn(7);
+            started_in_time.admit();
+            co_await begun(started_in_time);
+            const int result = co_await tg::with_timeout(std::move(started_in_time), 1ms);
+            CHECK(result == 7);
+        });
     }
 
     TEST_CASE("an exception of the token's own passes, also after the time") {
@@ -475,7 +481,10 @@ TEST_SUITE("with_timeout") {
                 } catch (const tg::token_stopped&) {}
                 throw std::domain_error("late");
             };
-            CHECK_THROWS_AS(co_await tg::with_timeout(late_failure(), 1ms), std::domain_error);
+            tg::token<void> started_in_time = tg::as_token(late_failure());
+            started_in_time.admit();
+            co_await begun(started_in_time);
+            CHECK_THROWS_AS(co_await tg::with_timeout(std::move(started_in_time), 1ms), std::domain_error);
         });
         CHECK(counted::alive() == 0);
     }
