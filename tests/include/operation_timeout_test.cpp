@@ -55,7 +55,7 @@ const tg::operation sticky_late{{.name = "operation_timeout_test_sticky_late", .
                                 [](int) -> tg::task<> { co_await tg::sleep_for(1h); }};
 const tg::operation slow{{.name = "operation_timeout_test_slow", .storage = tg::storage::slow, .timeout = 5ms},
                          []() -> tg::task<> { co_await tg::sleep_for(1h); }};
-const tg::operation conducted{{.name = "operation_timeout_test_conducted", .timeout = 2ms},
+const tg::operation conducted{{.name = "operation_timeout_test_conducted", .timeout = 100ms},
                               [](bool sleeps) -> tg::task<unsigned> {
                                   if (sleeps) co_await tg::sleep_for(1h);
                                   co_return tg::this_token::core();
@@ -123,7 +123,7 @@ TEST_SUITE("operation timeout") {
         const settled check(runtime);
         const std::string text = runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
         CHECK(contains(text, "operation_timeout_test_conducted"));
-        CHECK(contains(text, " 2ms"));
+        CHECK(contains(text, " 100ms"));
     }
 
     TEST_CASE("sticky: where its key is") {
@@ -167,9 +167,15 @@ TEST_SUITE("operation timeout") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             started = 0;
-            tg::token<int> token = late(counted(1));
+            const tg::operation patient{{.name = "operation_timeout_test_patient", .timeout = 100ms},
+                                        []() -> tg::task<int> {
+                                            ++started;
+                                            co_await tg::sleep_for(1h);
+                                            co_return 1;
+                                        }};
+            tg::token<int> token = patient();
             const auto awaits = [](tg::token<int> it) -> tg::task<int> { co_return co_await it; };
-            co_await tg::sleep_for(5ms);
+            co_await tg::sleep_for(110ms);
             CHECK_THROWS_AS(co_await awaits(std::move(token)), tg::token_timeout);
             CHECK(started == 1);
         });

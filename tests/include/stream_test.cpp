@@ -535,30 +535,27 @@ TEST_SUITE("stream") {
     }
 
     TEST_CASE("a close on one core, with a reader and a writer on others: the last of them closes, whoever holds it") {
-        const std::vector<std::byte> much = pattern(4 << 20);
+        const std::vector<std::byte> much = pattern(32 << 20);
         run_cleanly(
             [&]() -> tg::task<> {
+                const auto nothing = []() -> tg::task<> { co_return; };
                 for (int i = 0; i < 300; ++i) {
                     ends both = co_await connected();
                     auto* held = new tg::stream(std::move(both.server));
                     std::array<std::byte, 8> into;
-                    bool begun[2] = {};
                     // The holder is the reader: it lets go of the stream as soon as it hears of the close.
-                    const auto read = [&into, held](bool* reading) -> tg::task<> {
+                    const auto read = [&into, held]() -> tg::task<> {
                         const std::unique_ptr<tg::stream> mine(held);
-                        *reading = true;
                         co_await mine->read(into);
                     };
-                    const auto write = [&much, held](bool* writing) -> tg::task<> {
-                        *writing = true;
-                        co_await held->write_all(much);
-                    };
-                    tg::token<std::string> reader = as_token(thrown_by<tg::socket_closed>(read(&begun[0])), 0);
-                    tg::token<std::string> writer = as_token(thrown_by<tg::socket_closed>(write(&begun[1])), 1);
+                    const auto write = [&much, held]() -> tg::task<> { co_await held->write_all(much); };
+                    tg::token<std::string> reader = as_token(thrown_by<tg::socket_closed>(read()), 0);
+                    tg::token<std::string> writer = as_token(thrown_by<tg::socket_closed>(write()), 1);
                     reader.admit();
                     writer.admit();
-                    while (!std::atomic_ref(begun[0]).load() || !std::atomic_ref(begun[1]).load()) co_await tg::yield();
-                    if (i % 2 == 0) co_await tg::sleep_for(50us);
+                    // Behind them on their cores: both are at the stream by then.
+                    co_await tg::as_token(nothing(), 0);
+                    co_await tg::as_token(nothing(), 1);
                     co_await held->close();
                     co_await reader;
                     co_await writer;
