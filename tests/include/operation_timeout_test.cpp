@@ -42,6 +42,10 @@ const tg::operation late{{.name = "operation_timeout_test_late", .timeout = 2ms}
                              co_await tg::sleep_for(1h);
                              co_return 1;
                          }};
+const tg::operation sleeps{{.name = "operation_timeout_test_sleeps", .timeout = 1h}, [](counted) -> tg::task<int> {
+                               co_await tg::sleep_for(1h);
+                               co_return 1;
+                           }};
 const tg::operation in_time{{.name = "operation_timeout_test_in_time", .timeout = 1h},
                             [](int n) { return std::make_unique<int>(n); }};
 const tg::operation refers{{.name = "operation_timeout_test_refers", .timeout = 1h}, [](int& n) -> int& { return n; }};
@@ -214,7 +218,7 @@ TEST_SUITE("operation timeout") {
             const settled check(runtime);
             runtime.run([]() -> tg::task<> {
                 CHECK_THROWS_AS(co_await tg::when_all(in_time(1), late(counted(1)), in_time(2)), tg::token_timeout);
-                const auto first = co_await tg::when_any(late(counted(1)), in_time(3));
+                const auto first = co_await tg::when_any(sleeps(counted(1)), in_time(3));
                 CHECK(first.index == 1);
                 const auto body = [](tg::scope& jobs) -> tg::task<> {
                     co_await jobs.spawn(late(counted(1)));
@@ -222,7 +226,7 @@ TEST_SUITE("operation timeout") {
                 };
                 CHECK_THROWS_AS(co_await tg::with_scope(body), tg::token_timeout);
                 CHECK_THROWS_AS(co_await tg::with_timeout(late(counted(1)), 1us), tg::token_timeout);
-                tg::token<int> token = late(counted(1));
+                tg::token<int> token = sleeps(counted(1));
                 token.admit();
                 token.request_stop();
                 CHECK_THROWS_AS(co_await token, tg::token_stopped);
