@@ -2,6 +2,7 @@
 #include <tokengate/file.hpp>
 
 #include "support/child.hpp"
+#include "support/files.hpp"
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
 
@@ -54,34 +55,18 @@
 #include <vector>
 
 namespace tg = tokengate;
+using tg::test::as_bytes;
 using tg::test::in_child;
 using tg::test::live_slots;
 using tg::test::open_descriptors;
+using tg::test::read_file;
+using tg::test::scratch;
+using tg::test::text_of;
+using tg::test::thrown_by;
+using tg::test::write_file;
 using bytes = std::vector<std::byte>;
 
 namespace {
-
-/// A directory of its own for each test.
-class scratch {
-public:
-    scratch() {
-        std::string name = (std::filesystem::temp_directory_path() / "file_test_XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    ~scratch() { std::filesystem::remove_all(path_); }
-    scratch(const scratch&) = delete;
-    scratch& operator=(const scratch&) = delete;
-
-    std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-    [[nodiscard]] const std::string& path() const { return path_; }
-
-private:
-    std::string path_;
-};
-
-std::span<const std::byte> as_bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
-std::string text_of(std::span<const std::byte> all) { return {reinterpret_cast<const char*>(all.data()), all.size()}; }
 
 bytes noise(std::size_t length, unsigned seed) {
     std::mt19937_64 random(seed);
@@ -91,30 +76,6 @@ bytes noise(std::size_t length, unsigned seed) {
         std::memcpy(all.data() + i, &word, std::min<std::size_t>(8, length - i));
     }
     return all;
-}
-
-/// Runs it as the main coroutine, and says what it threw.
-template <class Body>
-std::string thrown_by(tg::runtime& runtime, Body body) {
-    try {
-        runtime.run(body);
-    } catch (const std::exception& thrown) {
-        return thrown.what();
-    }
-    return "nothing";
-}
-
-tg::task<> write_file(std::string path, std::string_view text) {
-    tg::file::handle out =
-        co_await tg::file::open(std::move(path), tg::file::write | tg::file::create | tg::file::truncate);
-    co_await out.write_all(as_bytes(text));
-    co_await out.close();
-}
-
-tg::task<std::string> read_file(std::string path) {
-    tg::file::handle in = co_await tg::file::open(std::move(path), tg::file::read);
-    const bytes all = co_await in.read_all();
-    co_return text_of(all);
 }
 
 /// What is ready on this loop has run by then, as far as to its next wait.
@@ -1134,81 +1095,5 @@ TEST_SUITE("file") {
         std::signal(SIGPIPE, before);
         CHECK(open_descriptors() == descriptors);
         CHECK(live_slots() == frames);
-    }
-}
-
-TEST_SUITE("fs") {
-    TEST_CASE("names: made, renamed, linked, listed, removed") {
-        const scratch here;
-        tg::runtime runtime{{.cores = 1}};
-        runtime.run([&]() -> tg::task<> {
-            co_await tg::fs::make_directory(here / "d");
-            co_await write_file(here / "d/a", "abc");
-            co_await tg::fs::rename(here / "d/a", here / "d/b");
-            co_await tg::fs::link(here / "d/b", here / "d/c");
-            co_await tg::fs::symlink("c", here / "d/s");
-            co_await tg::fs::make_directory(here / "d/sub", 0700);
-            const std::string text = co_await read_file(here / "d/s");
-            CHECK(text == "abc");
-
-            std::vector<tg::fs::entry> all = co_await tg::fs::list_directory(here / "d");
-            std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-            REQUIRE(all.size() == 4);
-            CHECK(all[0].name == "b");
-            CHECK(all[1].name == "c");
-            CHECK(all[1].type == tg::fs::type::regular);
-            CHECK(all[2].name == "s");
-            CHECK(all[2].type == tg::fs::type::symlink);
-            CHECK(all[3].name == "sub");
-            CHECK(all[3].type == tg::fs::type::directory);
-
-            const tg::fs::status followed = co_await tg::fs::stat(here / "d/s");
-            CHECK(followed.type == tg::fs::type::regular);
-            CHECK(followed.size == 3);
-            CHECK(followed.links == 2);
-            const tg::fs::status link = co_await tg::fs::stat_link(here / "d/s");
-            CHECK(link.type == tg::fs::type::symlink);
-            CHECK(link.inode != followed.inode);
-
-            struct ::stat expected{};
-            REQUIRE(::stat((here / "d/b").c_str(), &expected) == 0);
-            CHECK(followed.inode == expected.st_ino);
-            CHECK(followed.device == expected.st_dev);
-            CHECK(followed.owner == expected.st_uid);
-            CHECK(followed.group == expected.st_gid);
-            CHECK(followed.permissions == (expected.st_mode & 07777U));
-            CHECK(followed.allocated == static_cast<std::uint64_t>(expected.st_blocks) * 512);
-            const auto modified =
-                std::chrono::seconds(expected.st_mtim.tv_sec) + std::chrono::nanoseconds(expected.st_mtim.tv_nsec);
-            CHECK(followed.modified.time_since_epoch() == modified);
-
-            for (const char* name : {"d/b", "d/c", "d/s"}) co_await tg::fs::remove(here / name);
-            co_await tg::fs::remove_directory(here / "d/sub");
-            all = co_await tg::fs::list_directory(here / "d");
-            CHECK(all.empty());
-            co_await tg::fs::remove_directory(here / "d");
-            CHECK(!std::filesystem::exists(here / "d"));
-        });
-    }
-
-    TEST_CASE("errors name both paths") {
-        const scratch here;
-        tg::runtime runtime{{.cores = 1}};
-        const std::string a = here / "a", b = here / "b";
-        const std::string none = " failed: No such file or directory";
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::remove(a); }) == "removal of " + a + none);
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::remove_directory(a); }) ==
-              "removal of directory " + a + none);
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::rename(a, b); }) ==
-              "rename of " + a + " to " + b + none);
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::link(a, b); }) ==
-              "link of " + a + " as " + b + none);
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::symlink("x", here.path()); }) ==
-              "symbolic link to x as " + here.path() + " failed: File exists");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::make_directory(here.path()); }) ==
-              "making of directory " + here.path() + " failed: File exists");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::stat(a); }) == "stat of " + a + none);
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::list_directory(a); }) ==
-              "listing of directory " + a + none);
     }
 }

@@ -35,46 +35,14 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
+using tg::test::after_a_stop;
+using tg::test::announced;
 using tg::test::open_descriptors;
 using tg::test::run_cleanly;
 using tg::test::thrown_by;
+using tg::test::until;
 
 namespace {
-
-/// Says that it begins; on the same loop, the next who runs finds it waiting.
-template <class T>
-tg::task<T> announced(bool* begun, tg::task<T> work) {
-    *begun = true;
-    co_return co_await std::move(work);
-}
-tg::task<> until(const bool* begun) {
-    while (!*begun) co_await tg::yield();
-}
-
-/// Awaited in a token that has been asked to stop, and has heard of it: the text of its token_stopped.
-template <class T>
-tg::task<T> stopped_then(bool* begun, tg::task<T> work) {
-    *begun = true;
-    try {
-        co_await tg::sleep_for(1h);
-    } catch (const tg::token_stopped&) {}
-    co_return co_await std::move(work);
-}
-template <class T>
-tg::task<std::string> after_a_stop(tg::task<T> work) {
-    bool begun = false;
-    tg::token<T> there = as_token(stopped_then(&begun, std::move(work)));
-    there.admit();
-    co_await until(&begun);
-    there.request_stop();
-    std::string text = "(nothing)";
-    try {
-        co_await there;
-    } catch (const tg::token_stopped& stopped) {
-        text = stopped.what();
-    }
-    co_return text;
-}
 
 tg::task<> accept_one(tg::listener* from) { tg::stream taken = co_await from->accept(); }
 tg::task<> close_it(tg::listener* which) { co_await which->close(); }
@@ -363,7 +331,7 @@ TEST_SUITE("listener") {
                 tg::token<std::string> first =
                     as_token(announced(&begun, thrown_by<tg::socket_closed>(accept_one(&listener))));
                 first.admit();
-                co_await until(&begun);
+                co_await until([&] { return begun; });
                 const std::string second = co_await thrown_by<tg::socket_busy>(accept_one(&listener));
                 CHECK(second.find("socket_busy") == 0);
                 co_await listener.close();

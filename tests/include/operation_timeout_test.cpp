@@ -4,6 +4,7 @@
 
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
+#include "support/settled.hpp"
 
 #include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
@@ -30,6 +31,7 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
+using tg::test::check_settled;
 using tg::test::counted;
 using tg::test::live_slots;
 
@@ -83,12 +85,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 struct settled {
     explicit settled(const tg::runtime& of) : runtime(of) {}
-    ~settled() {
-        const tg::snapshot now = runtime.snapshot();
-        CHECK(now.admitted == now.ended);
-        CHECK(now.domains == 0);
-        CHECK(now.pins == 0);
-    }
+    ~settled() { check_settled(runtime); }
     const tg::runtime& runtime;
 };
 

@@ -7,6 +7,7 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
+#include "support/waiting.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/this_token.hpp>
@@ -52,6 +53,7 @@ using tg::test::in_child;
 using tg::test::live_slots;
 using tg::test::manual_event;
 using tg::test::refuse;
+using tg::test::wait_until;
 
 namespace {
 
@@ -88,11 +90,6 @@ const tg::operation gives_pointer{{.name = "runtime_test_gives_pointer"},
                                   [](int n) { return std::make_unique<int>(n); }};
 int referred = 5;
 const tg::operation gives_reference{{.name = "runtime_test_gives_reference"}, []() -> int& { return referred; }};
-
-template <class Condition>
-void wait_until(Condition condition) {
-    while (!condition()) std::this_thread::yield();
-}
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 

@@ -5,6 +5,7 @@
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
 #include "support/settled.hpp"
+#include "support/waiting.hpp"
 
 #include <tokengate/channel.hpp>
 #include <tokengate/endpoint.hpp>
@@ -40,9 +41,12 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
+using tg::test::begun;
 using tg::test::check_settled;
 using tg::test::live_slots;
 using tg::test::manual_event;
+using tg::test::until;
+using tg::test::wait_until;
 
 namespace {
 
@@ -91,17 +95,6 @@ void reset() { started = stopped = looping = 0; }
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-/// Lets this loop turn until it is so.
-template <class Condition>
-tg::task<> until(Condition condition) {
-    while (!condition()) co_await tg::yield();
-}
-
-template <class Condition>
-void wait_until(Condition condition) {
-    while (!condition()) std::this_thread::yield();
-}
-
 /// Admits the task, waits until `begun`, asks it to stop, and tells whether it ended with token_stopped.
 template <class Condition>
 tg::task<bool> ends_by_stop(tg::task<> work, Condition begun) {
@@ -142,12 +135,6 @@ struct no_leak {
     std::size_t before = live_slots();
     ~no_leak() { CHECK(live_slots() == before); }
 };
-
-/// Lets this loop turn until the token has started; one of this loop then waits somewhere.
-template <class T>
-tg::task<> begun(const tg::token<T>& token) {
-    while (tg::detail::token_access::record(token).state.load() < tg::token_state::executing) co_await tg::yield();
-}
 
 }  // namespace
 

@@ -41,6 +41,8 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
+using tg::test::after_a_stop;
+using tg::test::announced;
 using tg::test::bytes_of;
 using tg::test::connected;
 using tg::test::ends;
@@ -49,6 +51,7 @@ using tg::test::pattern;
 using tg::test::run_cleanly;
 using tg::test::text_of;
 using tg::test::thrown_by;
+using tg::test::until;
 
 namespace {
 
@@ -128,41 +131,6 @@ tg::task<std::string> receive_text(tg::stream* from) {
     co_return std::string(bytes.text());
 }
 tg::task<> write_it(tg::stream* to, std::span<const std::byte> bytes) { co_await to->write_all(bytes); }
-
-/// Says that it begins; on the same loop, the next who runs finds it waiting.
-template <class T>
-tg::task<T> announced(bool* begun, tg::task<T> work) {
-    *begun = true;
-    co_return co_await std::move(work);
-}
-tg::task<> until(const bool* begun) {
-    while (!*begun) co_await tg::yield();
-}
-
-/// Awaited in a token that has been asked to stop, and has heard of it: the text of its token_stopped.
-template <class T>
-tg::task<T> stopped_then(bool* begun, tg::task<T> work) {
-    *begun = true;
-    try {
-        co_await tg::sleep_for(1h);
-    } catch (const tg::token_stopped&) {}
-    co_return co_await std::move(work);
-}
-template <class T>
-tg::task<std::string> after_a_stop(tg::task<T> work) {
-    bool begun = false;
-    tg::token<T> there = as_token(stopped_then(&begun, std::move(work)));
-    there.admit();
-    co_await until(&begun);
-    there.request_stop();
-    std::string text = "(nothing)";
-    try {
-        co_await there;
-    } catch (const tg::token_stopped& stopped) {
-        text = stopped.what();
-    }
-    co_return text;
-}
 
 tg::task<> write_some(tg::stream* to, std::span<const std::byte> bytes) { co_await to->write(bytes); }
 tg::task<> write_parts(tg::stream* to, std::span<const std::byte> bytes) {
@@ -427,7 +395,7 @@ TEST_SUITE("stream") {
                 tg::token<std::string> first = as_token(announced(&begun, receive_text(&both.server)));
                 tg::token<std::size_t> plain = as_token(announced(&begun, read_into(&both.server, into)));
                 by_chunk ? first.admit() : plain.admit();
-                co_await until(&begun);
+                co_await until([&] { return begun; });
                 const std::string text = co_await thrown_by<tg::socket_busy>(read_into(&both.server, other));
                 CHECK(text.find("another token") != std::string::npos);
                 co_await both.client.write_all("hello");
@@ -451,7 +419,7 @@ TEST_SUITE("stream") {
                                                          : thrown_by<tg::socket_closed>(write_it(&both.server, much));
                 tg::token<std::string> waiting = as_token(announced(&begun, std::move(work)));
                 waiting.admit();
-                co_await until(&begun);
+                co_await until([&] { return begun; });
                 co_await both.server.close();
                 CHECK((co_await waiting).find("socket_closed") == 0);
                 const std::string again = co_await thrown_by<tg::socket_closed>(read_into(&both.server, into));
@@ -470,7 +438,7 @@ TEST_SUITE("stream") {
                 tg::token<std::string> waiting =
                     as_token(announced(&begun, thrown_by<tg::socket_closed>(read_into(&both.client, into))));
                 waiting.admit();
-                co_await until(&begun);
+                co_await until([&] { return begun; });
                 co_await both.client.close();
                 std::vector<std::string> texts;
                 texts.push_back(co_await waiting);
@@ -649,7 +617,7 @@ TEST_SUITE("stream") {
                     bool begun = false;
                     waiting = as_token(announced(&begun, thrown_by<tg::socket_closed>(receive_text(&both.server))));
                     waiting.admit();
-                    co_await until(&begun);
+                    co_await until([&] { return begun; });
                 }
                 const std::string text = co_await after_a_stop(close_it(&both.server));
                 CHECK(text == "(nothing)");

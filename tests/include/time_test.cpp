@@ -7,6 +7,7 @@
 #include "support/manual_event.hpp"
 #include "support/sanitizers.hpp"
 #include "support/settled.hpp"
+#include "support/waiting.hpp"
 
 #include <tokengate/channel.hpp>
 #include <tokengate/error.hpp>
@@ -48,6 +49,8 @@
 namespace tg = tokengate;
 using namespace std::chrono_literals;
 using steady = std::chrono::steady_clock;
+using tg::test::begun;
+using tg::test::blockade;
 using tg::test::check_settled;
 using tg::test::counted;
 using tg::test::live_slots;
@@ -85,23 +88,6 @@ const tg::operation slow_gives{{.name = "time_test_slow_gives", .storage = tg::s
                                    return n;
                                }};
 
-/// Holds a core until it is let go.
-struct blockade {
-    std::atomic<int> blocking{0};
-    std::atomic<bool> go{false};
-    void wait() {
-        ++blocking;
-        go.wait(false);
-    }
-    void until(int blocked) {
-        while (blocking < blocked) std::this_thread::yield();
-    }
-    void end() {
-        go = true;
-        go.notify_all();
-    }
-    ~blockade() { end(); }
-};
 const tg::operation block{{.name = "time_test_block", .weight = tg::weight::heavy}, [](blockade* on) { on->wait(); }};
 const tg::operation slow_block{{.name = "time_test_slow_block", .storage = tg::storage::slow},
                                [](blockade* on) { on->wait(); }};
@@ -157,12 +143,6 @@ template <class Main>
 auto run_one(Main main) {
     tg::runtime runtime{{.cores = 2}};
     return runtime.run(std::move(main));
-}
-
-/// Lets this loop turn until the token has started; one of this loop then waits somewhere.
-template <class T>
-tg::task<> begun(const tg::token<T>& token) {
-    while (tg::detail::token_access::record(token).state.load() < tg::token_state::executing) co_await tg::yield();
 }
 
 }  // namespace

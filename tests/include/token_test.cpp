@@ -4,6 +4,7 @@
 
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
+#include "support/sanitizers.hpp"
 
 #include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
@@ -24,14 +25,6 @@
 #include <thread>
 #include <utility>
 #include <vector>
-
-#if defined(__SANITIZE_THREAD__)
-#define TOKENGATE_TEST_TSAN
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define TOKENGATE_TEST_TSAN
-#endif
-#endif
 
 namespace tg = tokengate;
 using tg::test::countdown;
@@ -345,7 +338,7 @@ TEST_SUITE("token") {
                 }
             });
         }
-#ifndef TOKENGATE_TEST_TSAN  // its pthread_once, under std::promise, waits for ever once what it called has thrown
+#ifndef TOKENGATE_TEST_UNDER_TSAN  // its pthread_once, under std::promise, waits for ever once what it called has thrown
         SUBCASE("submitted") {
             runtime.start();
             for (int moves = 1; moves < 6; ++moves) {

@@ -29,10 +29,12 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
+using tg::test::after_a_stop;
 using tg::test::bytes_of;
 using tg::test::run_cleanly;
 using tg::test::text_of;
 using tg::test::thrown_by;
+using tg::test::until;
 
 namespace {
 
@@ -41,35 +43,6 @@ tg::task<std::string> receive_text(tg::udp::socket* from) {
     const tg::udp::received got = co_await from->receive_from(into);
     co_return text_of(std::span(into).first(got.size));
 }
-tg::task<> until(const bool* begun) {
-    while (!*begun) co_await tg::yield();
-}
-
-/// Awaited in a token that has been asked to stop, and has heard of it: the text of its token_stopped.
-template <class T>
-tg::task<T> stopped_then(bool* begun, tg::task<T> work) {
-    *begun = true;
-    try {
-        co_await tg::sleep_for(1h);
-    } catch (const tg::token_stopped&) {}
-    co_return co_await std::move(work);
-}
-template <class T>
-tg::task<std::string> after_a_stop(tg::task<T> work) {
-    bool begun = false;
-    tg::token<T> there = as_token(stopped_then(&begun, std::move(work)));
-    there.admit();
-    co_await until(&begun);
-    there.request_stop();
-    std::string text = "(nothing)";
-    try {
-        co_await there;
-    } catch (const tg::token_stopped& stopped) {
-        text = stopped.what();
-    }
-    co_return text;
-}
-
 tg::task<std::string> receive_known(tg::udp::socket* from) {
     std::array<std::byte, 16> into;
     const tg::udp::received got = co_await from->receive(into);

@@ -4,6 +4,7 @@
 // sanitizer through its hooks, else by standing in front of the C library's functions, which operator new uses as well.
 
 #include "support/leaks.hpp"
+#include "support/sanitizers.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
@@ -26,15 +27,7 @@ namespace {
 std::atomic<std::uint64_t> allocations{0};  // by any thread; relaxed would do
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTED_BY_SANITIZER
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define COUNTED_BY_SANITIZER
-#endif
-#endif
-
-#ifdef COUNTED_BY_SANITIZER
+#if defined(TOKENGATE_TEST_UNDER_ASAN) || defined(TOKENGATE_TEST_UNDER_TSAN)
 #include <sanitizer/allocator_interface.h>
 
 namespace {

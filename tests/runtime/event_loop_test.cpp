@@ -2,6 +2,7 @@
 #include "event_loop.hpp"
 
 #include "support/child.hpp"
+#include "support/waiting.hpp"
 
 #include <doctest/doctest.h>
 
@@ -29,6 +30,7 @@
 using namespace tokengate::detail;
 using tokengate::test::in_child;
 using tokengate::test::refuse;
+using tokengate::test::wait_until;
 
 namespace {
 
@@ -41,11 +43,6 @@ struct call : hook {
 
     std::function<void()> body;
 };
-
-template <class Condition>
-void wait_until(Condition condition) {
-    while (!condition()) std::this_thread::yield();
-}
 
 /// A loop, and what it tells its guest.
 class observed final : public event_loop::guest {

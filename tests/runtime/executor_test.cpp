@@ -3,6 +3,7 @@
 
 #include "runtime_core.hpp"
 #include "support/manual_event.hpp"
+#include "support/waiting.hpp"
 
 #include <tokengate/detail/io_wait.hpp>
 #include <tokengate/error.hpp>
@@ -33,7 +34,9 @@
 #include <vector>
 
 namespace tg = tokengate;
+using tg::test::blockade;
 using tg::test::manual_event;
+using tg::test::wait_until;
 
 namespace {
 
@@ -46,25 +49,6 @@ const tg::operation heavy{{.name = "executor_test_heavy", .weight = tg::weight::
                           [] { return tg::this_token::core(); }};
 const tg::operation worker{{.name = "executor_test_worker", .weight = tg::weight::heavy},
                            [] { return tg::this_token::executor(); }};
-
-/// What holds a core, or several, until it is let go.
-struct blockade {
-    std::atomic<int> blocking{0};
-    std::atomic<bool> go{false};
-
-    void wait() {
-        ++blocking;
-        go.wait(false);
-    }
-    void until(int blocked) {
-        while (blocking < blocked) std::this_thread::yield();
-    }
-    void end() {
-        go = true;
-        go.notify_all();
-    }
-    ~blockade() { end(); }
-};
 
 const tg::operation block_light{{.name = "executor_test_block_light", .weight = tg::weight::light},
                                 [](blockade* on) { on->wait(); }};
@@ -92,11 +76,6 @@ const tg::operation sticky_count{{.name = "executor_test_sticky_count", .weight 
                                  [](int, count_by_core* in) { in->note(); }};
 
 constexpr int window = static_cast<int>(tg::detail::window_for(0));  // of a core that has not measured yet
-
-template <class Condition>
-void wait_until(Condition condition) {
-    while (!condition()) std::this_thread::yield();
-}
 
 /// Where `count` tokens of an operation run.
 template <class Operation>

@@ -5,6 +5,7 @@
 // and aborts: a token that nobody serves is a wake-up lost.
 
 #include "support/leaks.hpp"
+#include "support/sanitizers.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
@@ -33,17 +34,7 @@ using tg::test::live_slots;
 
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int bursts = 150;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-constexpr int bursts = 150;
-#else
-constexpr int bursts = 1000;
-#endif
-#else
-constexpr int bursts = 1000;
-#endif
+constexpr int bursts = tg::test::under_tsan || tg::test::under_asan ? 150 : 1000;
 
 std::atomic<std::uint64_t> ran{0};
 

@@ -3,13 +3,18 @@
 
 #include "child.hpp"
 #include "leaks.hpp"
+#include "waiting.hpp"
 
+#include <tokengate/error.hpp>
 #include <tokengate/runtime.hpp>
 #include <tokengate/task.hpp>
+#include <tokengate/task_token.hpp>
 #include <tokengate/tcp.hpp>
+#include <tokengate/time.hpp>
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -75,6 +80,39 @@ task<std::string> thrown_by(task<T> work) {
         co_await std::move(work);
     } catch (const Error& error) {
         text = error.what();
+    }
+    co_return text;
+}
+
+/// Says that it begins; on the same loop, the next who runs finds it waiting.
+template <class T>
+task<T> announced(bool* begun, task<T> work) {
+    *begun = true;
+    co_return co_await std::move(work);
+}
+
+template <class T>
+task<T> stopped_then(bool* begun, task<T> work) {
+    *begun = true;
+    try {
+        co_await sleep_for(std::chrono::hours(1));
+    } catch (const token_stopped&) {}
+    co_return co_await std::move(work);
+}
+
+/// Awaited in a token that has been asked to stop, and has heard of it: the text of its token_stopped.
+template <class T>
+task<std::string> after_a_stop(task<T> work) {
+    bool begun = false;
+    token<T> there = as_token(stopped_then(&begun, std::move(work)));
+    there.admit();
+    co_await until([&begun] { return begun; });
+    there.request_stop();
+    std::string text = "(nothing)";
+    try {
+        co_await there;
+    } catch (const token_stopped& stopped) {
+        text = stopped.what();
     }
     co_return text;
 }
