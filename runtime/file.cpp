@@ -3,10 +3,10 @@
 
 #include "executor.hpp"
 #include "file_support.hpp"
+#include "naming.hpp"
 
 #include <tokengate/blocking.hpp>
 #include <tokengate/error.hpp>
-#include <tokengate/stop.hpp>
 
 #include <fcntl.h>
 #include <liburing.h>
@@ -27,22 +27,13 @@ namespace {
 
 constexpr unsigned op_ftruncate = 55;              // since 6.9, newer than the oldest liburing we build with
 constexpr std::size_t most_pieces = 1024;          // IOV_MAX
-constexpr std::size_t most_at_once = 0x7ffff000;   // what one call of the kernel moves
 constexpr std::size_t piece_of_all = 1024 * 1024;  // about 100 µs of copying
 constexpr std::size_t first_guess = 64 * 1024;     // of what does not know its size
 
 /// What an error calls it.
 std::string name_of(const file::handle& of) { return of.path().empty() ? "a file that is not open" : of.path(); }
 
-/// A wait of the running token's that may meet a stop: then token_stopped says "… it did not `what` `path`".
-template <class Wait>
-auto naming(const char* what, const std::string& path, Wait wait) {
-    try {
-        return wait();
-    } catch (const token_stopped&) {
-        throw_stopped(*this_core->current, (what + (' ' + path)).c_str());
-    }
-}
+std::string deed_of(const char* what, const std::string& path) { return what + (' ' + path); }
 
 /// The destructor's close: nobody waits for it.
 struct detached_close : io_request {
@@ -93,11 +84,11 @@ opening::opening(std::string path, file::flags how, mode_t mode) : io_wait("open
 }
 
 bool opening::await_suspend(std::coroutine_handle<> awaiting) {
-    return naming(what_, path_, [&] { return io_wait::await_suspend(awaiting); });
+    return naming([this] { return deed_of(what_, path_); }, [&] { return io_wait::await_suspend(awaiting); });
 }
 
 file::handle opening::await_resume() {
-    const int result = naming(what_, path_, [this] { return finished(); });
+    const int result = naming([this] { return deed_of(what_, path_); }, [this] { return finished(); });
     if (result < 0) throw_failed(-result, "open of " + path_);
     return {result, std::move(path_)};
 }
@@ -105,8 +96,7 @@ file::handle opening::await_resume() {
 closing::closing(file::handle& of) noexcept : io_wait("close the file"), of_(of) {}
 
 bool closing::await_suspend(std::coroutine_handle<> awaiting) {
-    const shielding cleans_up;  // after a stop, too
-    core_context& core = enter(what_);
+    core_context& core = on_a_loop(what_);  // after a stop, too
     std::uint32_t uses = 0;
     if (!of_.uses_.compare_exchange_strong(uses, file::handle::closed, std::memory_order_acquire,
                                            std::memory_order_relaxed))
@@ -132,7 +122,7 @@ void closing::await_resume() {
 bool file_wait::await_suspend(std::coroutine_handle<> awaiting) {
     sqe()->fd = of_.begin_use(verb_);
     try {
-        return naming(what_, of_.path(), [&] { return io_wait::await_suspend(awaiting); });
+        return naming([this] { return deed_of(what_, of_.path()); }, [&] { return io_wait::await_suspend(awaiting); });
     } catch (...) {
         of_.end_use();
         throw;
@@ -141,7 +131,7 @@ bool file_wait::await_suspend(std::coroutine_handle<> awaiting) {
 
 std::int32_t file_wait::ended() {
     of_.end_use();
-    const std::int32_t result = naming(what_, of_.path(), [this] { return finished(); });
+    const std::int32_t result = naming([this] { return deed_of(what_, of_.path()); }, [this] { return finished(); });
     if (result < 0) fail(-result);
     return result;
 }

@@ -218,17 +218,12 @@ listener listener::open(const endpoint& at, const listen_options& options) {
 detail::closing_socket listener::close() noexcept { return detail::closing_socket(core_); }
 
 endpoint listener::local_endpoint() const {
-    if (!core_) detail::socket_core::fail_none("look at a listener");
-    core_->enter(detail::way::guest, "look at a listener");
-    const detail::leaving at_end(*core_, detail::way::guest);
+    const detail::visit here(core_, "look at a listener");
     return core_->local();
 }
 
 bool listener::is_open() const noexcept { return core_ && !core_->is_closing(); }
 
-int listener::descriptor() const {
-    if (!core_) detail::socket_core::fail_none("look at a listener");
-    return core_->open_fd("look at a listener");
-}
+int listener::descriptor() const { return detail::socket_core::open_fd(core_, "look at a listener"); }
 
 }  // namespace tokengate

@@ -13,9 +13,9 @@
 namespace tokengate::detail {
 
 scope_core::scope_core(const scope_options& options)
-    : options_(options), room_(options.limit != 0 ? options.limit : 1), home_(this_core ? this_core->host : nullptr) {
-    check_on_a_loop();
-}
+    : options_(options),
+      room_(options.limit != 0 ? options.limit : 1),
+      home_(suspension::on_a_loop("open a scope").host) {}
 
 void scope_core::request_stop() noexcept {
     if (std::exchange(stopping_, true)) return;

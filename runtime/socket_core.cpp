@@ -2,11 +2,11 @@
 #include "socket_core.hpp"
 
 #include "executor.hpp"
+#include "naming.hpp"
 #include "provided_buffers.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/error.hpp>
-#include <tokengate/stop.hpp>
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -62,9 +62,10 @@ void socket_core::refuse(std::uint64_t seen, const char* what) {
                       "), but another token is at that: let one token read, and one write, at a time");
 }
 
-int socket_core::open_fd(const char* what) {
-    if (is_closing()) fail_closed(what);
-    return fd_;
+int socket_core::open_fd(socket_core* of, const char* what) {
+    if (!of) fail_none(what);
+    if (of->is_closing()) of->fail_closed(what);
+    return of->fd_;
 }
 
 void socket_core::go_out(std::uint64_t user) noexcept {
@@ -115,8 +116,7 @@ void socket_core::reset() noexcept {
 }
 
 bool closing_socket::await_suspend(std::coroutine_handle<> awaiting) {
-    const shielding cleans_up;  // after a stop, too
-    core_context& core = enter("close a socket");
+    core_context& core = on_a_loop("close a socket");  // after a stop, too
     if (!socket_) return false;
     suspend(core, awaiting, nullptr);  // before: who closes may be on another thread
     if (socket_->close(this)) return true;
@@ -148,12 +148,11 @@ std::string socket_core::name() noexcept {
 
 void socket_core::fail(int error, const char* what, const char* remedy) {
     if (is_closing()) fail_closed(what);
-    throw std::system_error(error, std::system_category(), std::string(what) + " (" + name() + ")" + remedy);
+    throw std::system_error(error, std::system_category(), deed(what) + remedy);
 }
 
 void socket_core::fail_closed(const char* what) {
-    throw socket_closed(std::string("socket_closed: it did not ") + what + " (" + name() +
-                        "): the socket has been closed");
+    throw socket_closed("socket_closed: it did not " + deed(what) + ": the socket has been closed");
 }
 
 void socket_core::fail_none(const char* what) {
@@ -161,19 +160,17 @@ void socket_core::fail_none(const char* what) {
                         ": there is no socket, it was never opened or has been moved away");
 }
 
+std::string socket_core::deed(const char* what) { return std::string(what) + " (" + name() + ")"; }
+
 void socket_core::fail_stopped(const token_record& token, const char* what) {
-    throw_stopped(token, (std::string(what) + " (" + name() + ")").c_str());
+    throw_stopped(token, deed(what).c_str());
 }
 
 core_context& socket_core::begin(socket_core* of, const char* what) {
-    try {
-        core_context& core = suspension::enter(what);
-        if (!of) fail_none(what);
-        return core;
-    } catch (const token_stopped&) {
-        if (!of) throw;
-        of->fail_stopped(*this_core->current, what);
-    }
+    core_context& core = naming([&] { return of ? of->deed(what) : what; },
+                                [what]() -> core_context& { return suspension::enter(what); });
+    if (!of) fail_none(what);
+    return core;
 }
 
 const char* remedy_of(int error) noexcept {
@@ -216,11 +213,7 @@ void at_socket::stop(core_context& core, wait_point& point) noexcept {
 }
 
 std::int32_t at_socket::finished() {
-    try {
-        return io_wait::finished();
-    } catch (const token_stopped&) {
-        socket_->fail_stopped(*token, what_);
-    }
+    return naming([this] { return socket_->deed(what_); }, [this] { return io_wait::finished(); });
 }
 
 // ---- waiting inward -----------------------------------------------------------------------------------------------------
@@ -254,11 +247,7 @@ void inward::check() const {
 }
 
 std::int32_t inward::finished() {
-    try {
-        return io_wait::finished();
-    } catch (const token_stopped&) {
-        source_->fail_stopped(*token, what_);
-    }
+    return naming([this] { return source_->deed(what_); }, [this] { return io_wait::finished(); });
 }
 
 void inward::stop(core_context& core, wait_point& point) noexcept {

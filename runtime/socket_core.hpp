@@ -52,7 +52,7 @@ public:
     [[nodiscard]] int fd() const noexcept { return fd_; }
     [[nodiscard]] const endpoint& known() const noexcept { return known_; }
     /// For the user. Throws socket_closed: the number may be somebody else's by then.
-    [[nodiscard]] int open_fd(const char* what);
+    [[nodiscard]] static int open_fd(socket_core* of, const char* what);
 
     /// Throws socket_closed, and socket_busy if somebody is there already.
     void enter_alone(way direction, const char* what);
@@ -82,6 +82,8 @@ public:
     [[noreturn]] void fail(int error, const char* what, const char* remedy = "");
     [[noreturn]] void fail_closed(const char* what);
     [[noreturn]] void fail_stopped(const token_record& token, const char* what);
+    /// "read from a stream (127.0.0.1:7000)", as texts say it.
+    [[nodiscard]] std::string deed(const char* what);
     /// The user's object has no socket.
     [[noreturn]] static void fail_none(const char* what);
 
@@ -128,6 +130,19 @@ public:
 private:
     socket_core& of_;
     const way direction_;
+};
+
+/// A call in between: the descriptor is not closed meanwhile. Throws socket_closed, also if there is no socket.
+class visit : leaving {
+public:
+    visit(socket_core* of, const char* what) : leaving(entered(of, what), way::guest) {}
+
+private:
+    static socket_core& entered(socket_core* of, const char* what) {
+        if (!of) socket_core::fail_none(what);
+        of->enter(way::guest, what);
+        return *of;
+    }
 };
 
 class source_core : public socket_core {

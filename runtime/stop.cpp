@@ -142,16 +142,21 @@ std::exception_ptr not_started(const token_record& token) noexcept {
 
 // ---- suspension ---------------------------------------------------------------------------------------------------------
 
-core_context& suspension::enter(const char* what) {
+core_context& suspension::on_a_loop(const char* what) {
     core_context* core = this_core;
     if (!core || !core->host)
         throw wrong_thread(std::string("wrong_thread: a coroutine was to ") + what +
                            " on a thread without an event loop: await it inside a coroutine that the runtime runs");
-    if (core->current && core->current->stop_pending()) [[unlikely]] {
-        if (core->current->flags & has_callbacks) core->host->run_stop_callbacks(*core->current);
-        throw_stopped(*core->current, what);
-    }
     return *core;
+}
+
+core_context& suspension::enter(const char* what) {
+    core_context& core = on_a_loop(what);
+    if (core.current && core.current->stop_pending()) [[unlikely]] {
+        if (core.current->flags & has_callbacks) core.host->run_stop_callbacks(*core.current);
+        throw_stopped(*core.current, what);
+    }
+    return core;
 }
 
 void throw_stopped(const token_record& token, const char* what) {

@@ -25,8 +25,6 @@ namespace detail {
 
 namespace {
 
-constexpr std::size_t most_at_once = 0x7ffff000;  // what the kernel moves in one call
-
 unsigned length_of(std::size_t bytes) noexcept { return static_cast<unsigned>(std::min(bytes, most_at_once)); }
 
 /// What the kernel says where it does not send from memory of ours: it cannot here, or too little may be locked
@@ -311,57 +309,37 @@ void gathering::await_resume() {
 
 // ---- stream -------------------------------------------------------------------------------------------------------------
 
-namespace {
-
-/// A call in between: the descriptor is not closed meanwhile.
-class visit {
-public:
-    visit(detail::socket_core& of, const char* what) : of_(of) { of.enter(detail::way::guest, what); }
-    ~visit() { of_.leave(detail::way::guest); }
-    visit(const visit&) = delete;
-    visit& operator=(const visit&) = delete;
-
-private:
-    detail::socket_core& of_;
-};
-
-}  // namespace
-
 stream::~stream() {
     if (core_) core_->drop();
 }
 
 stream stream::from_descriptor(int fd, const endpoint& remote) { return stream(new detail::stream_core(fd, remote)); }
 
-detail::stream_core& stream::core(const char* what) const {
-    if (!core_) detail::socket_core::fail_none(what);
-    return *core_;
-}
-
 detail::closing_socket stream::close() noexcept { return detail::closing_socket(core_); }
 
 void stream::shutdown() {
     constexpr const char* what = "shut down a stream";
-    detail::stream_core& of = core(what);
-    const visit here(of, what);
-    if (::shutdown(of.fd(), SHUT_WR) != 0) of.fail(errno, what);
+    const detail::visit here(core_, what);
+    if (::shutdown(core_->fd(), SHUT_WR) != 0) core_->fail(errno, what);
 }
 
 endpoint stream::local_endpoint() const {
-    const visit here(core("look at a stream"), "look at a stream");
+    const detail::visit here(core_, "look at a stream");
     return core_->local();
 }
 
-endpoint stream::remote_endpoint() const { return core("look at a stream").known(); }
+endpoint stream::remote_endpoint() const {
+    if (!core_) detail::socket_core::fail_none("look at a stream");
+    return core_->known();
+}
 
 bool stream::is_open() const noexcept { return core_ && !core_->is_closing(); }
 
-int stream::descriptor() const { return core("look at a stream").open_fd("look at a stream"); }
+int stream::descriptor() const { return detail::socket_core::open_fd(core_, "look at a stream"); }
 
 void stream::set_option(const char* what, int level, int name, int value) {
-    detail::stream_core& of = core(what);
-    const visit here(of, what);
-    if (::setsockopt(of.fd(), level, name, &value, sizeof value) != 0) of.fail(errno, what);
+    const detail::visit here(core_, what);
+    if (::setsockopt(core_->fd(), level, name, &value, sizeof value) != 0) core_->fail(errno, what);
 }
 
 void stream::no_delay(bool on) { set_option("set no_delay of a stream", IPPROTO_TCP, TCP_NODELAY, on); }

@@ -63,8 +63,8 @@ bool yielding::await_suspend(std::coroutine_handle<> awaiting) {
 // ---- timeouts -----------------------------------------------------------------------------------------------------------
 
 time_limit::time_limit(token_record& limited, std::chrono::nanoseconds limit)
-    : home_(this_core ? this_core->host : nullptr), limited_(&limited), limit_(limit), id_(limited.id()) {
-    check_on_a_loop();  // a stop of the awaiter is for the await to hand on
+    // Not `enter`: a stop of the awaiter is for the await to hand on.
+    : home_(suspension::on_a_loop("wait with a timeout").host), limited_(&limited), limit_(limit), id_(limited.id()) {
     timer_.of = this;
     timer_.run = [](hook* due) noexcept {
         time_limit& self = *static_cast<alarm*>(due)->of;

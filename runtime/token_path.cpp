@@ -91,13 +91,6 @@ void flush_ended_group(core_context& core) noexcept {
 
 // ---- admission ----------------------------------------------------------------------------------------------------------
 
-void check_on_a_loop() {
-    if (!this_core || !this_core->host)
-        throw wrong_thread(
-            "wrong_thread: when_all was awaited on a thread without an event loop: do it inside a coroutine that "
-            "the runtime runs");
-}
-
 void throw_not_admissible(const token_record& token) {
     if (!this_core || !this_core->host)
         throw wrong_thread("wrong_thread: " + token.id().text() +

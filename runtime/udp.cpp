@@ -79,7 +79,7 @@ received receiving::await_resume() {
 namespace {
 
 using tokengate::detail::socket_core;
-using tokengate::detail::way;
+using tokengate::detail::visit;
 
 [[noreturn]] void fail_at(const char* what, const endpoint& with) {
     throw std::system_error(errno, std::system_category(), std::string(what) + " (" + with.text() + ")");
@@ -113,18 +113,6 @@ private:
 tokengate::detail::unique_fd make_socket(const endpoint& with) {
     return tokengate::detail::make_socket(tokengate::detail::check_internet(with), SOCK_DGRAM, "make a socket for");
 }
-
-class visit : tokengate::detail::leaving {
-public:
-    visit(socket_core* of, const char* what) : leaving(entered(of, what), way::guest) {}
-
-private:
-    static socket_core& entered(socket_core* of, const char* what) {
-        if (!of) socket_core::fail_none(what);
-        of->enter(way::guest, what);
-        return *of;
-    }
-};
 
 }  // namespace
 
@@ -165,9 +153,6 @@ endpoint socket::local_endpoint() const {
 
 bool socket::is_open() const noexcept { return core_ && !core_->is_closing(); }
 
-int socket::descriptor() const {
-    if (!core_) socket_core::fail_none("look at a socket");
-    return core_->open_fd("look at a socket");
-}
+int socket::descriptor() const { return socket_core::open_fd(core_, "look at a socket"); }
 
 }  // namespace tokengate::udp

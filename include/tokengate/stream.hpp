@@ -243,7 +243,6 @@ public:
 
 private:
     explicit stream(detail::stream_core* core) noexcept : core_(core) {}
-    [[nodiscard]] detail::stream_core& core(const char* what) const;
     void set_option(const char* what, int level, int name, int value);
 
     detail::stream_core* core_ = nullptr;

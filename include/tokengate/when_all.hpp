@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/suspension.hpp>
 #include <tokengate/task_token.hpp>
 #include <tokengate/token.hpp>
 
@@ -63,7 +64,7 @@ public:
         auto& self = static_cast<Derived&>(*this);
         if (awaited_) throw_already_awaited();
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
-        check_on_a_loop();
+        suspension::on_a_loop("await a group");
         self.each([&](auto& token) {
             if (!token.valid()) throw_already_awaited();
             // A token that is neither admitted nor in a domain may go anywhere: its frame need not be looked at.

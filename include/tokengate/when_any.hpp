@@ -84,7 +84,7 @@ public:
         auto& self = static_cast<Derived&>(*this);
         if (entries_) throw_already_awaited();
         if (self.size() == 0) throw_none_of_any();
-        check_on_a_loop();
+        on_a_loop("await a group");
         self.each([](auto& token) {
             if (!token.valid()) throw_already_awaited();
             if (token_access::bound(token)) check_admissible(token_access::record(token));

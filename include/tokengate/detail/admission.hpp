@@ -15,8 +15,6 @@ namespace tokengate::detail {
 
 /// Throws wrong_thread or wrong_runtime.
 [[noreturn]] void throw_not_admissible(const token_record& token);
-/// Throws wrong_thread if no event loop runs on this thread.
-void check_on_a_loop();
 
 /// Throws wrong_thread if no event loop runs on this thread, wrong_runtime if the token was admitted in another runtime or
 /// inherited a seed there.

@@ -18,6 +18,9 @@ struct io_uring_sqe;
 
 namespace tokengate::detail {
 
+/// Bytes that the kernel moves in one request at most (MAX_RW_COUNT).
+inline constexpr std::size_t most_at_once = 0x7ffff000;
+
 class event_loop;
 
 struct io_request : hook {

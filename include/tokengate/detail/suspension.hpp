@@ -32,6 +32,8 @@ struct suspension : hook, wait_point {
     token_record* token = nullptr;
     std::coroutine_handle<> handle = nullptr;
 
+    /// The running body's context. Throws wrong_thread on a thread without a loop; `what` completes "a coroutine was to".
+    static core_context& on_a_loop(const char* what);
     /// Where a wait begins: the running body's context. Throws wrong_thread on a thread without a loop, and
     /// token_stopped if the body has been asked to stop. `what` completes "… was asked to stop: it did not".
     static core_context& enter(const char* what);
