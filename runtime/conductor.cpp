@@ -19,13 +19,13 @@ void open_domain(core_context& core, token_record& lead) noexcept {
     opened_here->position = core.position;
     opened_here->runtime = core.runtime;
     opened_here->outer = lead.flags & in_domain ? static_cast<domain*>(lead.anchor) : nullptr;
-    opened_here->lead = lead.operation.load();
-    opened_here->lead_created_ns = lead.created_ns.load();
-    opened_here->lead_sequence = lead.sequence.load();
+    opened_here->lead.store(lead.operation.load());
+    opened_here->lead_created_ns.store(lead.created_ns.load());
+    opened_here->lead_sequence.store(lead.sequence.load());
     opened_here->digested = false;
     core.counts.live_domains.add(1);
     lead.anchor = opened_here;
-    lead.flags |= in_domain | opened;
+    lead.flags.set_release(in_domain | opened);  // pairs with runtime_core::look
 }
 
 void leave_domain(core_context& core, token_record& token) noexcept {
@@ -47,8 +47,9 @@ void release_domain(core_context& core, domain* ended) noexcept {
 
 std::string_view seed_of(domain& of, digest_policy policy) {
     if (!of.digested) {
-        const token_id lead{of.lead->name, of.lead_created_ns, of.lead_sequence};
-        of.digest = seed_digest(lead.text(), of.lead->calls);
+        const operation_record& operation = *of.lead.load();
+        const token_id lead{operation.name, of.lead_created_ns.load(), of.lead_sequence.load()};
+        of.digest = seed_digest(lead.text(), operation.calls);
         of.digested = true;
     }
     return shown(of.digest, policy);

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <new>
 #include <utility>
+#include <vector>
 
 namespace tokengate::detail {
 
@@ -25,7 +26,7 @@ namespace {
 struct registry {
     std::mutex mutex;
     core_context* unused = nullptr;  // linked through next_unused
-    std::uint32_t made = 0;
+    std::vector<core_context*> all;  // by number
 };
 
 registry& contexts() {
@@ -62,7 +63,8 @@ operation_counters* map_counters() {
 core_context* new_context(registry& r) {
     auto made = std::make_unique<core_context>();
     made->operations = map_counters();
-    made->next_sequence = std::uint64_t{r.made++} << 40;
+    made->next_sequence.store(std::uint64_t{r.all.size()} << sequence_bits);
+    r.all.push_back(made.get());
     return made.release();
 }
 
@@ -108,6 +110,15 @@ void give_back_context(core_context& unused) noexcept {
     const std::scoped_lock lock(r.mutex);
     unused.next_unused = r.unused;
     r.unused = &unused;
+}
+
+sequence_marks mark_sequences() {
+    registry& r = contexts();
+    const std::scoped_lock lock(r.mutex);
+    sequence_marks marks;
+    marks.next.reserve(r.all.size());
+    for (const core_context* each : r.all) marks.next.push_back(each->next_sequence.load());
+    return marks;
 }
 
 std::size_t live_frames_of(const operation_record& operation) {

@@ -5,12 +5,27 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 /// The contexts of all threads (core_context.hpp), as a whole. Any thread.
 
 namespace tokengate::detail {
 
 inline constexpr std::size_t most_operations = 65536;  ///< distinct ones over the life of the process
+
+inline constexpr unsigned sequence_bits =
+    40;  ///< of a token's number; above them stands the number of its thread's context
+
+/// Which tokens had been made at one moment, over all threads: exact for the thread that asked, and for what it knew of.
+struct sequence_marks {
+    std::vector<std::uint64_t> next;  ///< by number of context
+
+    [[nodiscard]] bool covers(std::uint64_t sequence) const noexcept {
+        const std::uint64_t context = sequence >> sequence_bits;
+        return context < next.size() && sequence < next[context];
+    }
+};
+[[nodiscard]] sequence_marks mark_sequences();
 
 /// A thread, or the last domain that named it, does without this context: the next thread may have it.
 void give_back_context(core_context& unused) noexcept;

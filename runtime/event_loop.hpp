@@ -97,6 +97,7 @@ public:
     [[nodiscard]] bool submit(hook* item) noexcept;
     void close() noexcept { mailbox_.close(); }
     [[nodiscard]] bool closed() const noexcept { return mailbox_.closed(); }
+    [[nodiscard]] bool parked() const noexcept { return mailbox_.parked(); }
 
     // ---- the loop's thread ----
 

@@ -6,6 +6,7 @@
 #include "runtime_core.hpp"
 #include "stop.hpp"
 #include "topology.hpp"
+#include "watch.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -38,6 +39,12 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
     quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->quit_when_settled(); };
     ask_all_.of = this;
     ask_all_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->ask_all_to_stop(); };
+    kill_.of = this;
+    kill_.run = [](hook* self) noexcept {
+        auto& kill = *static_cast<kill_hook*>(self);
+        kill.under_way.exchange(false, std::memory_order_acq_rel);  // pairs with post_kill
+        kill.of->kill_those_here();
+    };
     sweep_.of = this;
     sweep_.run = [](hook* self) noexcept { static_cast<sweep_timer*>(self)->of->sweep_gate(); };
     report_.run = [](hook* self) noexcept {
@@ -132,6 +139,9 @@ void executor::release_context() noexcept {
 void executor::turn_began(std::uint64_t wall_ns) noexcept {
     core_->turn_ns = wall_ns;
     starts_in_turn_ = 0;
+    const bool watched_now = runtime.attention.load(std::memory_order_relaxed) & watching;
+    budget_ = watched_now ? 0 : budget_in_place;
+    core_->watched_budget = watched_now ? budget_in_place : 0;
 }
 
 bool executor::work_waits() const noexcept {
@@ -163,9 +173,11 @@ bool executor::find_work(bool parking) noexcept {
 unsigned executor::pull(weight w, bool look_anyway) noexcept {
     if (!look_anyway && runtime.at_gate.waiting(w) == 0) return 0;
     hook_queue taken;
-    const auto count = static_cast<unsigned>(
+    auto count = static_cast<unsigned>(
         runtime.at_gate.take(w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
     if (count == 0) return 0;
+    if (runtime.attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
+        count = let_pass(*core_, taken);
     runtime.loads.take(position_, count);
     loop.ready_starts(taken);
     // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
@@ -279,16 +291,18 @@ void executor::sweep_gate() noexcept {
     constexpr std::uint64_t share = 8;  // of this thread's time, at most one in so many goes into sweeping
     sweep_asked_ = false;
     const std::uint64_t began = event_loop::steady_ns();
-    const bool all = runtime.stop_asked.load(std::memory_order_relaxed);
-    const auto is_to_stop = [all](const hook* item) noexcept {
+    const std::uint32_t asked = runtime.at_start.load(std::memory_order_relaxed);
+    const auto is_to_stop = [this, asked](const hook* item) noexcept {
         const auto& token = *static_cast<const token_record*>(item);
-        return token.stop_requested() || (all && !(token.flags & exempt));
+        return token.stop_requested() || ((asked & stopping_all) && !(token.flags & exempt)) ||
+               ((asked & killing) && runtime.kills.reason_for(token, false));
     };
     // They end here, however busy the core is where they would have run; but what a domain counts ends at its home.
     const auto end_all = [this](hook_queue& found, unsigned lost) noexcept {
         while (!found.empty()) {
             auto& token = *static_cast<token_record*>(found.pop());
             token.flags = static_cast<std::uint16_t>(token.flags & ~lost);
+            may_start(token);  // which it may not: now it knows why
             send(token.flags & in_domain ? static_cast<domain*>(token.anchor)->position : position_, token);
         }
     };
@@ -297,10 +311,17 @@ void executor::sweep_gate() noexcept {
     end_all(found, windowed);  // one with a tier has its permit by now, and gives it back as it ends
     for (const storage tier : tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
     end_all(found, holds_permit);
+    runtime.holds.withdraw(is_to_stop, found);
+    end_all(found, 0);
     for (const storage tier : tiers)
-        while (hook* admitted = runtime.at_gate.grant(tier)) route(*core_, *static_cast<token_record*>(admitted));
+        while (hook* admitted = runtime.at_gate.grant(tier))
+            route_permitted(*core_, *static_cast<token_record*>(admitted));
     const std::uint64_t now = event_loop::steady_ns();
     next_sweep_ns_ = now + share * (now - began);
+    if (is_control_ && runtime.tidy_kills()) {
+        next_sweep_ns_ = std::max(next_sweep_ns_, now + tidy_every_ns);
+        ask_to_sweep();
+    }
 }
 
 // ---- running tokens -----------------------------------------------------------------------------------------------------
@@ -329,20 +350,39 @@ void executor::start(core_context& core, token_record& token) noexcept {
     if (token.flags & windowed) ++started_;
     ++starts_in_turn_;
     token.position.store(core.position);
-    if (token.stop_requested() || (runtime.stop_asked.load(std::memory_order_relaxed) && !(token.flags & exempt)))
-        [[unlikely]] {
-        token.stop.set_bits(stop_asked);
-        end_unrun(core, token);
-        return;
+    if (token.stop_requested() || runtime.at_start.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        if (token.stop_requested() || !may_start(token)) {
+            end_unrun(core, token);
+            return;
+        }
     }
     token.wait_is_over();                               // the link has served its last queue
     token.state.store_release(token_state::executing);  // pairs with the looks of stop.cpp: its place is known
-    if (token.flags & leads) open_domain(core, token);
+    if (token.flags & (leads | watched)) {
+        if (token.flags & watched) watch_start(core, token);
+        if (token.flags & leads) open_domain(core, token);
+    }
     resume_token(core, &token, promise_base::of(token).handle());
 }
 
 void executor::resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
-    core.inline_budget = budget_in_place;
+    core.inline_budget = budget_;
+    if (budget_ == 0) [[unlikely]] {
+        resume_watched(core, token, coroutine);
+        return;
+    }
+    run_measured(core, token, coroutine);
+}
+
+void executor::resume_watched(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
+    core.watched_budget = budget_in_place;
+    if (token && (token->flags & watched)) watch_segment_begin(core, *token);
+    run_measured(core, token, coroutine);
+    watch_segment_end(core);
+}
+
+inline void executor::run_measured(core_context& core, token_record* token,
+                                   std::coroutine_handle<> coroutine) noexcept {
     // A coroutine of somebody else's, awaiting a token outside of every token: nothing is known of it.
     operation_counters* operation = token ? &core.operations[token->operation.load()->index] : nullptr;
     if (operation && operation->is_short && operation->until_measured != 0) {
@@ -382,11 +422,19 @@ void executor::admit(core_context& core, token_record& token) noexcept {
     token.run = start_token;
     if (core.current && (core.current->flags & (shielded | exempt))) [[unlikely]]
         token.flags |= exempt;
+    if (runtime.attention.load(std::memory_order_relaxed) != 0 || (token.flags & watched)) [[unlikely]] {
+        if (!attend(core, token)) return;
+    }
+    pass_permits(core, token);
+}
+
+void executor::pass_permits(core_context& core, token_record& token) noexcept {
     if (token.flags & has_tier) {
-        token.state.store(token_state::waiting);
         // Before the gate has it: once it waits there, a release on any loop may take it.
         token.flags |= holds_permit;
-        if (!runtime.at_gate.acquire(token.operation.load()->tier, &token)) return;
+        if ((token.flags & watched) ? !acquire_watched(token)
+                                    : !runtime.at_gate.acquire(token.operation.load()->tier, &token))
+            return;
     }
     route(core, token);
 }
@@ -398,8 +446,8 @@ void executor::route(core_context& core, token_record& token) noexcept {
     }
     const weight w = token.operation.load()->weight_class;
     if (token.flags & sticky_key) {
-        auto [held, redirected] =
-            runtime.registry.acquire(reinterpret_cast<std::uintptr_t>(token.anchor), [&] { return routes_.place(w); });
+        auto [held, redirected] = runtime.registry.acquire(reinterpret_cast<std::uintptr_t>(token.anchor.load()),
+                                                           [&] { return routes_.place(w); });
         token.anchor = held;
         token.flags = static_cast<std::uint16_t>((token.flags & ~sticky_key) | pinned);
         if (redirected) core.counts.redirections.add(1);
@@ -407,7 +455,8 @@ void executor::route(core_context& core, token_record& token) noexcept {
         return;
     }
     if (token.flags & (unroutable | bound)) {
-        send(token.flags & bound ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor)) : position_,
+        send(token.flags & bound ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor.load()))
+                                 : position_,
              token);
         return;
     }
@@ -421,6 +470,7 @@ void executor::route(core_context& core, token_record& token) noexcept {
 }
 
 void executor::send(unsigned position, token_record& token) noexcept {
+    if (token.flags & watched) leave_gate(token, position);
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
     if (position == position_)
@@ -430,6 +480,7 @@ void executor::send(unsigned position, token_record& token) noexcept {
 }
 
 void executor::stage(weight w, token_record& token) noexcept {
+    if ((token.flags & watched) && !enter_backlog(token)) return;
     token.state.store(token_state::waiting);
     staged& at = staged_[static_cast<std::size_t>(w)];
     at.chain.push(&token);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "context.hpp"
 #include "event_loop.hpp"
 #include "router.hpp"
 #include "sticky_registry.hpp"
@@ -12,7 +13,9 @@
 #include <coroutine>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <unordered_map>
 
@@ -78,6 +81,20 @@ public:
 
     /// Asks what executes here to stop, and what waits at the gate. Any thread may post it, once.
     void post_ask_all() noexcept { loop.post(&ask_all_); }
+    /// Any thread: somebody who runs here may have been killed; see gate_control.cpp.
+    void post_kill() noexcept;
+    /// What the gate's operator said of a killed token of this executor; null if nothing is known.
+    [[nodiscard]] std::shared_ptr<const std::string> kill_reason(const token_record& token) const;
+    void forget_kill_reason(const token_record& token) noexcept;
+    void observe(const token_step& step) noexcept;
+
+    /// The gate does not let it in: it ends unrun, and its awaiter gets the error.
+    void refuse(token_record& token, std::exception_ptr why) noexcept;
+    /// Held ones that have been let go.
+    void let_in(core_context& core, token_record& token) noexcept;
+    /// One that has got its permit while it waited for it.
+    void route_permitted(core_context& core, token_record& token) noexcept;
+
     /// Soon, those at the gate that have been asked to stop will be sent to where they end, and those for whom a tier
     /// has room now to where they run. At a rate that keeps the loop free: the sweep looks at everything that waits.
     void ask_to_sweep() noexcept;
@@ -101,6 +118,12 @@ public:
         const core_context* core = hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
         return core ? core->counts : counts_;
     }
+    /// Any thread: the number in the sequences of tokens made here; none while nobody hosts it.
+    [[nodiscard]] std::optional<std::uint64_t> context_number() const noexcept {
+        const core_context* core = hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
+        if (!core) return {};
+        return core->next_sequence.load() >> sequence_bits;
+    }
     [[nodiscard]] std::uint64_t busy_ns() const noexcept { return busy_ns_.load(); }
 
     runtime_core& runtime;
@@ -118,7 +141,8 @@ public:
 
 private:
     static constexpr std::uint64_t short_ns = 50'000;
-    static constexpr std::uint64_t turn_ns = 200'000;  // a turn is over when it has lasted so long
+    static constexpr std::uint64_t turn_ns = 200'000;           // a turn is over when it has lasted so long
+    static constexpr std::uint64_t tidy_every_ns = 10'000'000;  // between looks whether kills have met all
     static constexpr int budget_in_place = 128;  // conducted children that run in place before the loop has a turn
 
     struct staged {
@@ -139,6 +163,17 @@ private:
     void quit_when_settled() noexcept;
     void ask_all_to_stop() noexcept;
     void sweep_gate() noexcept;
+    void kill_those_here() noexcept;
+    bool attend(core_context& core, token_record& token) noexcept;
+    bool acquire_watched(token_record& token) noexcept;
+    void leave_gate(token_record& token, unsigned position) noexcept;
+    bool enter_backlog(token_record& token) noexcept;
+    bool shed_oldest(weight w) noexcept;
+    [[nodiscard]] unsigned let_pass(core_context& core, hook_queue& taken) noexcept;
+    bool may_start(token_record& token) noexcept;
+    void pass_permits(core_context& core, token_record& token) noexcept;
+    void run_measured(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    void resume_watched(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
     void wake_for(weight w) noexcept;
@@ -160,7 +195,8 @@ private:
     std::uint64_t average_run_ns_ = 0;
     unsigned window_ = window_for(0);
     unsigned next_class_ = 0;
-    bool ending_ = false;  // the control loop, and the next
+    int budget_ = budget_in_place;  // 0 while somebody watches
+    bool ending_ = false;           // the control loop, and the next
     bool drained_ = false;
     std::optional<cds_thread> libcds_;  // of the thread that hosts
 
@@ -171,7 +207,15 @@ private:
         nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
     relaxed<std::uint64_t> busy_ns_{};
 
+    struct kill_hook : member_hook {
+        /// Exchanged (acq_rel) to true by whoever posts the hook, to false by the executor before it looks.
+        std::atomic<bool> under_way{false};
+    };
+
     member_hook quit_;
+    kill_hook kill_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<const std::string>>
+        kill_reasons_;  // by sequence; while they live
     member_hook ask_all_;
     sweep_timer sweep_;
     bool sweep_asked_ = false;

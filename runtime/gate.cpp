@@ -85,7 +85,30 @@ bool gate::acquire(storage tier, hook* item) noexcept {
         return true;
     }
     permits.waiting.push(item);
+    ++permits.count;
     return false;
+}
+
+bool gate::try_acquire(storage tier) noexcept {
+    tier_permits& permits = permits_of(tier);
+    const std::scoped_lock lock(permits.mutex);
+    if (permits.in_use >= permits.limit || !permits.waiting.empty()) return false;
+    ++permits.in_use;
+    return true;
+}
+
+hook* gate::take_waiting(storage tier) noexcept {
+    tier_permits& permits = permits_of(tier);
+    const std::scoped_lock lock(permits.mutex);
+    if (permits.waiting.empty()) return nullptr;
+    --permits.count;
+    return permits.waiting.pop();
+}
+
+std::size_t gate::waiting_for_permit(storage tier) noexcept {
+    tier_permits& permits = permits_of(tier);
+    const std::scoped_lock lock(permits.mutex);
+    return permits.count;
 }
 
 hook* gate::release(storage tier) noexcept {
@@ -98,6 +121,7 @@ hook* gate::release(storage tier) noexcept {
 hook* gate::next_permitted(tier_permits& permits) noexcept {
     if (permits.waiting.empty() || permits.in_use >= permits.limit) return nullptr;
     ++permits.in_use;
+    --permits.count;
     return permits.waiting.pop();
 }
 

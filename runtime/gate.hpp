@@ -61,6 +61,11 @@ public:
 
     /// True: the permit is the caller's. False: the hook waits, and a release will hand it out.
     bool acquire(storage tier, hook* item) noexcept;
+    /// True: the permit is the caller's; nobody waits.
+    bool try_acquire(storage tier) noexcept;
+    /// Takes the one that has waited longest for a permit, which it then has not; null if nobody waits.
+    [[nodiscard]] hook* take_waiting(storage tier) noexcept;
+    [[nodiscard]] std::size_t waiting_for_permit(storage tier) noexcept;
     /// Gives a permit back; returns who has it now, if anybody waited and the limit allows.
     [[nodiscard]] hook* release(storage tier) noexcept;
     /// Takes one whatever the limit is: for a token that gave its own up while it waited for others.
@@ -94,7 +99,7 @@ public:
     void withdraw(storage tier, Predicate is_to_go, hook_queue& into) noexcept {
         tier_permits& permits = permits_of(tier);
         const std::scoped_lock lock(permits.mutex);
-        split(permits.waiting, is_to_go, into);
+        permits.count -= split(permits.waiting, is_to_go, into);
     }
 
 private:
@@ -118,6 +123,7 @@ private:
         int limit = 0;
         int in_use = 0;
         hook_queue waiting;
+        std::size_t count = 0;  // of those that wait
     };
 
     template <class Predicate>

@@ -52,6 +52,9 @@ public:
     /// afterwards.
     void close() noexcept { word_.fetch_or(closed_bit, std::memory_order_acq_rel); }  // pairs with the CAS in submit()
 
+    /// A glance from any thread.
+    [[nodiscard]] bool parked() const noexcept { return word_.load(std::memory_order_relaxed) & parked_bit; }
+
     [[nodiscard]] bool closed() const noexcept { return word_.load(std::memory_order_acquire) & closed_bit; }
 
     // ---- the owner alone ----

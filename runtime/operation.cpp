@@ -124,6 +124,14 @@ void check_operations() {
     ++r.runtimes;
 }
 
+const char* operation_name_of(std::string_view name) {
+    registry& r = operations();
+    const std::scoped_lock lock(r.mutex);
+    for (const entry& known : r.entries)
+        if (name == known.record.name) return known.record.name;
+    return nullptr;
+}
+
 void forget_runtime() noexcept {
     registry& r = operations();
     const std::scoped_lock lock(r.mutex);

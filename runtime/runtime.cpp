@@ -63,6 +63,9 @@ core_layout settle(runtime_options& options) {
     if (options.blocking_threads == 0)
         throw bad_option("blocking_threads is 0: at least 1; none is started before the first blocking call");
     if (options.blocking_idle.count() < 0) throw bad_option("blocking_idle is negative: 0 or more");
+    if (options.timing > timing::full) throw bad_option("timing does not exist: off, sampled or full");
+    if (options.backlog.policy > backlog_policy::shed_oldest)
+        throw bad_option("backlog.policy does not exist: wait, reject or shed_oldest");
     if (options.spill > spill::never) throw bad_option("spill does not exist: when_saturated or never");
     if (options.digest > digest_policy::minimal) throw bad_option("digest does not exist: full, short_ or minimal");
     if (options.cpus.empty()) options.cpus = affinity_cpus();
@@ -94,10 +97,24 @@ runtime_slots& slots() {
 
 }  // namespace
 
+namespace {
+
+std::uint32_t initial_attention(const runtime_options& options) noexcept {
+    std::uint32_t bits = 0;
+    if (options.timing == timing::sampled) bits |= timing_some;
+    if (options.timing == timing::full) bits |= timing_all;
+    if (options.observer) bits |= observing;
+    if (options.backlog.limit != 0) bits |= limiting;
+    return bits;
+}
+
+}  // namespace
+
 runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     : options(std::move(chosen)),
       lease(*this, options.on_failure),
       slot(lease.slot()),
+      attention(initial_attention(options)),
       loads(layout),
       at_gate(layout.positions(), options.storage),
       blocking(std::in_place, options.blocking_threads, options.blocking_idle) {
@@ -113,6 +130,8 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
         sweep.under_way.exchange(false, std::memory_order_acq_rel);
         sweep.of->control().ask_to_sweep();
     };
+    release_.of = this;
+    release_.run = [](hook* self) noexcept { static_cast<release_hook*>(self)->of->release_some(); };
     // More threads than CPUs: who spins keeps somebody else from running.
     const bool crowded = layout.positions() > options.cpus.size();
     const auto spin_ns = crowded ? 0 : static_cast<std::uint64_t>(options.spin.count());
@@ -321,7 +340,7 @@ void runtime_core::sweep_gate() noexcept {
 
 void runtime_core::ask_everything_to_stop() noexcept {
     if (std::exchange(all_asked_, true)) return;
-    stop_asked.store(true, std::memory_order_relaxed);
+    at_start.fetch_or(stopping_all, std::memory_order_relaxed);
     for (const auto& each : executors) each->post_ask_all();
 }
 
@@ -331,6 +350,9 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
             "wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
             "call it on a thread of your own");
     control().loop.close();
+    close_backlog();
+    // What is held would never end by itself.
+    if (deadline == std::chrono::nanoseconds::max()) resume({});
     const auto ask_at = after(grace);
     auto until = after(deadline);
     std::unique_lock lock(lifecycle_);
@@ -377,33 +399,57 @@ void runtime_core::submit(token_record& token) {
     const token_id id = token.id();
     if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != this)
         throw wrong_runtime("wrong_runtime: " + id.text() + " inherited a seed in another runtime: submit it there");
+    take_place_for(token);
     token.awaited_by.store(0);
     token.run = admit_posted;
-    if (!control().loop.submit(&token))
+    if (!control().loop.submit(&token)) {
+        if (token.state.load() == token_state::waiting) leave_backlog(1);
+        token.state.store(token_state::created);
         throw gate_closed("gate_closed: " + id.text() + " was not admitted: the runtime is stopping or has stopped");
+    }
 }
 
 // ---- looking ------------------------------------------------------------------------------------------------------------
 
-std::vector<token_info> runtime_core::tokens() const {
-    std::vector<token_info> found;
+void runtime_core::look(const std::function<void(const token_info&, const operation_record&)>& visit) const {
     const std::uint64_t now = event_loop::wall_ns();
+    std::vector<std::uint64_t> contexts;  // of our threads
+    for (const auto& each : executors)
+        if (const auto number = each->context_number()) contexts.push_back(*number);
+    const auto made_here = [&](std::uint64_t sequence) {
+        return std::ranges::find(contexts, sequence >> sequence_bits) != contexts.end();
+    };
     frame_pool::for_each_slot([&](void* frame, std::size_t) {
         const token_record& token = promise_base::record_in(frame);
         const token_state state = token.state.load_acquire();
         const operation_record* operation = token.operation.load();
-        if (state == token_state::none || token.runtime.load() != slot || !operation) return;
+        if (state == token_state::none || state >= token_state::completed || !operation) return;
         token_info info;
         info.id = token.id();
         info.state = state;
-        if (const unsigned position = token.position.load(); position != no_position) info.core = core_of(position);
+        // Before the gate gets it, it is the runtime's that hosts the thread where it was made.
+        const bool ours = state == token_state::created ? made_here(info.id.sequence) : token.runtime.load() == slot;
+        if (!ours) return;
+        if (const unsigned position = token.position.load(); state != token_state::created && position != no_position)
+            info.core = core_of(position);
         if (info.id.created_ns < now) info.age = std::chrono::nanoseconds(now - info.id.created_ns);
-        info.awaited_by_sequence = token.awaited_by.load();
+        if (state != token_state::created) info.awaited_by_sequence = token.awaited_by.load();
+        if (token.flags.load_acquire() & in_domain) {
+            const auto* chain = static_cast<const domain*>(token.anchor.load_acquire());
+            // If the frame has been used again, this may be anything. If not, the domain lives, or its memory is still mapped.
+            if (token.sequence.load() != info.id.sequence) return;
+            const operation_record* lead = chain->lead.load();
+            if (lead) info.domain = {lead->name, chain->lead_created_ns.load(), chain->lead_sequence.load()};
+        }
         // The frame may have ended and been used again meanwhile: then this is nobody.
         if (token.sequence.load() != info.id.sequence || token.state.load() == token_state::none) return;
-        if (state == token_state::completed || state == token_state::failed) return;
-        found.push_back(info);
+        visit(info, *operation);
     });
+}
+
+std::vector<token_info> runtime_core::tokens() const {
+    std::vector<token_info> found;
+    look([&](const token_info& info, const operation_record&) { found.push_back(info); });
     return found;
 }
 
@@ -463,37 +509,12 @@ std::vector<token_info> runtime::tokens() const { return core_->tokens(); }
 unsigned runtime::cores() const noexcept { return core_->loads.layout().cores; }
 unsigned runtime::executors() const noexcept { return core_->positions(); }
 
-namespace {
-
-void check_tier(storage tier) {
-    if (tier == storage::none || tier > storage::insane)
-        throw configuration_error(
-            "configuration_error: gate::storage_limit: this tier has no limit: slow, moderate, fast or insane");
-}
-
-}  // namespace
-
-void gate_control::storage_limit(storage tier, int limit) {
-    check_tier(tier);
-    if (limit < 1)
-        throw configuration_error("configuration_error: gate::storage_limit: " + std::to_string(limit) +
-                                  " is too low: a tier admits at least 1 operation at a time");
-    of_->at_gate.set_limit(tier, limit);
-    of_->sweep_gate();
-}
-
-int gate_control::storage_limit(storage tier) const {
-    check_tier(tier);
-    return of_->at_gate.limit(tier);
-}
-
-int gate_control::storage_in_use(storage tier) const {
-    check_tier(tier);
-    return of_->at_gate.in_use(tier);
-}
-
 snapshot runtime::snapshot() const {
     tokengate::snapshot now;
+    now.held = core_->holds.held();
+    now.paused = core_->holds.paused({});
+    for (const storage tier : {storage::slow, storage::moderate, storage::fast, storage::insane})
+        now.waiting_for_permit += core_->at_gate.waiting_for_permit(tier);
     now.ended = core_->count_ended();
     now.admitted = core_->count_admitted();
     for (const auto& each : core_->executors) {
@@ -512,7 +533,15 @@ snapshot runtime::snapshot() const {
         now.domains += counts.live_domains.load();
         now.redirections += counts.redirections.load();
         now.sticky_bypassed += counts.sticky_bypassed.load();
-        if (!core_->is_control(each->position())) now.busy_ns.push_back(each->busy_ns());
+        const bool is_control = core_->is_control(each->position());
+        if (!is_control) now.busy_ns.push_back(each->busy_ns());
+        now.cores.push_back(
+            {.executor = each->position(),
+             .core = core_->core_of(each->position()),
+             .queued =
+                 is_control ? 0 : static_cast<std::uint64_t>(std::max(core_->loads.occupancy(each->position()), 0)),
+             .busy_ns = each->busy_ns(),
+             .parked = each->loop.parked()});
     }
     return now;
 }

@@ -4,9 +4,11 @@
 #include "blocking_pool.hpp"
 #include "executor.hpp"
 #include "gate.hpp"
+#include "gate_rules.hpp"
 #include "router.hpp"
 #include "signal_desk.hpp"
 #include "sticky_registry.hpp"
+#include "watch.hpp"
 
 #include <tokengate/runtime.hpp>
 
@@ -29,7 +31,7 @@
 ///
 ///  1. `stop` closes the control loop's mailbox to foreign threads. That is one atomic with `submit`: from here on a submit is
 ///     refused, and what was accepted before is in the mailbox and will be served.
-///     What is alive then may end by itself while the grace lasts. After it, everything is asked to stop: `stop_asked` is for
+///     What is alive then may end by itself while the grace lasts. After it, everything is asked to stop: `at_start` is for
 ///     what starts later, a hook to each executor for what it executes, a sweep for what waits at the gate.
 ///  2. The control loop learns that it is to end (`ending_`): by a hook from `stop`, or, under `run`, when the main token ended.
 ///     It raises `draining`, and from then on every executor that goes idle reports to it.
@@ -62,6 +64,8 @@ private:
     std::uint16_t slot_;
 };
 
+struct suspension;
+
 struct runtime_core {
     runtime_core(runtime_options&& chosen, core_layout layout);
     runtime_core(const runtime_core&) = delete;
@@ -88,6 +92,35 @@ struct runtime_core {
     /// Any thread: somebody at the gate has been asked to stop.
     void sweep_gate() noexcept;
 
+    // What gate_control says; gate_control.cpp.
+    void pause(const selection& what);
+    bool resume(const selection& what);
+    /// Begins to drain; `marks` says who is to end.
+    void begin_drain(const selection& what, const sequence_marks& marks);
+    [[nodiscard]] std::size_t kill(const selection& what, std::string_view reason);
+    /// Tokens alive that are meant and had been made by then.
+    [[nodiscard]] std::vector<token_info> alive(const selection& what, const sequence_marks& made_before) const;
+    /// On the control loop: forgets what has met all whom it meant; true if something is left to do.
+    bool tidy_kills() noexcept;
+    /// Calls visit(token_info, operation) for each token alive.
+    void look(const std::function<void(const token_info&, const operation_record&)>& visit) const;
+
+    // The backlog's places, while it has a limit.
+    bool take_place() noexcept;
+    void take_place_anyway() noexcept;
+    [[nodiscard]] admission_rejected backlog_is_full(const token_record& token) const;
+    /// For a submit, before the token is posted: its state says whether it has its place. Blocks until there is one, or
+    /// throws admission_rejected, as the policy says.
+    void take_place_for(token_record& token);
+    /// True: the spawner is suspended, and will be woken when there is room.
+    bool wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
+                       const token_record& spawned);
+    [[nodiscard]] bool leave_room_queue(suspension& spawner) noexcept;
+    /// `count` tokens have left the gate.
+    void leave_backlog(std::size_t count) noexcept;
+    /// Who waits for room to submit is to look whether the gate has been closed.
+    void close_backlog() noexcept;
+
     /// Sum over executors; see step 3.
     [[nodiscard]] std::uint64_t count_ended() const noexcept;
     [[nodiscard]] std::uint64_t count_admitted() const noexcept;
@@ -100,6 +133,10 @@ struct runtime_core {
     const runtime_options options;
     const slot_lease lease;
     const std::uint16_t slot;
+    /// attention_bits: whether the gate looks closer at those it admits. Stored (seq_cst) by who begins or ends to look;
+    /// loaded relaxed at each admission, and once a turn. It guards nothing: what it points to has its own mutex.
+    std::atomic<std::uint32_t> attention;
+
     load_table loads;
     gate at_gate;
     sticky_registry registry;
@@ -113,8 +150,13 @@ struct runtime_core {
     /// include what they ended, or they find it raised and report.
     std::atomic<unsigned> draining{0};
 
-    /// Set once by `stop` (relaxed; hooks to every loop follow): everything is asked to stop, also what starts later.
-    std::atomic<bool> stop_asked{false};
+    /// start_bits: what is asked of a token before it starts. Set (relaxed) before hooks to every loop follow: who starts
+    /// after its loop has run the hook finds the bit, who has started before is found by the hook.
+    std::atomic<std::uint32_t> at_start{0};
+    [[nodiscard]] bool stops_all() const noexcept { return at_start.load(std::memory_order_relaxed) & stopping_all; }
+
+    gate_holds holds;
+    gate_kills kills;
 
     std::mutex orphans;                               // guards the three below, and the domains once `joined`
     bool joined = false;                              // no executor runs any more
@@ -132,6 +174,17 @@ private:
         std::atomic<bool> under_way{false};
     };
 
+    struct release_hook : hook {
+        runtime_core* of;
+        std::mutex mutex;  // guards the queue
+        hook_queue freed;  // held ones that have been let go, on their way back to the gate
+        /// Exchanged (acq_rel) to true by whoever posts the hook, to false by the control loop before it looks.
+        std::atomic<bool> under_way{false};
+    };
+
+    void release(hook_queue& freed) noexcept;
+    void release_some() noexcept;
+    void settle_attention() noexcept;
     void ask_everything_to_stop() noexcept;
 
     /// While it lives, this thread hosts the control loop.
@@ -161,7 +214,15 @@ private:
     bool all_asked_ = false;
     stop_hook stop_;
     sweep_hook sweep_;
-    std::thread control_thread_;  // after start()
+    release_hook release_;
+    std::mutex attention_change_;  // so that `holding` is not lowered while somebody raises it
+
+    std::mutex room_mutex_;
+    hook_queue spawners_;           // suspended until there is room; under the mutex; as many as tokens that spawn
+    std::condition_variable room_;  // notified when the backlog has shrunk below its limit
+    std::atomic<std::size_t> backlog_{0};   // tokens that wait at the gate, while that has a limit
+    std::atomic<unsigned> room_wanted_{0};  // seq_cst, as the backlog is: see leave_backlog
+    std::thread control_thread_;            // after start()
 };
 
 /// Calls `visit` with the living runtime that has this slot, and keeps it alive meanwhile.
@@ -173,5 +234,8 @@ std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(st
 /// Registers a runtime; throws configuration_error if living operations contradict each other.
 void check_operations();
 void forget_runtime() noexcept;
+
+/// The name as an operation has it, for as long as the process lives; null if no operation has been named so.
+const char* operation_name_of(std::string_view name);
 
 }  // namespace tokengate::detail

@@ -2,6 +2,7 @@
 #include <tokengate/scope.hpp>
 
 #include "executor.hpp"
+#include "runtime_core.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -38,11 +39,14 @@ void scope_core::check_spawn(const token_record& token, bool admitted) const {
     check_admissible(token);
 }
 
-bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting) {
+bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting, const token_record& spawned) {
     if (alive_ < room_ && spawners_.empty()) {
         ++alive_;
         waiting.has_room = true;
-        return false;
+        core_context& core = *this_core;
+        if (!core.runtime->wait_for_room(waiting, core, awaiting, spawned)) return false;
+        if (waiting.token) give_up_permit(core, *waiting.token);
+        return true;
     }
     waiting.of = this;
     waiting.suspend(*this_core, awaiting, [](core_context&, wait_point& point) noexcept {

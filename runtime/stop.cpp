@@ -140,6 +140,10 @@ std::exception_ptr not_started(const token_record& token) noexcept {
     }
 }
 
+token_killed killed(const token_id& id, const std::string& reason) {
+    return token_killed("token_killed: " + id.text() + " was killed: " + reason);
+}
+
 // ---- suspension ---------------------------------------------------------------------------------------------------------
 
 core_context& suspension::on_a_loop(const char* what) {
@@ -247,8 +251,7 @@ bool this_token::stop_requested() noexcept {
         // A child that runs inside its awaiter's turn: a message to that one cannot be taken before they both suspend.
         token = reinterpret_cast<const detail::coroutine_waiter*>(token->owner)->token;
     }
-    return core->runtime->stop_asked.load(std::memory_order_relaxed) &&
-           !(core->current->flags & (detail::shielded | detail::exempt));
+    return core->runtime->stops_all() && !(core->current->flags & (detail::shielded | detail::exempt));
 }
 
 stop_token this_token::stop() {

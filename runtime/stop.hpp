@@ -3,8 +3,10 @@
 
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/token_record.hpp>
+#include <tokengate/error.hpp>
 
 #include <exception>
+#include <string>
 
 /// The side of stopping that loops have; stop.cpp says how it works. What asks is in detail/admission.hpp.
 
@@ -15,6 +17,9 @@ void deliver_stop(core_context& core, token_record& asked) noexcept;
 
 /// What the awaiter of a token gets that was stopped before it had started.
 [[nodiscard]] std::exception_ptr not_started(const token_record& token) noexcept;
+
+/// What the awaiter of a killed token gets.
+[[nodiscard]] token_killed killed(const token_id& id, const std::string& reason);
 
 /// Ends a token in place of starting it. On the core it was routed to.
 void end_unrun(core_context& core, token_record& token) noexcept;

@@ -15,9 +15,22 @@ std::string_view name_of(token_state state) noexcept {
         case token_state::executing: return "executing";
         case token_state::completed: return "completed";
         case token_state::failed: return "failed";
+        case token_state::killed: return "killed";
+        case token_state::timeout: return "timeout";
         case token_state::none: break;
     }
     return "none";
+}
+
+std::string_view name_of(health grade) noexcept {
+    switch (grade) {
+        case health::problematic: return "problematic";
+        case health::at_risk: return "at risk";
+        case health::healthy: return "healthy";
+        case health::excellent: return "excellent";
+        case health::unknown: break;
+    }
+    return "unknown";
 }
 
 }  // namespace tokengate

@@ -6,6 +6,7 @@
 #include "executor.hpp"
 #include "runtime_core.hpp"
 #include "stop.hpp"
+#include "watch.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -60,10 +61,8 @@ void resume_group(hook* item) noexcept {
     core.host->resume_token(core, group.token, group.handle);
 }
 
-void group_done(token_record&, waiter&) noexcept {}  // marks a waiter as a group; groups count instead of being called
-
 void count_out_of_group(core_context& core, token_record& token, token_group& group) noexcept {
-    if (token.state.load() == token_state::failed) [[unlikely]]
+    if (token.state.load() > token_state::completed) [[unlikely]]
         group.any_failed.store(true);
     if (token.flags & counted_here) {
         if (--group.here == 0 && group.elsewhere_done) core.host->loop.ready(&group);
@@ -77,6 +76,8 @@ void count_out_of_group(core_context& core, token_record& token, token_group& gr
 }
 
 }  // namespace
+
+void group_done(token_record&, waiter&) noexcept {}
 
 void flush_ended_group(core_context& core) noexcept {
     token_group* group = std::exchange(core.ended_group, nullptr);
@@ -151,7 +152,7 @@ void group_admission::add(token_record& token, bool admitted) noexcept {
     if (admitted) {
         if (token.shared_owner().exchange(group, std::memory_order_acq_rel) == owner_done) {
             ++not_elsewhere_;
-            if (token.state.load() == token_state::failed) group_.any_failed.store(true);
+            if (token.state.load() > token_state::completed) group_.any_failed.store(true);
         }
         return;
     }
@@ -174,7 +175,7 @@ bool group_admission::finish() noexcept {
 void release_permit(core_context& core, token_record& holder) noexcept {
     holder.flags = static_cast<std::uint16_t>(holder.flags & ~holds_permit);
     hook* next = core.runtime->at_gate.release(holder.operation.load()->tier);
-    if (next) core.host->route(core, *static_cast<token_record*>(next));
+    if (next) core.host->route_permitted(core, *static_cast<token_record*>(next));
 }
 
 void force_permit(core_context& core, token_record& resumed) noexcept {
@@ -184,15 +185,46 @@ void force_permit(core_context& core, token_record& resumed) noexcept {
 
 // ---- the end ------------------------------------------------------------------------------------------------------------
 
+void note_failure(core_context& core, token_record& token) noexcept {
+    const std::uint8_t reasons = token.stop.load();
+    if (reasons == 0 && token.operation.load()->index >= first_operation) {
+        token.state.store(token_state::failed);
+        return;
+    }
+    std::exception_ptr& error = promise_base::of(token).error;
+    token_state state = token_state::failed;
+    try {
+        std::rethrow_exception(error);
+    } catch (const token_killed&) {
+        state = token_state::killed;
+    } catch (const token_timeout&) {
+        if (reasons & stop_timeout || token.operation.load()->index < first_operation) state = token_state::timeout;
+    } catch (const token_stopped&) {
+        state = reasons & stop_killed                                     ? token_state::killed
+                : (reasons & (stop_timeout | stop_asked)) == stop_timeout ? token_state::timeout
+                                                                          : token_state::killed;
+        if (reasons & stop_killed) {
+            try {
+                const auto reason = core.host->kill_reason(token);
+                error = std::make_exception_ptr(killed(token.id(), reason ? *reason : std::string()));
+            } catch (...) {
+                error = std::current_exception();
+            }
+        }
+    } catch (...) {}
+    token.state.store(state);
+}
+
 void end_anchored(core_context& core, token_record& token) noexcept {
+    if (token.flags & watched) watch_end(core, token);
     if (token.flags & holds_permit) release_permit(core, token);
     if (token.flags & pinned) core.runtime->registry.release(static_cast<pin*>(token.anchor));
     if (token.flags & in_domain) leave_domain(core, token);
 }
 
 void end_unrun(core_context& core, token_record& token) noexcept {
-    promise_base::of(token).error = not_started(token);
-    token.state.store(token_state::failed);
+    if (std::exception_ptr& error = promise_base::of(token).error; !error) error = not_started(token);
+    note_failure(core, token);
     end_anchored(core, token);
     end_elsewhere(core, token);
 }

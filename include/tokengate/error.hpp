@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <stdexcept>
@@ -61,6 +62,32 @@ public:
 class token_timeout : public error {
 public:
     using error::error;
+};
+
+/// A token was ended from the gate: by an operator, who said why. It is never tried again.
+class token_killed : public error {
+public:
+    using error::error;
+};
+
+/// The gate did not let a token in, or gave up its place for a newer one: more wait there than may. It never ran.
+class admission_rejected : public error {
+public:
+    using error::error;
+};
+
+/// The gate lets no token of this operation in for now: its breaker is open, or it is in quarantine. It never ran.
+class operation_blocked : public error {
+public:
+    operation_blocked(const std::string& text, double failure_rate, std::chrono::steady_clock::time_point retry_at)
+        : error(text), failure_rate_(failure_rate), retry_at_(retry_at) {}
+    [[nodiscard]] double failure_rate() const noexcept { return failure_rate_; }
+    /// When the gate tries one again; time_point::max() if only an operator can say so.
+    [[nodiscard]] std::chrono::steady_clock::time_point retry_at() const noexcept { return retry_at_; }
+
+private:
+    double failure_rate_;
+    std::chrono::steady_clock::time_point retry_at_;
 };
 
 /// A token belongs to the runtime that admitted it, or whose seed domain it inherited, and this is another one.

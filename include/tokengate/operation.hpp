@@ -133,7 +133,9 @@ inline void adopt(core_context& core, promise_base& promise, const operation_rec
     token.next = nullptr;  // waits nowhere
     token.stop.store(0);
     token.owner = owner_unclaimed;
-    token.sequence.store(core.next_sequence++);
+    const std::uint64_t sequence = core.next_sequence.load();
+    token.sequence.store(sequence);
+    core.next_sequence.store(sequence + 1);
     token.created_ns.store(core.turn_ns);
     token.runtime.store(0);
     std::uint16_t flags = operation.flags;

@@ -29,6 +29,20 @@ enum class spill : std::uint8_t {
     never            ///< wait for their range
 };
 
+/// Of which tokens the times are taken, by the steady clock: at the gate, at the start, at the end.
+enum class timing : std::uint8_t {
+    off,      ///< of none: no look at the clock
+    sampled,  ///< of one in 16
+    full      ///< of all
+};
+
+/// What becomes of a token that would have to wait at the gate while as many as may do so.
+enum class backlog_policy : std::uint8_t {
+    wait,        ///< who spawns waits: runtime::submit and scope::spawn return when there is room
+    reject,      ///< it is refused: admission_rejected
+    shed_oldest  ///< the one that has waited longest is refused instead: admission_rejected
+};
+
 /// How much of a domain's SHA-256 digest `this_token::seed()` shows. Identity is the domain's own, so short digests that
 /// collide are harmless.
 enum class digest_policy : std::uint8_t {

@@ -48,6 +48,13 @@ struct storage_limits {
     int insane = 70;
 };
 
+/// How many tokens may wait at the gate: for a permit, for room, or because they are held. Those of conducted chains that
+/// have started pass, and count for nothing.
+struct backlog_options {
+    std::size_t limit = 0;  ///< 0: none
+    backlog_policy policy = backlog_policy::wait;
+};
+
 struct runtime_options {
     std::optional<unsigned> cores{};  ///< default: CPUs of the affinity mask, at most the cgroup's quota rounded up
     unsigned workers_per_core = 1;    ///< executors that share a CPU; above 1 for operations that block
@@ -62,6 +69,10 @@ struct runtime_options {
     /// name server), which 64 at a time keep busy; a thread costs some 20 KiB, and exists only once there is work for it.
     unsigned blocking_threads = 64;
     time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
+    backlog_options backlog{};
+    tokengate::timing timing = tokengate::timing::off;
+    /// Hears every step of every token, on the thread where it is taken: it must be quick, and must not throw.
+    std::function<void(const token_step&)> observer{};
     std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };

@@ -91,7 +91,7 @@ protected:
     /// The running token may spawn this one here; else throws.
     void check_spawn(const token_record& token, bool admitted) const;
     /// Takes room for a child, or waits for it, without its storage permit; true if the spawner is suspended.
-    bool take_room(spawner& waiting, std::coroutine_handle<> awaiting);
+    bool take_room(spawner& waiting, std::coroutine_handle<> awaiting, const token_record& spawned);
     static void spawner_resumed();
     void give_room_back() noexcept;
     void admit_child(token_record& token);
@@ -152,7 +152,7 @@ private:
         bool await_suspend(std::coroutine_handle<> awaiting) {
             if (!work_.valid()) detail::throw_already_awaited();
             check();
-            return of_.take_room(*this, awaiting);
+            return of_.take_room(*this, awaiting, detail::token_access::record(work_));
         }
         void await_resume() {
             spawner_resumed();

@@ -105,20 +105,7 @@ private:
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
             if (!runs_in_place(core, token)) return hand_over(parent);
-            self_.done = nullptr;
-            self_.home = core.host;
-            self_.token = core.current;
-            admitted_ = true;
-            token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
-            token.awaited_by.store(core.current->sequence.load());
-            token.position.store(core.position);
-            token.state.store_release(token_state::executing);
-            token.flags = detail::in_domain | detail::ran_in_place;
-            token.runtime.store_release(core.runtime_slot);  // last: now it is listed
-            core.counts.in_place.add(1);
-            core.current->wait_for(token);
-            core.current = &token;
-            return detail::start_child(core, coroutine_, self_.handle, parent);
+            return run_in_place(core, token, parent);
         }
 
         T await_resume() {
@@ -133,10 +120,33 @@ private:
     private:
         [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
+        detail::started run_in_place(detail::core_context& core, detail::token_record& token,
+                                     std::coroutine_handle<> parent, std::uint16_t watched = 0) {
+            self_.done = nullptr;
+            self_.home = core.host;
+            self_.token = core.current;
+            admitted_ = true;
+            token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
+            token.awaited_by.store(core.current->sequence.load());
+            token.position.store(core.position);
+            token.state.store_release(token_state::executing);
+            token.flags = static_cast<std::uint16_t>(detail::in_domain | detail::ran_in_place | watched);
+            token.runtime.store_release(core.runtime_slot);  // last: now it is listed
+            core.counts.in_place.add(1);
+            core.current->wait_for(token);
+            core.current = &token;
+            return detail::start_child(core, coroutine_, self_.handle, parent);
+        }
+
         /// Through the gate; apart, so that the way above stays short.
         [[gnu::noinline]] detail::started hand_over(std::coroutine_handle<> parent) {
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
+            if (core.watched_budget > 0 && could_run_in_place(core, token)) {
+                --core.watched_budget;
+                detail::watch_in_place(core, token);
+                return run_in_place(core, token, parent, detail::watched);
+            }
             self_.done = nullptr;
             self_.home = core.host;
             self_.token = core.current;
@@ -162,10 +172,13 @@ private:
 
         /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
         bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
+            return could_run_in_place(core, token) && --core.inline_budget >= 0;
+        }
+        bool could_run_in_place(const detail::core_context& core, const detail::token_record& token) const noexcept {
             return !admitted_ && token.flags == detail::in_domain &&
                    static_cast<detail::domain*>(token.anchor)->home == &core && core.current &&
                    !(core.current->flags & (detail::holds_permit | detail::shielded | detail::exempt)) &&
-                   !core.current->stop_requested() && !token.stop_requested() && --core.inline_budget >= 0;
+                   !core.current->stop_requested() && !token.stop_requested();
         }
 
         handle coroutine_;

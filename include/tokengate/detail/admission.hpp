@@ -34,6 +34,9 @@ inline void check_admissible(const token_record& token) {
 /// has been handed over.
 void admit(core_context& core, token_record& token) noexcept;
 
+/// A conducted child is about to run in place, and somebody watches. On the domain's core.
+void watch_in_place(core_context& core, token_record& token) noexcept;
+
 /// The handle of a token goes away: before admission (its domain is told, its frame destroyed), or after.
 void drop_unadmitted(token_record& token) noexcept;
 void drop_admitted(token_record& token) noexcept;
@@ -57,12 +60,18 @@ void flush_ended_group(core_context& core) noexcept;
 
 /// A failure nobody can hear: to the failure handler of the runtime that admitted the token. Any thread.
 void report_failure(token_record& token, std::exception_ptr error) noexcept;
+/// The state in which a token has ended, and its error in the words of what ended it: a stop from the gate has become
+/// token_killed.
+void note_failure(core_context& core, token_record& token) noexcept;
 /// Whether a failure says only that the token did what it was asked for.
 [[nodiscard]] bool was_asked_for(const token_record& token, const std::exception_ptr& error) noexcept;
 
 /// Asks a token to stop: bits of stop_reasons. From whoever knows its frame to live: its awaiter, on the awaiter's loop, or
 /// the holder of its handle, on any thread.
 void request_stop(token_record& token, std::uint8_t reason) noexcept;
+
+/// Marks a waiter as a group, which counts instead of being called.
+void group_done(token_record& token, waiter& self) noexcept;
 
 /// Admits the tokens of a group one by one, and then tells whether its awaiter must suspend.
 ///

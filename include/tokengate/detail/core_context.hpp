@@ -52,10 +52,11 @@ struct core_context {
     std::coroutine_handle<> next = nullptr;  ///< to be resumed by whoever resumed last (compilers without tail calls)
     char* stack_mark = nullptr;              ///< below it a child is no longer resumed on the awaiter's stack
     int inline_budget = 0;                   ///< children that may still run in place before the loop has a turn
+    int watched_budget = 0;                  ///< the same while somebody watches: then the one above is 0
     std::uint16_t position = no_position;
     std::uint16_t runtime_slot = 0;
     std::uint64_t turn_ns = 0;  ///< wall clock of the loop's turn
-    std::uint64_t next_sequence = 0;
+    relaxed<std::uint64_t> next_sequence{};
     operation_counters* operations = nullptr;
 
     token_group* ended_group = nullptr;  ///< group of the tokens that ended here last …

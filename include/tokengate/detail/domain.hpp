@@ -7,7 +7,7 @@
 #include <cstdint>
 
 /// A seed domain: what a lead opens when it starts, and everything it spawns inherits. All of a domain runs on one
-/// executor, so its fields are plain: only that executor's thread touches them.
+/// executor, so its fields are plain: only that executor's thread touches them. Others may look at who the lead is.
 ///
 /// `pending` counts the tokens of the domain, from their making to their end, the lead included. Every such token refers to
 /// the domain exactly so long, therefore the count is also the domain's life: at zero it is released.
@@ -20,9 +20,9 @@ struct domain {
     std::uint16_t position;  ///< of the executor whose thread has that context
     runtime_core* runtime;
     domain* outer;  ///< the domain the lead itself is a child of; also the link of the free list
-    const operation_record* lead;
-    std::uint64_t lead_created_ns;
-    std::uint64_t lead_sequence;
+    relaxed<const operation_record*> lead;
+    relaxed<std::uint64_t> lead_created_ns;
+    relaxed<std::uint64_t> lead_sequence;
     bool digested;  ///< `digest` is computed at the first look
     std::array<char, 64> digest;
 };

@@ -22,7 +22,10 @@ class task;
 
 namespace tokengate::detail {
 
+struct token_notes;
+
 /// A token's end, as far as it is not the common case (which final_awaiter has inline). On the token's thread.
+void note_failure(core_context& core, token_record& token) noexcept;
 void end_anchored(core_context& core, token_record& token) noexcept;
 void end_elsewhere(core_context& core, token_record& token) noexcept;
 
@@ -32,9 +35,13 @@ public:
     std::exception_ptr error;
     bool is_token = false;
     bool has_value = false;  // used by promise<T> only; here it costs no padding
-    token_record token;      // uninitialised until an operation adopts the frame
+    // Nor does this: where a watched token's notes lie, an address of at most 48 bits; uninitialised otherwise.
+    std::uint16_t notes_high;
+    std::uint32_t notes_low;
+    token_record token;  // uninitialised until an operation adopts the frame
 
-    promise_base() noexcept {}  // NOLINT(cppcoreguidelines-pro-type-member-init): `token` stays untouched on purpose
+    promise_base() noexcept {
+    }  // NOLINT(cppcoreguidelines-pro-type-member-init): `token`, notes stay untouched on purpose
     promise_base(const promise_base&) = delete;
     promise_base& operator=(const promise_base&) = delete;
 
@@ -63,6 +70,16 @@ public:
 
     final_awaiter final_suspend() noexcept { return {}; }
 
+    /// Of a watched token; may be null.
+    [[nodiscard]] token_notes* notes() const noexcept {
+        return reinterpret_cast<token_notes*>(std::uintptr_t{notes_high} << 32 | notes_low);
+    }
+    void keep_notes(token_notes* notes) noexcept {
+        const auto address = reinterpret_cast<std::uintptr_t>(notes);
+        notes_high = static_cast<std::uint16_t>(address >> 32);
+        notes_low = static_cast<std::uint32_t>(address);
+    }
+
     [[nodiscard]] std::coroutine_handle<promise_base> handle() noexcept {
         return std::coroutine_handle<promise_base>::from_promise(*this);
     }
@@ -76,8 +93,11 @@ public:
 private:
     static resumed end_token(core_context& core, promise_base& promise) noexcept {
         token_record& token = promise.token;
-        token.state.store(promise.error ? token_state::failed : token_state::completed);
-        constexpr auto rare = opened | pinned | holds_permit;
+        if (promise.error) [[unlikely]]
+            note_failure(core, token);
+        else
+            token.state.store(token_state::completed);
+        constexpr auto rare = opened | pinned | holds_permit | watched;
         if ((token.flags & (in_domain | rare)) == in_domain) {
             auto* inherited = static_cast<domain*>(token.anchor);
             if (--inherited->pending == 0) release_domain(core, inherited);

@@ -37,4 +37,42 @@ private:
     T value_;
 };
 
+/// The same for a word of flags: reads and writes like a plain one. `set_release` also publishes what its owner did before,
+/// to who reads with `load_acquire`.
+template <class T>
+class relaxed_bits {
+public:
+    operator T() const noexcept { return word_.load(); }  // NOLINT(google-explicit-constructor)
+    relaxed_bits& operator=(T bits) noexcept {
+        word_.store(bits);
+        return *this;
+    }
+    relaxed_bits& operator|=(T bits) noexcept { return *this = static_cast<T>(word_.load() | bits); }
+
+    void set_release(T bits) noexcept { word_.store_release(static_cast<T>(word_.load() | bits)); }
+    [[nodiscard]] T load_acquire() const noexcept { return word_.load_acquire(); }
+
+private:
+    relaxed<T> word_;
+};
+
+/// The same for a pointer that is one of several types. Stores release, so that who reads with `load_acquire` sees what came
+/// before, too.
+class relaxed_pointer {
+public:
+    [[nodiscard]] void* load() const noexcept { return word_.load(); }
+    [[nodiscard]] void* load_acquire() const noexcept { return word_.load_acquire(); }
+    template <class T>
+    explicit operator T*() const noexcept {
+        return static_cast<T*>(word_.load());
+    }
+    relaxed_pointer& operator=(void* to) noexcept {
+        word_.store_release(to);
+        return *this;
+    }
+
+private:
+    relaxed<void*> word_;
+};
+
 }  // namespace tokengate::detail

@@ -54,11 +54,19 @@ enum token_flags : std::uint16_t {
     shielded = 2048,  ///< its body is inside tg::shield: a stop waits until it has left
     exempt = 4096,    ///< admitted from inside a shield: a stop of the whole runtime passes it by
     has_callbacks = 8192,  ///< its core knows stop_callbacks of it
-    bound = 16384          ///< `anchor` is the number of the position it runs on
+    bound = 16384,         ///< `anchor` is the number of the position it runs on
+    watched = 32768        ///< its steps go through watch.cpp; decided at its admission
 };
 
+inline constexpr std::uint32_t first_operation = 2;  ///< index of the first that a user made: 0 is main, 1 are tasks
+
 /// Why a token is to stop; bits of token_record::stop.
-enum stop_reasons : std::uint8_t { stop_asked = 1, stop_timeout = 2 };
+enum stop_reasons : std::uint8_t {
+    stop_asked = 1,
+    stop_timeout = 2,
+    stop_killed = 4,  ///< from the gate
+    stop_refused = 8  ///< by the gate: it never starts, and its error says why
+};
 
 /// What a suspended body waits for, where a stop can reach it. Lies in the body's frame, and is known to the token from the
 /// suspension until the resumption has been decided; all on the token's thread.
@@ -95,7 +103,7 @@ enum : std::uintptr_t { owner_unclaimed = 0, owner_done = 1, owner_dropped = 2 }
 
 struct token_record : hook {
     relaxed<const operation_record*> operation;
-    void* anchor;  ///< domain, key or pin, as `flags` says
+    relaxed_pointer anchor;  ///< domain, key or pin, as `flags` says
     /// A waiter fixed before admission is simply there, and the end needs no handshake. For a token admitted through a kept
     /// handle, each side comes once: the end exchanges `done` in, the handle a waiter's address or `dropped`, acq_rel; who
     /// comes second acts.
@@ -105,7 +113,7 @@ struct token_record : hook {
     relaxed<std::uint64_t> awaited_by;  ///< sequence of the awaiting token
     relaxed<std::uint16_t> position;    ///< executor it was routed to
     relaxed<std::uint16_t> runtime;     ///< slot of the runtime that admitted it, 0 before
-    std::uint16_t flags;
+    relaxed_bits<std::uint16_t> flags;
     relaxed<token_state> state;
     /// Bits of stop_reasons: set by whoever asks, read by the body; never cleared. It orders nothing: a message
     /// follows, see stop.cpp.

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+
+// The executor's side of what is said to the gate while it runs: who is held, refused or killed. Nothing of this is on the way
+// of a token while nobody has said anything; see runtime_core::attention and at_start.
+
+#include "executor.hpp"
+#include "runtime_core.hpp"
+#include "stop.hpp"
+#include "watch.hpp"
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/promise.hpp>
+#include <tokengate/error.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <utility>
+
+namespace tokengate::detail {
+
+// ---- coming in ----------------------------------------------------------------------------------------------------------
+
+bool executor::attend(core_context& core, token_record& token) noexcept {
+    const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
+    if ((attention & watching) || (token.flags & watched)) watch_admission(core, token, attention);
+    if (!(attention & holding) || !runtime.holds.would_hold(token, core.current)) return true;
+    // Before it is held: then it may be let go at once, on another thread.
+    if ((token.flags & watched) && !enter_backlog(token)) return false;
+    return !runtime.holds.hold(token, core.current, false);
+}
+
+void executor::let_in(core_context& core, token_record& token) noexcept {
+    if (!runtime.holds.hold(token, nullptr, true)) pass_permits(core, token);  // else something else holds it
+}
+
+void executor::route_permitted(core_context& core, token_record& permitted) noexcept {
+    for (token_record* token = &permitted; token;) {
+        const bool held =
+            (runtime.attention.load(std::memory_order_relaxed) & holding) && runtime.holds.would_hold(*token, nullptr);
+        if (!held) {
+            route(core, *token);
+            return;
+        }
+        // The permit goes on to the next: none is kept by those who may not use it.
+        token->flags = static_cast<std::uint16_t>(token->flags & ~holds_permit);
+        hook* next = runtime.at_gate.release(token->operation.load()->tier);
+        let_in(core, *token);
+        token = static_cast<token_record*>(next);
+    }
+}
+
+unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
+    const bool held_too = runtime.attention.load(std::memory_order_relaxed) & holding;
+    hook_queue passing;
+    unsigned count = 0;
+    while (!taken.empty()) {
+        auto& token = *static_cast<token_record*>(taken.pop());
+        if (held_too && runtime.holds.would_hold(token, nullptr)) {
+            token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
+            if (token.flags & holds_permit) release_permit(core, token);
+            let_in(core, token);
+            continue;
+        }
+        if (token.flags & watched) leave_gate(token, position_);
+        token.position.store(static_cast<std::uint16_t>(position_));
+        token.state.store(token_state::admitted);
+        passing.push(&token);
+        ++count;
+    }
+    taken = passing;
+    return count;
+}
+
+// ---- the backlog --------------------------------------------------------------------------------------------------------
+// While it has a limit every token is watched, and one that waits at the gate and counts has the state `waiting`.
+
+bool executor::enter_backlog(token_record& token) noexcept {
+    const backlog_options& backlog = runtime.options.backlog;
+    if (backlog.limit == 0 || (token.flags & in_domain) || token.operation.load()->index < first_operation) return true;
+    if (token.state.load() == token_state::waiting) return true;  // has its place
+    while (!runtime.take_place()) {
+        if (backlog.policy == backlog_policy::wait) {
+            runtime.take_place_anyway();
+            break;
+        }
+        if (backlog.policy == backlog_policy::shed_oldest && shed_oldest(token.operation.load()->weight_class))
+            continue;
+        refuse(token, std::make_exception_ptr(runtime.backlog_is_full(token)));
+        return false;
+    }
+    token.state.store(token_state::waiting);
+    return true;
+}
+
+bool executor::shed_oldest(weight w) noexcept {
+    hook_queue oldest;
+    if (runtime.at_gate.take(w, [](std::size_t) { return 1; }, oldest) == 0)
+        for (const weight other : {weight::heavy, weight::medium, weight::light})
+            if (runtime.at_gate.take(other, [](std::size_t) { return 1; }, oldest) != 0) break;
+    if (oldest.empty()) {
+        if (hook* held = runtime.holds.take_oldest()) oldest.push(held);
+    }
+    for (const storage tier : {storage::slow, storage::moderate, storage::fast, storage::insane}) {
+        if (!oldest.empty()) break;
+        hook* waiting = runtime.at_gate.take_waiting(tier);
+        if (!waiting) continue;
+        auto& token = *static_cast<token_record*>(waiting);
+        token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
+        oldest.push(waiting);
+    }
+    if (oldest.empty()) return false;  // those that wait are on their way
+    auto& token = *static_cast<token_record*>(oldest.pop());
+    refuse(token, std::make_exception_ptr(admission_rejected("admission_rejected: " + token.id().text() +
+                                                             " had waited longest at the gate, and gave its place to a "
+                                                             "newer one: as many wait as backlog.limit allows (" +
+                                                             std::to_string(runtime.options.backlog.limit) +
+                                                             ", policy shed_oldest)")));
+    return true;
+}
+
+bool executor::acquire_watched(token_record& token) noexcept {
+    const storage tier = token.operation.load()->tier;
+    if (runtime.at_gate.try_acquire(tier)) return true;
+    token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
+    if (!enter_backlog(token)) return false;
+    token.state.store(token_state::waiting);
+    token.flags |= holds_permit;  // before the gate has it
+    return runtime.at_gate.acquire(tier, &token);
+}
+
+void executor::leave_gate(token_record& token, unsigned position) noexcept {
+    if (runtime.options.backlog.limit != 0 && token.state.load() == token_state::waiting &&
+        !(token.flags & in_domain) && token.operation.load()->index >= first_operation)
+        runtime.leave_backlog(1);
+    watch_routed(*core_, token, position);
+}
+
+// ---- refusing, killing --------------------------------------------------------------------------------------------------
+
+void executor::refuse(token_record& token, std::exception_ptr why) noexcept {
+    promise_base::of(token).error = std::move(why);
+    token.stop.set_bits(stop_refused);
+    token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
+    send(token.flags & in_domain ? static_cast<domain*>(token.anchor)->position : position_, token);
+}
+
+bool executor::may_start(token_record& token) noexcept {
+    const std::uint32_t asked = runtime.at_start.load(std::memory_order_relaxed);
+    if ((asked & stopping_all) && !(token.flags & exempt)) {
+        token.stop.set_bits(stop_asked);
+        return false;
+    }
+    if (!(asked & killing)) return true;
+    const auto reason = runtime.kills.reason_for(token, core_->position == token.position.load());
+    if (!reason) return true;
+    token.stop.set_bits(stop_asked | stop_killed);
+    try {
+        promise_base::of(token).error = std::make_exception_ptr(killed(token.id(), *reason));
+    } catch (...) {
+        promise_base::of(token).error = std::current_exception();
+    }
+    return false;
+}
+
+void executor::post_kill() noexcept {
+    if (!kill_.under_way.exchange(true, std::memory_order_acq_rel)) loop.post(&kill_);  // pairs with the hook
+}
+
+void executor::kill_those_here() noexcept {
+    if (!core_) return;  // it had left before
+    frame_pool::for_each_slot([this](void* frame, std::size_t) {
+        // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
+        auto& token = const_cast<token_record&>(promise_base::record_in(frame));
+        if (token.state.load_acquire() != token_state::executing || token.runtime.load() != runtime.slot ||
+            token.position.load() != core_->position || (token.stop.load() & stop_killed))
+            return;
+        auto reason = runtime.kills.reason_for(token, true);
+        if (!reason) return;
+        watch_from_now(token);  // so that its end forgets the reason
+        try {
+            kill_reasons_.insert_or_assign(token.sequence.load(), std::move(reason));
+        } catch (const std::bad_alloc&) {
+            // Then its awaiter hears no reason.
+        }
+        token.stop.set_bits(stop_asked | stop_killed);
+        deliver_stop(*core_, token);
+    });
+}
+
+std::shared_ptr<const std::string> executor::kill_reason(const token_record& token) const {
+    const auto known = kill_reasons_.find(token.sequence.load());
+    return known == kill_reasons_.end() ? nullptr : known->second;
+}
+
+void executor::forget_kill_reason(const token_record& token) noexcept { kill_reasons_.erase(token.sequence.load()); }
+
+// ---- observing ----------------------------------------------------------------------------------------------------------
+
+void executor::observe(const token_step& step) noexcept {
+    try {
+        runtime.options.observer(step);
+    } catch (const std::exception& thrown) {
+        runtime.warn("the observer threw at " + step.id.text() + ": " + thrown.what());
+    } catch (...) {
+        runtime.warn("the observer threw at " + step.id.text());
+    }
+}
+
+}  // namespace tokengate::detail

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT
+#include "gate_rules.hpp"
+
+#include "runtime_core.hpp"
+
+#include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/domain.hpp>
+#include <tokengate/error.hpp>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace tokengate::detail {
+
+namespace {
+
+/// The main coroutine, services, tasks and keepers of time are the runtime's own: no selection means them by kind.
+bool is_operations(const token_record& token) noexcept { return token.operation.load()->index >= first_operation; }
+
+}  // namespace
+
+const token_record* awaiter_of(const token_record& token) noexcept {
+    const std::uintptr_t claimed =
+        std::atomic_ref(const_cast<std::uintptr_t&>(token.owner)).load(std::memory_order_acquire);
+    if (claimed <= owner_dropped) return nullptr;
+    const auto& heard_by = *reinterpret_cast<const waiter*>(claimed);
+    return heard_by.done && heard_by.done != &group_done ? nullptr
+                                                         : static_cast<const coroutine_waiter&>(heard_by).token;
+}
+
+bool selects(const selection& what, const token_record& token) noexcept {
+    switch (what.of()) {
+        case selection::kind::all: return is_operations(token);
+        case selection::kind::operation:
+            return is_operations(token) && what.operation() == token.operation.load()->name;
+        case selection::kind::one:
+        case selection::kind::chain: return token.sequence.load() == what.id().sequence;
+    }
+    return false;
+}
+
+bool in_chain(const token_record& token, std::uint64_t lead_sequence) noexcept {
+    if (!(token.flags & in_domain)) return false;
+    for (const auto* each = static_cast<const domain*>(token.anchor); each; each = each->outer)
+        if (each->lead_sequence.load() == lead_sequence) return true;
+    return false;
+}
+
+bool same_selection(const selection& a, const selection& b) noexcept {
+    if (a.of() != b.of()) return false;
+    switch (a.of()) {
+        case selection::kind::all: return true;
+        case selection::kind::operation: return a.operation() == b.operation();
+        default: return a.id().sequence == b.id().sequence;
+    }
+}
+
+selection settled(const selection& what) {
+    if (what.of() != selection::kind::operation) {
+        if (what.of() != selection::kind::all && what.id().sequence == 0 && what.id().operation.empty())
+            throw configuration_error("configuration_error: gate: this token_id names no token");
+        return what;
+    }
+    const char* name = operation_name_of(what.operation());
+    if (!name)
+        throw configuration_error("configuration_error: gate: no operation is named \"" +
+                                  std::string(what.operation()) + "\": the name is the one in its operation_options");
+    return {name};
+}
+
+// ---- holds --------------------------------------------------------------------------------------------------------------
+
+std::list<gate_holds::rule>::iterator gate_holds::find(const selection& what) {
+    return std::ranges::find_if(rules_, [&](const rule& each) { return same_selection(each.what, what); });
+}
+
+void gate_holds::free(rule& from, hook_queue& freed) noexcept {
+    for (hook_queue* queue : {&from.older, &from.newer}) {
+        while (!queue->empty()) {
+            freed.push(queue->pop());
+            --held_;
+        }
+    }
+}
+
+void gate_holds::pause(const selection& what) {
+    const std::scoped_lock lock(mutex_);
+    if (const auto known = find(what); known != rules_.end()) {
+        known->draining = false;
+        known->before = {};
+        return;
+    }
+    rules_.push_back({.what = what});
+}
+
+bool gate_holds::resume(const selection& what, hook_queue& freed) {
+    const std::scoped_lock lock(mutex_);
+    const auto known = find(what);
+    if (known == rules_.end()) return false;
+    free(*known, freed);
+    rules_.erase(known);
+    return true;
+}
+
+void gate_holds::lift_all(hook_queue& freed) {
+    const std::scoped_lock lock(mutex_);
+    for (rule& each : rules_) free(each, freed);
+    rules_.clear();
+}
+
+void gate_holds::drain(const selection& what, const sequence_marks& now, hook_queue& freed) {
+    const std::scoped_lock lock(mutex_);
+    auto known = find(what);
+    if (known == rules_.end()) known = rules_.insert(rules_.end(), rule{.what = what});
+    known->draining = true;
+    known->before = now;
+    for (rule& each : rules_) {  // whoever holds one of them
+        hook_queue stay;
+        for (hook_queue* queue : {&each.older, &each.newer})
+            while (!queue->empty()) {
+                auto& token = *static_cast<token_record*>(queue->pop());
+                const bool goes = selects(what, token) && now.covers(token.sequence.load());
+                (goes ? freed : stay).push(&token);
+                held_ -= goes;
+            }
+        each.older = stay;
+    }
+}
+
+gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner) noexcept {
+    rule* held_by = nullptr;
+    for (rule& each : rules_) {
+        if (!selects(each.what, token)) continue;
+        if (each.draining) {
+            if (each.before.covers(token.sequence.load())) return nullptr;
+            for (const token_record* above = spawner; above; above = awaiter_of(*above))
+                if (selects(each.what, *above)) return nullptr;
+        }
+        if (!held_by) held_by = &each;
+    }
+    return held_by;
+}
+
+bool gate_holds::would_hold(const token_record& token, const token_record* spawner) noexcept {
+    if ((token.flags & in_domain) || !is_operations(token)) return false;
+    const std::scoped_lock lock(mutex_);
+    return holder_of(token, spawner) != nullptr;
+}
+
+bool gate_holds::hold(token_record& token, const token_record* spawner, bool late) noexcept {
+    if ((token.flags & in_domain) || !is_operations(token)) return false;
+    const std::scoped_lock lock(mutex_);
+    rule* held_by = holder_of(token, spawner);
+    if (!held_by) return false;
+    token.state.store(token_state::waiting);
+    (late ? held_by->older : held_by->newer).push(&token);
+    ++held_;
+    return true;
+}
+
+hook* gate_holds::take_oldest() noexcept {
+    const std::scoped_lock lock(mutex_);
+    for (rule& each : rules_)
+        for (hook_queue* queue : {&each.older, &each.newer})
+            if (!queue->empty()) {
+                --held_;
+                return queue->pop();
+            }
+    return nullptr;
+}
+
+bool gate_holds::any() const {
+    const std::scoped_lock lock(mutex_);
+    return !rules_.empty();
+}
+
+bool gate_holds::paused(const selection& what) const {
+    const std::scoped_lock lock(mutex_);
+    return std::ranges::any_of(rules_, [&](const rule& each) { return same_selection(each.what, what); });
+}
+
+std::size_t gate_holds::held() const {
+    const std::scoped_lock lock(mutex_);
+    return held_;
+}
+
+std::vector<selection> gate_holds::selections() const {
+    const std::scoped_lock lock(mutex_);
+    std::vector<selection> found;
+    for (const rule& each : rules_) found.push_back(each.what);
+    return found;
+}
+
+// ---- kills --------------------------------------------------------------------------------------------------------------
+
+void gate_kills::add(rule added) {
+    const std::scoped_lock lock(mutex_);
+    rules_.push_back(std::move(added));
+}
+
+std::shared_ptr<const std::string> gate_kills::reason_for(const token_record& token,
+                                                          bool on_its_thread) const noexcept {
+    const std::scoped_lock lock(mutex_);
+    for (const rule& each : rules_) {
+        if (!each.before.covers(token.sequence.load())) continue;
+        if (selects(each.what, token)) return each.reason;
+        if (each.what.of() == selection::kind::chain && on_its_thread && in_chain(token, each.what.id().sequence))
+            return each.reason;
+    }
+    return nullptr;
+}
+
+}  // namespace tokengate::detail

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "context.hpp"
+
+#include <tokengate/detail/hook.hpp>
+#include <tokengate/detail/token_record.hpp>
+#include <tokengate/gate.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+/// What operators have said of tokens: who is held at the gate, and who is to be killed. Looked at only while something has
+/// been said: two words of the runtime tell (runtime_core::attention, at_start).
+///
+/// Threads: any, under one mutex each; tokens are matched by whoever has them in hand. Capacity: a rule for each selection,
+/// queues of held tokens linked through the tokens themselves.
+
+namespace tokengate::detail {
+
+/// Whether a token is one of those. `chain` is not decided here, except for the lead before it starts: see in_chain.
+[[nodiscard]] bool selects(const selection& what, const token_record& token) noexcept;
+
+/// Whether a conducted token belongs to the chain of that lead, or to a chain inside of it. On the thread of its domain.
+[[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence) noexcept;
+
+/// The token whose body awaits this one, if one does. It lies suspended until this one has ended, so who runs below it may
+/// look at it.
+[[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
+
+/// Whether the two mean the same tokens.
+[[nodiscard]] bool same_selection(const selection& a, const selection& b) noexcept;
+
+/// A selection that lives on: the name in it is an operation's own. Throws configuration_error if nobody defined it.
+[[nodiscard]] selection settled(const selection& what);
+
+class gate_holds {
+public:
+    void pause(const selection& what);
+    /// True if there was such a rule; what it held goes to `freed`, in order of arrival.
+    bool resume(const selection& what, hook_queue& freed);
+    /// What the selection means and was made before `now` passes from here on, also what has been held; the rest is held.
+    void drain(const selection& what, const sequence_marks& now, hook_queue& freed);
+    void lift_all(hook_queue& freed);
+
+    /// Takes the token, if it is to be held. `spawner` is whose body admits it, on this thread; null: nobody's. `late`: it has
+    /// waited at the gate for something else, so it comes before those who have been held on arrival.
+    bool hold(token_record& token, const token_record* spawner, bool late) noexcept;
+    /// Whether `hold` would, as things are now.
+    [[nodiscard]] bool would_hold(const token_record& token, const token_record* spawner) noexcept;
+    /// The oldest of those held, for whoever makes room; null if there is none.
+    [[nodiscard]] hook* take_oldest() noexcept;
+
+    [[nodiscard]] bool any() const;
+    [[nodiscard]] bool paused(const selection& what) const;
+    [[nodiscard]] std::size_t held() const;
+    [[nodiscard]] std::vector<selection> selections() const;
+
+    template <class Predicate>
+    void withdraw(Predicate is_to_go, hook_queue& into) noexcept {
+        const std::scoped_lock lock(mutex_);
+        for (rule& each : rules_)
+            for (hook_queue* queue : {&each.older, &each.newer}) {
+                hook_queue stay;
+                while (!queue->empty()) {
+                    hook* item = queue->pop();
+                    const bool goes = is_to_go(item);
+                    (goes ? into : stay).push(item);
+                    held_ -= goes;
+                }
+                *queue = stay;
+            }
+    }
+
+private:
+    struct rule {
+        selection what;
+        bool draining = false;
+        sequence_marks before{};  // when draining: those pass
+        hook_queue older{};
+        hook_queue newer{};
+    };
+
+    rule* holder_of(const token_record& token, const token_record* spawner) noexcept;
+    std::list<rule>::iterator find(const selection& what);
+    void free(rule& from, hook_queue& freed) noexcept;
+
+    mutable std::mutex mutex_;
+    std::list<rule> rules_;
+    std::size_t held_ = 0;
+};
+
+class gate_kills {
+public:
+    struct rule {
+        selection what;
+        std::shared_ptr<const std::string> reason;
+        sequence_marks before;
+    };
+
+    void add(rule added);
+    /// Why this token is to end; null if it is not.
+    [[nodiscard]] std::shared_ptr<const std::string> reason_for(const token_record& token,
+                                                                bool on_its_thread) const noexcept;
+    /// Drops the rules that `is_over` finds to have met all whom they meant. True if some are left.
+    template <class Predicate>
+    bool forget(Predicate is_over) {
+        const std::scoped_lock lock(mutex_);
+        std::erase_if(rules_, is_over);
+        return !rules_.empty();
+    }
+
+private:
+    mutable std::mutex mutex_;
+    std::vector<rule> rules_;
+};
+
+}  // namespace tokengate::detail
