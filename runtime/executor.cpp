@@ -432,9 +432,12 @@ void executor::pass_permits(core_context& core, token_record& token) noexcept {
     if (token.flags & has_tier) {
         // Before the gate has it: once it waits there, a release on any loop may take it.
         token.flags |= holds_permit;
-        if ((token.flags & watched) ? !acquire_watched(token)
-                                    : !runtime.at_gate.acquire(token.operation.load()->tier, &token))
-            return;
+        if (token.flags & watched) {
+            if (!acquire_watched(token)) return;
+        } else {
+            token.state.store(token_state::waiting);
+            if (!runtime.at_gate.acquire(token.operation.load()->tier, &token)) return;
+        }
     }
     route(core, token);
 }

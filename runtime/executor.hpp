@@ -83,6 +83,8 @@ public:
     void post_ask_all() noexcept { loop.post(&ask_all_); }
     /// Any thread: somebody who runs here may have been killed; see gate_control.cpp.
     void post_kill() noexcept;
+    /// Any thread: rules up to this number have met those who executed here; see gate_kills.
+    [[nodiscard]] std::uint64_t kills_met() const noexcept { return kills_met_.load(); }
     /// What the gate's operator said of a killed token of this executor; null if nothing is known.
     [[nodiscard]] std::shared_ptr<const std::string> kill_reason(const token_record& token) const;
     void forget_kill_reason(const token_record& token) noexcept;
@@ -214,6 +216,7 @@ private:
 
     member_hook quit_;
     kill_hook kill_;
+    relaxed<std::uint64_t> kills_met_{};
     std::unordered_map<std::uint64_t, std::shared_ptr<const std::string>>
         kill_reasons_;  // by sequence; while they live
     member_hook ask_all_;

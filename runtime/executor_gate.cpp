@@ -169,6 +169,7 @@ void executor::post_kill() noexcept {
 
 void executor::kill_those_here() noexcept {
     if (!core_) return;  // it had left before
+    const std::uint64_t newest = runtime.kills.newest();
     frame_pool::for_each_slot([this](void* frame, std::size_t) {
         // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
         auto& token = const_cast<token_record&>(promise_base::record_in(frame));
@@ -186,6 +187,7 @@ void executor::kill_those_here() noexcept {
         token.stop.set_bits(stop_asked | stop_killed);
         deliver_stop(*core_, token);
     });
+    kills_met_.store(newest);
 }
 
 std::shared_ptr<const std::string> executor::kill_reason(const token_record& token) const {

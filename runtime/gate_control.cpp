@@ -90,8 +90,7 @@ void runtime_core::release_some() noexcept {
     bool more;
     {
         const std::scoped_lock lock(release_.mutex);
-        for (unsigned i = 0; i < let_in_at_once && !release_.freed.empty(); ++i)
-            some.push(release_.freed.pop());
+        for (unsigned i = 0; i < let_in_at_once && !release_.freed.empty(); ++i) some.push(release_.freed.pop());
         more = !release_.freed.empty();
     }
     while (!some.empty()) control().let_in(*this_core, *static_cast<token_record*>(some.pop()));
@@ -117,7 +116,8 @@ bool runtime_core::tidy_kills() noexcept {
     try {
         const std::scoped_lock lock(attention_change_);
         const bool some_left = kills.forget([this](const gate_kills::rule& each) {
-            bool over = true;
+            bool over = std::ranges::all_of(executors,
+                                            [&](const auto& executor) { return executor->kills_met() >= each.number; });
             for (const token_info& info : alive(each.what, each.before)) over &= info.state == token_state::executing;
             return over;
         });

@@ -196,7 +196,13 @@ std::vector<selection> gate_holds::selections() const {
 
 void gate_kills::add(rule added) {
     const std::scoped_lock lock(mutex_);
+    added.number = ++newest_;
     rules_.push_back(std::move(added));
+}
+
+std::uint64_t gate_kills::newest() const {
+    const std::scoped_lock lock(mutex_);
+    return newest_;
 }
 
 std::shared_ptr<const std::string> gate_kills::reason_for(const token_record& token,

@@ -103,9 +103,12 @@ public:
         selection what;
         std::shared_ptr<const std::string> reason;
         sequence_marks before;
+        std::uint64_t number = 0;
     };
 
     void add(rule added);
+    /// The number of the newest rule.
+    [[nodiscard]] std::uint64_t newest() const;
     /// Why this token is to end; null if it is not.
     [[nodiscard]] std::shared_ptr<const std::string> reason_for(const token_record& token,
                                                                 bool on_its_thread) const noexcept;
@@ -120,6 +123,7 @@ public:
 private:
     mutable std::mutex mutex_;
     std::vector<rule> rules_;
+    std::uint64_t newest_ = 0;
 };
 
 }  // namespace tokengate::detail
