@@ -6,6 +6,7 @@
 #include <tokengate/error.hpp>
 #include <tokengate/gate.hpp>
 #include <tokengate/options.hpp>
+#include <tokengate/stall.hpp>
 #include <tokengate/task.hpp>
 #include <tokengate/time_span.hpp>
 #include <tokengate/token.hpp>
@@ -62,6 +63,7 @@ struct runtime_options {
     /// name server), which 64 at a time keep busy; a thread costs some 20 KiB, and exists only once there is work for it.
     unsigned blocking_threads = 64;
     time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
+    stall_options stall{};                               ///< says who keeps a core for too long; default: off
     std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
