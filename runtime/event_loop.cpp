@@ -88,28 +88,33 @@ void event_loop::open() {
 void event_loop::run() {
     quitting_ = settling_ = false;
     ring_->begin_use();
-    turn_ns_ = steady_ns();
-    wall_offset_ns_ = wall_ns() - turn_ns_;
+    const std::uint64_t now = steady_ns();
+    turn_ns_.store(now);
+    wall_offset_ns_ = wall_ns() - now;
     while (!quitting_ || !nothing_ready() || (settling_ && in_flight_ != 0)) {
         turn();
         if (settling_ && nothing_ready() && in_flight_ != 0) settle();
     }
     flush();
+    turn_ns_.store(0);
     ring_->end_use();
 }
 
 void event_loop::settle() noexcept {
+    turn_ns_.store(0);
     push_requests();
     ring_->wait(std::chrono::milliseconds(1));
     serve_ring();
+    turn_ns_.store(steady_ns());
 }
 
 void event_loop::turn() noexcept {
     turn_over_ = false;
-    guest_.turn_began(turn_ns_ + wall_offset_ns_);
+    const std::uint64_t began = turn_ns_.load();
+    guest_.turn_began(began + wall_offset_ns_);
     if (!mailbox_.empty()) take_mail();
     guest_.find_work(false);
-    while (timer* due = timers_.pop_due(turn_ns_)) due->run(due);
+    while (timer* due = timers_.pop_due(began)) due->run(due);
 
     const unsigned ran = run_ready();
     flush();
@@ -118,12 +123,13 @@ void event_loop::turn() noexcept {
     serve_ring();
     if (ran > 0) {
         const std::uint64_t now = steady_ns();
-        guest_.turn_ended(now - turn_ns_, ran);
-        turn_ns_ = now;  // the next turn begins where this one ended: one look at the clock for both
+        guest_.turn_ended(now - began, ran);
+        turn_ns_.store(now);  // the next turn begins where this one ended: one look at the clock for both
     }
     if (nothing_ready() && !quitting_) {
+        turn_ns_.store(0);
         idle();
-        turn_ns_ = steady_ns();
+        turn_ns_.store(steady_ns());
     }
 }
 

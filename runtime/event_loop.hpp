@@ -7,6 +7,7 @@
 
 #include <tokengate/detail/hook.hpp>
 #include <tokengate/detail/io_request.hpp>
+#include <tokengate/detail/relaxed.hpp>
 
 #include <atomic>
 #include <cstdint>
@@ -40,7 +41,7 @@
 /// Parking: spin for a while, then publish *parked* in the mailbox word, ask the guest once more, and sleep in the ring,
 /// without a timeout unless a timer is armed. An idle loop is never woken.
 ///
-/// Threads: `post`, `submit`, `close`, `closed` from any; everything else from the loop's own. A loop
+/// Threads: `post`, `submit`, `close`, `closed`, `turn_began_ns` from any; everything else from the loop's own. A loop
 /// that `changes_thread` (the control loop) may be run by another thread after `run` has returned; its ring stays the same.
 
 namespace tokengate::detail {
@@ -98,6 +99,8 @@ public:
     void close() noexcept { mailbox_.close(); }
     [[nodiscard]] bool closed() const noexcept { return mailbox_.closed(); }
     [[nodiscard]] bool parked() const noexcept { return mailbox_.parked(); }
+    /// Steady. 0 while the loop has nothing to run: idle, spinning, parked, or not run at all.
+    [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
 
     // ---- the loop's thread ----
 
@@ -137,8 +140,6 @@ public:
     /// After the hook at hand the turn ends: it has lasted long enough.
     void end_turn() noexcept { turn_over_ = true; }
     void limit_turn(unsigned starts) noexcept { start_budget_ = starts; }
-
-    [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_; }
 
     static std::uint64_t steady_ns() noexcept;
     static std::uint64_t wall_ns() noexcept;
@@ -186,7 +187,7 @@ private:
     std::vector<outbox> outboxes_;
     std::vector<unsigned> dirty_;  // destinations with something in their outbox
     timer_wheel timers_;
-    std::uint64_t turn_ns_ = 0;         // steady
+    relaxed<std::uint64_t> turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by the stall detector
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;

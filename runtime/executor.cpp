@@ -108,9 +108,11 @@ void executor::attach(core_context& core) noexcept {
     core.runtime_slot = runtime.slot;
     core.counts.take_over(counts_);
     hosted_by_.store(&core, std::memory_order_release);
+    if (runtime.stalls) runtime.stalls->enter(position_);
 }
 
 void executor::detach(core_context& core) noexcept {
+    if (runtime.stalls) runtime.stalls->leave(position_);
     core.pool->flush_returns();
     counts_.take_over(core.counts);
     if (counts_.live_domains.load() != 0) {

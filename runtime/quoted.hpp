@@ -6,22 +6,35 @@
 
 namespace tokengate::detail {
 
+inline bool is_printable(char each) noexcept { return each >= ' ' && each <= '~'; }
+
+inline void append_in_hex(std::string& out, char each) {
+    constexpr char digits[] = "0123456789abcdef";
+    const auto byte = static_cast<unsigned char>(each);
+    out += "\\x";
+    out += digits[byte >> 4];
+    out += digits[byte & 15];
+}
+
 /// What a user gave, for a message: a NUL would end what(), and a newline forge a line of a log.
 inline std::string quoted(std::string_view text) {
-    constexpr char digits[] = "0123456789abcdef";
     std::string out = "\"";
     for (const char each : text) {
-        if (each >= ' ' && each <= '~') {
-            if (each == '"' || each == '\\') out += '\\';
-            out += each;
+        if (!is_printable(each)) {
+            append_in_hex(out, each);
             continue;
         }
-        const auto byte = static_cast<unsigned char>(each);
-        out += "\\x";
-        out += digits[byte >> 4];
-        out += digits[byte & 15];
+        if (each == '"' || each == '\\') out += '\\';
+        out += each;
     }
     return out += '"';
+}
+
+/// The same for a text that is to stay readable as it is.
+inline std::string on_one_line(std::string_view text) {
+    std::string out;
+    for (const char each : text) is_printable(each) ? static_cast<void>(out += each) : append_in_hex(out, each);
+    return out;
 }
 
 }  // namespace tokengate::detail

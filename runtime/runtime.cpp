@@ -66,6 +66,12 @@ core_layout settle(runtime_options& options) {
     if (options.timing > timing::full) throw bad_option("timing does not exist: off, sampled or full");
     if (options.backlog.policy > backlog_policy::shed_oldest)
         throw bad_option("backlog.policy does not exist: wait, reject or shed_oldest");
+    const std::chrono::nanoseconds threshold = options.stall.threshold;
+    if (threshold != threshold.zero() && threshold < stall_detector::shortest_threshold)
+        throw bad_option(
+            "stall.threshold is ", threshold.count(),
+            " ns: at least 10 ms, since several short operations may take that long between two looks at the "
+            "loop's mail; or 0 for no detector");
     if (options.spill > spill::never) throw bad_option("spill does not exist: when_saturated or never");
     if (options.digest > digest_policy::minimal) throw bad_option("digest does not exist: full, short_ or minimal");
     if (options.cpus.empty()) options.cpus = affinity_cpus();
@@ -143,10 +149,12 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     for (const auto& each : executors) each->loop.connect(loops);
 
     try {
+        if (options.stall.threshold.count() != 0) stalls.emplace(*this);
         control().loop.open();  // here, where it can be reported; whoever hosts it later finds it ready
         for (unsigned position = 0; position < positions(); ++position)
             executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
         for (unsigned position = 0; position < positions(); ++position) executors[position]->wait_until_up();
+        if (stalls) stalls->start();
     } catch (...) {
         join_executors();
         throw;
@@ -189,6 +197,7 @@ void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& 
 }
 
 void runtime_core::join_executors() noexcept {
+    if (stalls) stalls->stop();
     for (unsigned position = 0; position < positions(); ++position) executors[position]->ask_to_quit();
     for (unsigned position = 0; position < positions(); ++position) executors[position]->join();
     blocking.reset();
@@ -349,6 +358,10 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
         throw wrong_thread(
             "wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
             "call it on a thread of your own");
+    if (stalls && stalls->on_own_thread())
+        throw wrong_thread(
+            "wrong_thread: runtime::stop was called by a report of a stall, for whose end it would wait for ever: call "
+            "it on a thread of your own");
     control().loop.close();
     close_backlog();
     // What is held would never end by itself.

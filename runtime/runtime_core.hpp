@@ -7,6 +7,7 @@
 #include "gate_rules.hpp"
 #include "router.hpp"
 #include "signal_desk.hpp"
+#include "stall_detector.hpp"
 #include "sticky_registry.hpp"
 #include "watch.hpp"
 
@@ -38,7 +39,8 @@
 ///  3. At each report it compares, over all executors, first what has ended and then what was admitted. Every token is
 ///     counted as admitted before its maker can end, so equal sums mean that at the moment between the two readings nothing
 ///     was alive; and where nothing is alive and nobody may submit, nothing will be.
-///  4. It leaves its loop. Whoever owns the threads tells each executor to quit, and joins them. No loop sends any more.
+///  4. It leaves its loop. Whoever owns the threads ends the stall detector, which must not signal a thread that has been
+///     joined, tells each executor to quit, and joins them. No loop sends any more.
 ///     Then the threads for blocking calls are joined. They have no work, since each call was awaited by a token; one may
 ///     still be on its way out of the post that ended a token's wait, so the loops must exist yet. Before step 5, because
 ///     what such a thread leaves behind as it ends may be mail.
@@ -141,6 +143,8 @@ struct runtime_core {
     gate at_gate;
     sticky_registry registry;
     std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
+    // From before the executors run until after they do: threads that enter and leave a loop tell it.
+    std::optional<stall_detector> stalls;
     // Both post to loops, and therefore go before the executors.
     signal_desk signals{*this};
     std::optional<blocking_pool> blocking;  // emptied when the executors have been joined

@@ -231,6 +231,8 @@ void end_unrun(core_context& core, token_record& token) noexcept {
 
 void end_elsewhere(core_context& core, token_record& token) noexcept {
     executor& here = *core.host;
+    // Before another thread may have the frame: the handler of a signal may look at the current token at any time.
+    if (core.current == &token) core.current = nullptr;
     // acquire as in end_token; the exchange decides between us and the holder of the handle.
     std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
     if (claimed == owner_unclaimed) {

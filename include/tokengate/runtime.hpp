@@ -6,6 +6,7 @@
 #include <tokengate/error.hpp>
 #include <tokengate/gate.hpp>
 #include <tokengate/options.hpp>
+#include <tokengate/stall.hpp>
 #include <tokengate/task.hpp>
 #include <tokengate/time_span.hpp>
 #include <tokengate/token.hpp>
@@ -73,6 +74,7 @@ struct runtime_options {
     tokengate::timing timing = tokengate::timing::off;
     /// Hears every step of every token, on the thread where it is taken: it must be quick, and must not throw.
     std::function<void(const token_step&)> observer{};
+    stall_options stall{};                               ///< says who keeps a core for too long; default: off
     std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };

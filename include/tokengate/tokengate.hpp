@@ -24,6 +24,7 @@
 #include <tokengate/scope.hpp>
 #include <tokengate/semaphore.hpp>
 #include <tokengate/signal.hpp>
+#include <tokengate/stall.hpp>
 #include <tokengate/stop.hpp>
 #include <tokengate/stream.hpp>
 #include <tokengate/task.hpp>

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/relaxed.hpp>
+#include <tokengate/stall.hpp>
+
+#include <pthread.h>
+#include <semaphore.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+/// Looks at the loops of one runtime, and asks a loop that has not come round for too long what it is doing.
+///
+///     stall_detector stalls(runtime);        // may throw configuration_error: the signal is in use
+///     stalls.enter(position);                // a thread begins to run a loop …
+///     stalls.start();
+///     stalls.leave(position);                // … and ends
+///     stalls.stop();                         // before the last executor's thread is joined
+///
+/// # How a thread is asked
+///
+/// What runs on a thread is known there only, in plain fields; so the thread itself says it, in the handler of a signal.
+/// There is one question at a time, in one word: who asks writes *asked* with the position, sends the signal, and waits.
+/// The handler exchanges *asked* for *answering* if the word names its own position, fills in the answer, and writes
+/// *answered*. Who has waited too long exchanges *asked* for *nothing*. Whatever comes late finds another word and does
+/// nothing. The answer says which turn it was given in: if the loop has come round meanwhile, that is no stall.
+///
+/// The handler reads the current token's record, which therefore must be alive while it is the current one: a token that
+/// ends lets go of that name first (end_elsewhere).
+///
+/// A turn ends by itself after the first measured resumption that ends beyond 200 µs, and after 128 that are short, which
+/// are 6.4 ms at most: so one that has lasted for `shortest_threshold` is held by the resumption at hand.
+
+namespace tokengate::detail {
+
+struct operation_record;
+struct runtime_core;
+
+class stall_detector {
+public:
+    static constexpr std::chrono::milliseconds shortest_threshold{10};
+
+    /// Takes the signal. Throws configuration_error if that cannot be.
+    explicit stall_detector(runtime_core& of);
+    ~stall_detector();
+    stall_detector(const stall_detector&) = delete;
+    stall_detector& operator=(const stall_detector&) = delete;
+
+    // ---- the owner ----
+
+    void start();
+    /// Waits for a report that is under way. Not on the detector's own thread.
+    void stop() noexcept;
+
+    // ---- any thread ----
+
+    [[nodiscard]] bool on_own_thread() const noexcept;
+    [[nodiscard]] std::uint64_t looks() const noexcept { return looks_.load(); }
+
+    // ---- the thread of the loop ----
+
+    void enter(unsigned position) noexcept;
+    void leave(unsigned position) noexcept;
+    /// In the handler.
+    void answer(const core_context& core, const void* machine_context) noexcept;
+
+private:
+    static constexpr int deepest = 48;
+
+    struct loop_state {
+        std::optional<pthread_t> thread;  // under `threads_`: who is in it is alive
+        bool was_blocked = false;         // the signal, in that thread; its own
+        std::uint64_t reported_turn = 0;  // the detector's own
+    };
+
+    struct sighting {
+        std::uint64_t turn_ns;
+        const operation_record* operation;  // null: no token
+        std::uint64_t created_ns;
+        std::uint64_t sequence;
+        const void* interrupted_at;
+        int depth;
+        std::array<void*, deepest> frames;
+    };
+
+    void watch() noexcept;
+    void look(std::uint64_t now_ns);
+    void look_at(unsigned position, std::uint64_t turn_ns);
+    [[nodiscard]] bool ask(unsigned position) noexcept;
+    [[nodiscard]] bool send_signal(unsigned position) noexcept;
+    void tell(const stall_report& seen) const;
+    [[nodiscard]] std::vector<std::string> backtrace_of(const sighting& seen) const;
+    bool wait_until(std::uint64_t steady_ns) noexcept;
+
+    runtime_core& of_;
+    const std::uint64_t threshold_ns_;
+    const std::uint64_t period_ns_;
+    const int signal_;
+
+    std::mutex threads_;
+    std::vector<loop_state> loops_;  // by position
+
+    /// A phase, and the position above it: see the head of this file. Its release stores and acquire loads publish
+    /// `answer_`, and say whose it is.
+    std::atomic<std::uint32_t> question_{0};
+    sighting answer_{};
+    sem_t news_;                         // posted by the handler when it has answered, and by `stop`
+    std::atomic<bool> stopping_{false};  // stored by `stop`, which then posts; loaded by the detector (relaxed)
+    relaxed<std::uint64_t> looks_{};
+    std::thread thread_;
+};
+
+}  // namespace tokengate::detail
