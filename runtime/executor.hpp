@@ -4,6 +4,7 @@
 #include "event_loop.hpp"
 #include "router.hpp"
 #include "sticky_registry.hpp"
+#include "trace_ring.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 
@@ -12,6 +13,7 @@
 #include <coroutine>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -105,6 +107,7 @@ public:
 
     runtime_core& runtime;
     event_loop loop;
+    const std::unique_ptr<trace_ring> trace;  ///< noted in by the executor's thread, read by any; null unless asked for
 
     // event_loop::guest
     void turn_began(std::uint64_t wall_ns) noexcept override;

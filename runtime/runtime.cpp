@@ -63,6 +63,9 @@ core_layout settle(runtime_options& options) {
     if (options.blocking_threads == 0)
         throw bad_option("blocking_threads is 0: at least 1; none is started before the first blocking call");
     if (options.blocking_idle.count() < 0) throw bad_option("blocking_idle is negative: 0 or more");
+    if (options.trace_events > trace_ring::most_events)
+        throw bad_option("trace_events is ", options.trace_events, ": at most ", trace_ring::most_events,
+                         " a thread, of 32 bytes each; 0 for no trace");
     if (options.spill > spill::never) throw bad_option("spill does not exist: when_saturated or never");
     if (options.digest > digest_policy::minimal) throw bad_option("digest does not exist: full, short_ or minimal");
     if (options.cpus.empty()) options.cpus = affinity_cpus();
