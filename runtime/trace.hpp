@@ -13,8 +13,9 @@
 ///     std::string json = trace_json(rows, event_loop::steady_ns());
 ///
 /// A row a ring, in this order. A stretch in which a token's body runs is a slice, named like its operation; a child that
-/// runs inside its awaiter's stretch lies within the awaiter's slice. Each spawn is an arrow from the spawner's slice to the
-/// child's first one. What has no slice (a token that was refused, paused, or ended without having run) is an instant.
+/// runs inside its awaiter's stretch lies within the awaiter's slice. Each spawn is an arrow from the spawner's slice to
+/// the child's first one. What has no slice (a token that was refused, paused, or ended without having run) is an
+/// instant.
 ///
 /// Where a ring has forgotten the beginning of a stretch, there is no slice of it; where it has forgotten either end of an
 /// arrow, there is no arrow. What still runs lasts until now.

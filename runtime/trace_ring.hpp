@@ -16,9 +16,9 @@
 ///     ring.note(trace_kind::segment_begin, sequence, operation, created_ns, now);  // its owner
 ///     const trace_reading read = ring.read(event_loop::steady_ns());               // anybody, meanwhile
 ///
-/// `note` belongs to one thread at a time, waits for nobody, and costs four stores and a fifth for the head; `read` is for any
-/// thread and never holds up the owner. A ring of n events gives n − 1 of them back: the oldest may be being overwritten.
-/// Times are those of the steady clock, in ns. Throws std::bad_alloc from the constructor and from `read`.
+/// `note` belongs to one thread at a time, waits for nobody, and costs four stores and a fifth for the head; `read` is
+/// for any thread and never holds up the owner. A ring of n events gives n − 1 of them back: the oldest may be being
+/// overwritten. Times are those of the steady clock, in ns. Throws std::bad_alloc from the constructor and from `read`.
 
 namespace tokengate::detail {
 
@@ -90,9 +90,9 @@ public:
             copied.events.push_back({restore(time_and_kind >> kind_bits, now_ns), sequence, operation, argument,
                                      static_cast<trace_kind>(time_and_kind & ((1U << kind_bits) - 1))});
         }
-        // Meanwhile the owner may have gone round. Had one of the words above been of a later event, number n, the load that
-        // found it would have acquired n too, so that this look finds n at least; and n overwrites number n − capacity. So
-        // all that is younger than the one that the head's event overwrites is whole.
+        // Meanwhile the owner may have gone round. Had one of the words above been of a later event, number n, the load
+        // that found it would have acquired n too, so that this look finds n at least; and n overwrites number n −
+        // capacity. So all that is younger than the one that the head's event overwrites is whole.
         const std::uint64_t head = head_.load();
         const std::uint64_t whole_from = head + 1 > capacity() ? head + 1 - capacity() : 0;
         if (whole_from > oldest) {

@@ -35,10 +35,10 @@
 ///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
 ///     tg::stop_report left = runtime.stop(5s);
 ///
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `trace` from any thread; construction, `run`, `start` and destruction
-/// by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the
-/// constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has
-/// happened.
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `trace` from any thread; construction, `run`, `start` and
+/// destruction by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable
+/// from the constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything
+/// has happened.
 
 namespace tokengate {
 
