@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -32,6 +33,7 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
             .changes_thread = position >= of.positions(),
             .starts = &start_token},
            *this),
+      trace(of.options.trace_events != 0 ? std::make_unique<trace_ring>(of.options.trace_events) : nullptr),
       position_(position),
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {

@@ -5,6 +5,7 @@
 #include "event_loop.hpp"
 #include "router.hpp"
 #include "sticky_registry.hpp"
+#include "trace_ring.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 
@@ -130,6 +131,7 @@ public:
 
     runtime_core& runtime;
     event_loop loop;
+    const std::unique_ptr<trace_ring> trace;  ///< noted in by the executor's thread, read by any; null unless asked for
 
     // event_loop::guest
     void turn_began(std::uint64_t wall_ns) noexcept override;

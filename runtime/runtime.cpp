@@ -72,6 +72,9 @@ core_layout settle(runtime_options& options) {
             "stall.threshold is ", threshold.count(),
             " ns: at least 10 ms, since several short operations may take that long between two looks at the "
             "loop's mail; or 0 for no detector");
+    if (options.trace_events > trace_ring::most_events)
+        throw bad_option("trace_events is ", options.trace_events, ": at most ", trace_ring::most_events,
+                         " a thread, of 32 bytes each; 0 for no trace");
     if (options.spill > spill::never) throw bad_option("spill does not exist: when_saturated or never");
     if (options.digest > digest_policy::minimal) throw bad_option("digest does not exist: full, short_ or minimal");
     if (options.cpus.empty()) options.cpus = affinity_cpus();

@@ -14,11 +14,13 @@
 
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <future>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -34,10 +36,10 @@
 ///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
 ///     tg::stop_report left = runtime.stop(5s);
 ///
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot` from any thread; construction, `run`, `start` and destruction
-/// by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the
-/// constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has
-/// happened.
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `trace` from any thread; construction, `run`, `start` and
+/// destruction by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable
+/// from the constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything
+/// has happened.
 
 namespace tokengate {
 
@@ -75,6 +77,9 @@ struct runtime_options {
     /// Hears every step of every token, on the thread where it is taken: it must be quick, and must not throw.
     std::function<void(const token_step&)> observer{};
     stall_options stall{};                               ///< says who keeps a core for too long; default: off
+    /// How many events each thread keeps for runtime::trace(), rounded up to a power of two: the last ones, 32 bytes each.
+    /// 0: none are noted, and nothing is paid. At most 16,777,216.
+    std::size_t trace_events = 0;
     std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
@@ -113,6 +118,11 @@ public:
     /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
     [[nodiscard]] std::vector<token_info> tokens() const;
     [[nodiscard]] tokengate::snapshot snapshot() const;
+
+    /// What ran where and who spawned whom, as far as the threads remember it (runtime_options::trace_events), in Chrome's
+    /// trace event format: JSON to open in ui.perfetto.dev or chrome://tracing. Nothing is stopped for it. Takes memory in
+    /// proportion to what is remembered, some 300 bytes an event.
+    [[nodiscard]] std::string trace() const;
 
     /// What can be turned while it runs.
     [[nodiscard]] gate_control gate() noexcept { return gate_control(*core_); }
