@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 /// The contexts of all threads (core_context.hpp), as a whole. Any thread.
 
@@ -18,5 +19,8 @@ void give_back_context(core_context& unused) noexcept;
 /// Frames of an operation's tokens that exist now, on all threads. Exact when none is being made or destroyed.
 /// Looks at every frame there is: for the end of an operation, not for its path.
 [[nodiscard]] std::size_t live_frames_of(const operation_record& operation);
+
+/// Every operation there has been, by index; addresses stay. Throws std::bad_alloc.
+[[nodiscard]] std::vector<const operation_record*> known_operations();
 
 }  // namespace tokengate::detail

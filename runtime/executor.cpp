@@ -29,8 +29,10 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
             .ring_entries = ring_entries,
             .spin_ns = spin_ns,
             .changes_thread = position >= of.positions(),
+            .measure_wakes = of.options.metrics,
             .starts = &start_token},
            *this),
+      stats(of.options.metrics ? std::make_unique<stats_table>() : nullptr),
       position_(position),
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "event_loop.hpp"
+#include "operation_stats.hpp"
 #include "router.hpp"
 #include "sticky_registry.hpp"
 
@@ -12,6 +13,7 @@
 #include <coroutine>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -105,6 +107,8 @@ public:
 
     runtime_core& runtime;
     event_loop loop;
+    /// What its tokens did, by operation; only with runtime_options::metrics. Other threads read it by `find`.
+    const std::unique_ptr<stats_table> stats;
 
     // event_loop::guest
     void turn_began(std::uint64_t wall_ns) noexcept override;

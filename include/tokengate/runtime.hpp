@@ -18,6 +18,7 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -33,7 +34,7 @@
 ///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
 ///     tg::stop_report left = runtime.stop(5s);
 ///
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot` from any thread; construction, `run`, `start` and destruction
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `metrics` from any thread; construction, `run`, `start` and destruction
 /// by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the
 /// constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has
 /// happened.
@@ -62,6 +63,8 @@ struct runtime_options {
     /// name server), which 64 at a time keep busy; a thread costs some 20 KiB, and exists only once there is work for it.
     unsigned blocking_threads = 64;
     time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
+    /// Count by operation and core, and measure how long tokens wait and run and how fast cores wake; see `metrics`.
+    bool metrics = false;
     std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
@@ -100,6 +103,11 @@ public:
     /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
     [[nodiscard]] std::vector<token_info> tokens() const;
     [[nodiscard]] tokengate::snapshot snapshot() const;
+    /// The counts, gauges and histograms of this runtime in Prometheus' text format (version 0.0.4), to be served as
+    /// `text/plain; version=0.0.4`: what `snapshot` has, the gate, cores and memory; with runtime_options::metrics also
+    /// every operation on every core. Cheap enough to poll: it reads what threads count by themselves, and waits for none of
+    /// them. Throws std::bad_alloc. docs/operations.md explains the names.
+    [[nodiscard]] std::string metrics() const;
 
     /// What can be turned while it runs.
     [[nodiscard]] gate_control gate() noexcept { return gate_control(*core_); }
