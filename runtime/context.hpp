@@ -34,4 +34,7 @@ void give_back_context(core_context& unused) noexcept;
 /// Looks at every frame there is: for the end of an operation, not for its path.
 [[nodiscard]] std::size_t live_frames_of(const operation_record& operation);
 
+/// Every operation there has been, by index; addresses stay. Throws std::bad_alloc.
+[[nodiscard]] std::vector<const operation_record*> known_operations();
+
 }  // namespace tokengate::detail

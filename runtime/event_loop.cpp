@@ -50,7 +50,10 @@ std::uint64_t event_loop::wall_ns() noexcept {
 }
 
 event_loop::event_loop(const options& chosen, guest& of)
-    : options_(chosen), guest_(of), eventfd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+    : options_(chosen),
+      guest_(of),
+      wake_latency_(chosen.measure_wakes ? std::make_unique<histogram>() : nullptr),
+      eventfd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
     if (eventfd_ < 0) {
         const int code = errno;
         throw ring_unavailable(std::string("ring_unavailable: eventfd failed: ") + std::strerror(code) +
@@ -212,7 +215,20 @@ void event_loop::submit_wakes() noexcept {
     serve_ring();  // a wake that failed is known now
 }
 
+void event_loop::note_wake_asked() noexcept {
+    std::uint64_t nobody = 0;
+    wake_asked_ns_.compare_exchange_strong(nobody, steady_ns(), std::memory_order_relaxed);
+}
+
+void event_loop::note_awake() noexcept {
+    const std::uint64_t asked = wake_asked_ns_.exchange(0, std::memory_order_relaxed);
+    if (asked == 0) return;  // a timer's or the kernel's doing
+    const std::uint64_t now = steady_ns();
+    wake_latency_->record(now > asked ? now - asked : 0);
+}
+
 void event_loop::wake(event_loop& parked_loop) noexcept {
+    if (parked_loop.wake_latency_) parked_loop.note_wake_asked();
     const int descriptor = parked_loop.ring_descriptor_.load(std::memory_order_acquire);  // pairs with open()
     io_uring_sqe* entry = descriptor >= 0 && ring_->has_msg_ring() ? ring_->entry() : nullptr;
     if (!entry) {
@@ -226,6 +242,7 @@ void event_loop::wake(event_loop& parked_loop) noexcept {
 }
 
 void event_loop::wake_by_eventfd() noexcept {
+    if (wake_latency_) note_wake_asked();
     const std::uint64_t one = 1;
     // EAGAIN: the counter is full, so the eventfd is readable and the wake is under way already.
     while (::write(eventfd_, &one, sizeof one) < 0 && errno == EINTR) {}
@@ -373,6 +390,7 @@ void event_loop::idle() noexcept {
     // After the guest has had its say: what that submits may bring the eventfd's completion, and take the watch away.
     watch_eventfd();
     push_requests();
+    if (wake_latency_) wake_asked_ns_.store(0, std::memory_order_relaxed);
     if (nothing_ready() && watching_eventfd_ && mailbox_.park()) {
         if (!guest_.find_work(true) && nothing_ready()) {
             std::optional<std::chrono::nanoseconds> timeout;
@@ -382,6 +400,7 @@ void event_loop::idle() noexcept {
                 timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
             }
             ring_->wait(timeout);
+            if (wake_latency_) note_awake();
         }
         mailbox_.unpark();
         serve_ring();

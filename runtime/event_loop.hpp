@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "histogram.hpp"
 #include "mailbox.hpp"
 #include "ring.hpp"
 #include "timer_wheel.hpp"
@@ -77,6 +78,7 @@ public:
         unsigned ring_entries = 256;
         std::uint64_t spin_ns = 0;
         bool changes_thread = false;  ///< several threads run it, one after the other
+        bool measure_wakes = false;   ///< keep `wake_latency`
         void (*starts)(hook*) noexcept = nullptr;
     };
 
@@ -101,6 +103,8 @@ public:
     [[nodiscard]] bool parked() const noexcept { return mailbox_.parked(); }
     /// Steady. 0 while the loop has nothing to run: idle, spinning, parked, or not run at all.
     [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
+    /// From the moment somebody wakes this loop, parked, until it runs. Null unless it measures that.
+    [[nodiscard]] const histogram* wake_latency() const noexcept { return wake_latency_.get(); }
 
     // ---- the loop's thread ----
 
@@ -170,6 +174,8 @@ private:
     void wake(event_loop& parked_loop) noexcept;
     void submit_wakes() noexcept;
     void wake_by_eventfd() noexcept;
+    void note_wake_asked() noexcept;
+    void note_awake() noexcept;
     void serve_ring() noexcept;
     void watch_eventfd() noexcept;
     void idle() noexcept;
@@ -202,11 +208,16 @@ private:
     hook_queue starts_waiting_;      // requests that the kernel did not take yet
     hook_queue cancels_;             // requests to be cancelled: those that are in flight and linked nowhere else
     std::unique_ptr<ring> ring_;
+    const std::unique_ptr<histogram> wake_latency_;
 
     // Shared.
     int eventfd_;
     /// Stored by the first `open` (release), loaded by senders (acquire): -1 while there is no ring to message.
     std::atomic<int> ring_descriptor_{-1};
+    /// When the first who wakes this loop began to, 0 before; only if wakes are measured. Relaxed, by compare-and-swap in
+    /// note_wake_asked, taken by the loop in note_awake. The loop empties it before it parks (the mailbox word orders that
+    /// before any wake of this sleep): what a waker left who came too late is not taken for the next one's.
+    std::atomic<std::uint64_t> wake_asked_ns_{0};
     mailbox mailbox_;
 };
 

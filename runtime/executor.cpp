@@ -31,9 +31,11 @@ executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, s
             .ring_entries = ring_entries,
             .spin_ns = spin_ns,
             .changes_thread = position >= of.positions(),
+            .measure_wakes = of.options.metrics,
             .starts = &start_token},
            *this),
       trace(of.options.trace_events != 0 ? std::make_unique<trace_ring>(of.options.trace_events) : nullptr),
+      stats(of.options.metrics ? std::make_unique<stats_table>() : nullptr),
       position_(position),
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {

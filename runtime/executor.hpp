@@ -3,6 +3,7 @@
 
 #include "context.hpp"
 #include "event_loop.hpp"
+#include "operation_stats.hpp"
 #include "router.hpp"
 #include "sticky_registry.hpp"
 #include "trace_ring.hpp"
@@ -132,6 +133,8 @@ public:
     runtime_core& runtime;
     event_loop loop;
     const std::unique_ptr<trace_ring> trace;  ///< noted in by the executor's thread, read by any; null unless asked for
+    /// What its tokens did, by operation; only with runtime_options::metrics. Other threads read it by `find`.
+    const std::unique_ptr<stats_table> stats;
 
     // event_loop::guest
     void turn_began(std::uint64_t wall_ns) noexcept override;

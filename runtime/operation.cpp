@@ -13,6 +13,7 @@
 #include <exception>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace tokengate::detail {
 
@@ -136,6 +137,14 @@ void forget_runtime() noexcept {
     registry& r = operations();
     const std::scoped_lock lock(r.mutex);
     --r.runtimes;
+}
+
+std::vector<const operation_record*> known_operations() {
+    std::vector<const operation_record*> all{&main_operation(), &task_operation()};
+    registry& r = operations();
+    const std::scoped_lock lock(r.mutex);
+    for (const entry& known : r.entries) all.push_back(&known.record);
+    return all;
 }
 
 const operation_record& main_operation() {

@@ -40,6 +40,10 @@
 /// destruction by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable
 /// from the constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything
 /// has happened.
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `metrics` from any thread; construction, `run`, `start` and destruction
+/// by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the
+/// constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has
+/// happened.
 
 namespace tokengate {
 
@@ -80,6 +84,8 @@ struct runtime_options {
     /// How many events each thread keeps for runtime::trace(), rounded up to a power of two: the last ones, 32 bytes each.
     /// 0: none are noted, and nothing is paid. At most 16,777,216.
     std::size_t trace_events = 0;
+    /// Count by operation and core, and measure how long tokens wait and run and how fast cores wake; see `metrics`.
+    bool metrics = false;
     std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
@@ -118,6 +124,11 @@ public:
     /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
     [[nodiscard]] std::vector<token_info> tokens() const;
     [[nodiscard]] tokengate::snapshot snapshot() const;
+    /// The counts, gauges and histograms of this runtime in Prometheus' text format (version 0.0.4), to be served as
+    /// `text/plain; version=0.0.4`: what `snapshot` has, the gate, cores and memory; with runtime_options::metrics also
+    /// every operation on every core. Cheap enough to poll: it reads what threads count by themselves, and waits for none of
+    /// them. Throws std::bad_alloc. docs/operations.md explains the names.
+    [[nodiscard]] std::string metrics() const;
 
     /// What ran where and who spawned whom, as far as the threads remember it (runtime_options::trace_events), in Chrome's
     /// trace event format: JSON to open in ui.perfetto.dev or chrome://tracing. Nothing is stopped for it. Takes memory in

@@ -47,8 +47,14 @@ struct call : hook {
 /// A loop, and what it tells its guest.
 class observed final : public event_loop::guest {
 public:
-    explicit observed(unsigned index = 0, unsigned ring_entries = 64, std::uint64_t spin_ns = 0)
-        : loop({.index = index, .ring_entries = ring_entries, .spin_ns = spin_ns, .starts = &call::start}, *this) {
+    explicit observed(unsigned index = 0, unsigned ring_entries = 64, std::uint64_t spin_ns = 0,
+                      bool measure_wakes = false)
+        : loop({.index = index,
+                .ring_entries = ring_entries,
+                .spin_ns = spin_ns,
+                .measure_wakes = measure_wakes,
+                .starts = &call::start},
+               *this) {
         event_loop* alone[] = {&loop};
         if (index == 0) loop.connect(alone);
     }
@@ -324,6 +330,64 @@ TEST_SUITE("event loop") {
         here.run_here();
         run_left_mail(there);  // and so does leaving
         CHECK(order == "abc" + std::string(2 * event_loop::outbox_limit, '.'));
+    }
+
+    TEST_CASE("from the moment somebody wakes a parked loop until it runs: measured where that is asked for") {
+        const auto measured = [](const observed& of) {
+            histogram_sum all;
+            all.add(*of.loop.wake_latency());
+            return all;
+        };
+        observed here(0, 64, 0, true), there(1, 64, 0, true);
+        connect({&here, &there});
+        here.run_on_a_thread();
+        there.run_on_a_thread();
+        std::atomic<std::uint64_t> heard{0};
+        call by_message([&] { ++heard; });
+        call sends([&] { here.loop.send(1, &by_message); });
+        call posted([&] { ++heard; });
+        // One that has said that it parks may find what came before it sleeps: then nobody has to wake it.
+        const auto once = [&](call& wakes) {
+            wait_until([&] { return here.is_parked && there.is_parked; });
+            const std::uint64_t before = heard;
+            (&wakes == &sends ? here : there).loop.post(&wakes);
+            wait_until([&] { return heard == before + 1; });
+        };
+        while (measured(there).count() == 0) once(posted);  // by the eventfd
+        const std::uint64_t by_eventfd = measured(there).count();
+        while (measured(there).count() == by_eventfd) once(sends);  // by MSG_RING
+        CHECK(measured(there).count() <= heard);
+        CHECK(measured(here).count() > 0);
+        here.end();
+        there.end();
+        CHECK(measured(there).total() > 0);
+
+        observed plain;
+        CHECK(plain.loop.wake_latency() == nullptr);
+    }
+
+    TEST_CASE("a timer wakes nobody's debtor: its wakes are not measured") {
+        observed here(0, 64, 0, true);
+        struct alarm_timer : timer {
+            observed* of;
+            int left;
+        } alarm;
+        alarm.of = &here;
+        alarm.left = 5;
+        alarm.run = [](hook* self) noexcept {
+            auto& due = *static_cast<alarm_timer*>(self);
+            if (--due.left == 0) return due.of->loop.quit();
+            due.deadline_ns = event_loop::steady_ns() + 1'000'000;
+            due.of->loop.arm(due);
+        };
+        alarm.deadline_ns = event_loop::steady_ns() + 1'000'000;
+        call begin([&] { here.loop.arm(alarm); });
+        here.loop.ready(&begin);
+        here.run_here();
+        CHECK(here.was_parked);
+        histogram_sum all;
+        all.add(*here.loop.wake_latency());
+        CHECK(all.count() == 0);
     }
 
     TEST_CASE("a loop can send to itself") {
