@@ -104,6 +104,16 @@ class Field:
         return int.from_bytes(read(address + self.offset, self.size), BYTE_ORDER)
 
 
+FIELDS = {}  # for one command: programs and libraries may be loaded again between two
+
+
+def field(structure, *path):
+    key = (structure, *path)
+    if key not in FIELDS:
+        FIELDS[key] = Field(*key)
+    return FIELDS[key]
+
+
 BYTE_ORDER = "little"
 WORD = struct.Struct("<Q")
 
@@ -162,7 +172,7 @@ class Frames:
 
     def __init__(self):
         head = type_of(NAMESPACE + "slab").sizeof
-        older, kind, slot_size, carved = (Field("slab", name) for name in ("older", "kind", "slot_size", "carved"))
+        older, kind, slot_size, carved = (field("slab", name) for name in ("older", "kind", "slot_size", "carved"))
         self.slabs = []  # address of the first slot, size of a slot, number of slots
         self.unreadable = set()
         at = global_pointer("newest_slab")
@@ -190,15 +200,15 @@ class Frames:
 
 class Operation:
     def __init__(self, address):
-        self.name = text_at(Field("operation_record", "name").at(address))
+        self.name = text_at(field("operation_record", "name").at(address))
 
 
 class Domain:
     def __init__(self, address, operations):
-        lead = operations(Field("domain", "lead").at(address)).name
-        self.sequence = Field("domain", "lead_sequence").at(address)
-        self.lead = f"{lead}_{Field('domain', 'lead_created_ns').at(address)}_{self.sequence}"
-        self.pending = Field("domain", "pending").at(address)
+        lead = operations(field("domain", "lead").at(address)).name
+        self.sequence = field("domain", "lead_sequence").at(address)
+        self.lead = f"{lead}_{field('domain', 'lead_created_ns').at(address)}_{self.sequence}"
+        self.pending = field("domain", "pending").at(address)
 
 
 class Token:
@@ -226,6 +236,7 @@ class Process:
     def __init__(self):
         if not gdb.selected_inferior().threads():
             raise gdb.GdbError("tokengate: there is no process and no core file to look into")
+        FIELDS.clear()
         self.runtimes = {runtime.slot: runtime for runtime in living_runtimes()}
         self.frames = Frames()
         self.states = state_names()
@@ -239,18 +250,18 @@ class Process:
         self.now, self.now_is = self.find_now()
 
     def find_tokens(self):
-        record = Field("promise_base", "token")
+        record = field("promise_base", "token")
         offset = PROMISE_OFFSET * 8 + record.offset
         names = ("state", "operation", "sequence", "created_ns", "awaited_by", "position", "runtime", "flags", "owner",
                  "anchor", "stop")  # fmt: skip
-        fields = {name: Field("token_record", name) for name in names}
+        fields = {name: field("token_record", name) for name in names}
         state = fields.pop("state")
         for frame, memory, at in self.frames:
             # `state` alone tells whether a slot holds a token: the rest may be anything before it is looked at.
             number = state.of(memory, at + offset)
             if number == 0:
                 continue
-            raw = {name: field.of(memory, at + offset) for name, field in fields.items()}
+            raw = {name: each.of(memory, at + offset) for name, each in fields.items()}
             if raw["operation"] == 0:
                 continue
             try:
@@ -316,8 +327,8 @@ class Process:
     def coroutines(self, token):
         """The frames of a token's body, from its own to the innermost plain task that it awaits."""
         inner = {}
-        continuation = Field("promise_base", "continuation")
-        is_token = Field("promise_base", "is_token")
+        continuation = field("promise_base", "continuation")
+        is_token = field("promise_base", "is_token")
         for frame, memory, at in self.frames:
             promise = at + PROMISE_OFFSET * 8
             awaiting = continuation.of(memory, promise)
@@ -348,21 +359,15 @@ class Waiter:
 
     def __init__(self, address):
         self.address = address
-        self.kind = "future"
-        done = Field("waiter", "done").at(address)
-        self.group = False
-        if done:
-            name = function_at(done)[0]
-            self.group = "group_done" in name
-            if self.group:
-                self.kind = "group"
-            elif "run_main" in name:
-                self.kind = "run"
-            elif "submission<" not in name:
-                self.kind = name
+        # What no token awaits is either submitted, and heard of wherever it ends, or the main coroutine.
+        self.kind = "run" if field("waiter", "home").at(address) else "future"
 
-    def counts(self):
-        return tuple(Field("token_group", name).at(self.address) for name in ("here", "elsewhere"))
+    def group(self):
+        """How many of a group have not ended; None if this is no group."""
+        done = field("waiter", "done").at(self.address)
+        if done == 0 or "group_done" not in function_at(done)[0]:
+            return None
+        return sum(field("token_group", name).at(self.address) for name in ("here", "elsewhere"))
 
 
 def code_at(address):
@@ -415,23 +420,23 @@ def duration(ns):
 
 class Executor:
     def __init__(self, address):
-        self.position = Field("executor", "position_").at(address)
-        self.is_control = bool(Field("executor", "is_control_").at(address))
-        self.busy_ns = Field("executor", "busy_ns_").at(address)
-        context = Field("executor", "hosted_by_").at(address)
+        self.position = field("executor", "position_").at(address)
+        self.is_control = bool(field("executor", "is_control_").at(address))
+        self.busy_ns = field("executor", "busy_ns_").at(address)
+        context = field("executor", "hosted_by_").at(address)
         self.hosted = context != 0
         holder, where = (context, ("core_context", "counts")) if context else (address, ("executor", "counts_"))
         for name in ("admitted", "in_place", "ended", "live_domains"):
-            setattr(self, name, Field(*where, name).at(holder))
-        self.current = Field("core_context", "current").at(context) if context else 0
-        self.turn_ns = Field("core_context", "turn_ns").at(context) if context else 0
+            setattr(self, name, field(*where, name).at(holder))
+        self.current = field("core_context", "current").at(context) if context else 0
+        self.turn_ns = field("core_context", "turn_ns").at(context) if context else 0
         self.thread = self.gdb_thread(address)
 
     @staticmethod
     def gdb_thread(address):
         """gdb's number of the thread; none for the control loop under `run`, and where libthread_db cannot help."""
         try:
-            handle = read(address + Field("executor", "thread_").offset, 8)
+            handle = read(address + field("executor", "thread_").offset, 8)
             found = gdb.selected_inferior().thread_from_handle(handle) if any(handle) else None
         except (gdb.error, gdb.GdbError):
             return None
@@ -441,12 +446,12 @@ class Executor:
 class Runtime:
     def __init__(self, address):
         self.address = address
-        self.slot = Field("runtime_core", "slot").at(address)
-        self.cores = Field("runtime_core", "loads", "layout_", "cores").at(address)
-        self.workers_per_core = Field("runtime_core", "loads", "layout_", "workers_per_core").at(address)
-        self.stopped = bool(Field("runtime_core", "stopped_").at(address))
+        self.slot = field("runtime_core", "slot").at(address)
+        self.cores = field("runtime_core", "loads", "layout_", "cores").at(address)
+        self.workers_per_core = field("runtime_core", "loads", "layout_", "workers_per_core").at(address)
+        self.stopped = bool(field("runtime_core", "stopped_").at(address))
         # A vector of unique_ptr is three words, of which the first two bound an array of words.
-        vector = address + Field("runtime_core", "executors").offset
+        vector = address + field("runtime_core", "executors").offset
         begin, end = word_at(vector), word_at(vector + 8)
         # One that is being made may have none yet.
         whole = end - begin == 8 * (self.cores * self.workers_per_core + 1)
@@ -460,7 +465,7 @@ class Runtime:
 def living_runtimes():
     """Newest first; none where the library has no debug information."""
     try:
-        older = Field("runtime_core", "older")
+        older = field("runtime_core", "older")
     except gdb.GdbError:
         return
     at = global_pointer("newest_runtime")
@@ -475,9 +480,10 @@ def living_runtimes():
 
 
 def print_table(head, rows):
-    widths = [max(len(row[column]) for row in [head] + rows) for column in range(len(head))]
-    for row in [head] + rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    # In one piece: gdb's own printing is slow.
+    print("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
 
 
 class Command(gdb.Command):
@@ -552,9 +558,9 @@ class OneToken(Command):
             waiter = process.waiter_of(token) if token.admitted else None
             awaiter = process.awaiter_of(token)
             how = ""
-            if isinstance(waiter, Waiter) and waiter.group:
-                here, elsewhere = waiter.counts()
-                how = f", in a group of which {here + elsewhere} have not ended"
+            left = waiter.group() if isinstance(waiter, Waiter) else None
+            if left is not None:
+                how = f", in a group of which {left} have not ended"
             print(f"  {awaiter if isinstance(awaiter, str) else f'{awaiter.id}, {awaiter.state}'}{how}")
             token = awaiter
 
