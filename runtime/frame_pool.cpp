@@ -11,8 +11,8 @@
 
 namespace tokengate::detail {
 
-/// The slabs of the process, linked through `older`; guarded by the registry's mutex. It has external linkage and its own
-/// name because debuggers begin here (runtime/gdb/tokengate.py), also where nobody knows the registry's layout.
+/// The slabs of the process, linked through `older`; guarded by the registry's mutex. It has external linkage and its
+/// own name because debuggers begin here (runtime/gdb/tokengate.py), also where nobody knows the registry's layout.
 [[gnu::used]] constinit slab* newest_slab = nullptr;
 
 namespace {

@@ -25,7 +25,8 @@ namespace tokengate {
 
 namespace detail {
 
-/// The runtimes of the process, linked through `older`, for debuggers (runtime/gdb/tokengate.py); guarded by the slots' mutex.
+/// The runtimes of the process, linked through `older`; guarded by the slots' mutex. For debuggers alone, which find it by
+/// its name (runtime/gdb/tokengate.py).
 [[gnu::used]] constinit runtime_core* newest_runtime = nullptr;
 
 namespace {

@@ -28,7 +28,8 @@ ask() {
     shift
     gdb -nx -batch -iex 'set debuginfod enabled off' "$@" >"$folder/$name" 2>"$folder/$name.err" ||
         fail "$folder/$name.err" "gdb fails at the $name"
-    ! grep -E '^(Python Exception|Traceback|Error)|^(gdb\.error: )?tokengate: |INCOMPLETE' "$folder/$name" "$folder/$name.err" >&2 ||
+    ! grep -E '^(Python Exception|Traceback|Error)|^(gdb\.error: )?tokengate: |INCOMPLETE' \
+        "$folder/$name" "$folder/$name.err" >&2 ||
         fail "$folder/$name.err" "the script fails at the $name"
 }
 cat >"$folder/each_token.py" <<'EOF'
@@ -62,11 +63,14 @@ for seen in process core; do
     section alive "$folder/$seen" | grep -q '^17 tokens: .*\b1 waiting\b.*; ages up to ' ||
         fail "$folder/$seen" "the $seen: the summary is not right"
     # With those that have ended there is one more.
-    section all "$folder/$seen" | rows | grep -Ev "$(cut -d ' ' -f 2 "$folder/expected" | paste -sd '|')" >"$folder/more"
-    grep -Eqx 'alive quick_[0-9_]+ completed [01] \(handle\) -' "$folder/more" && test "$(wc -l <"$folder/more")" -eq 1 ||
+    section all "$folder/$seen" | rows >"$folder/all"
+    grep -Fvx -f "$folder/expected" "$folder/all" >"$folder/more" || true
+    test "$(wc -l <"$folder/more")" -eq 1 &&
+        grep -Eqx 'alive quick_[0-9_]+ completed [01] \(handle\) -' "$folder/more" ||
         fail "$folder/more" "the $seen: --all is to add the one that has ended"
-    # Ages are positive and under an hour, after which the population would not stand still any more.
-    section alive "$folder/$seen" | awk -F '  +' 'NF == 6 && $2 != "STATE" && $4 !~ /^[0-9]+(\.[0-9]+)? (us|ms|s)$/' >"$folder/odd"
+    # None is as young as the time at which it is looked at.
+    section alive "$folder/$seen" |
+        awk -F '  +' 'NF == 6 && $2 != "STATE" && $4 !~ /^[0-9]+\.[0-9]+ (us|ms|s)$/' >"$folder/odd"
     test ! -s "$folder/odd" || fail "$folder/odd" "the $seen: these ages are none"
 done
 
@@ -77,7 +81,8 @@ for seen in process core; do
         'runtime 2 at 0x.* 2 cores, 2 workers per core, .* tokens admitted'; do
         grep -Eqx "$line" "$folder/runtimes" || fail "$folder/runtimes" "the $seen: no line $line"
     done
-    test "$(awk '$4 == "yes"' "$folder/runtimes" | wc -l)" -eq 8 || fail "$folder/runtimes" "the $seen: 8 executors are hosted"
+    test "$(awk '$4 == "yes"' "$folder/runtimes" | wc -l)" -eq 8 ||
+        fail "$folder/runtimes" "the $seen: 8 executors are hosted"
 done
 
 # Up to the root: the awaiting tokens of each, as the program says.
@@ -93,7 +98,8 @@ for seen in process core; do
             /^[^ ]/ { exit }
             chain && $1 ~ /_[0-9]+,$/ { sub(/_[0-9]+_[0-9]+,.*/, ""); sub(/^ */, ""); printf " %s", $0 }
             END { print "" }' "$folder/each" >"$folder/chain"
-        test "$(cat "$folder/chain")" = "$names" || fail "$folder/each" "the $seen: token $sequence has not the chain $names"
+        test "$(cat "$folder/chain")" = "$names" ||
+            fail "$folder/each" "the $seen: token $sequence has not the chain $names"
     done <"$folder/chains"
     # Where the innermost of the conducted chain and the main coroutine are suspended: from the inside to the outside.
     awk '/^innermost_/ { inside = 1 } inside && /^  #/ { print } inside && /^[a-z]*_/ && !/^innermost_/ { exit }' \

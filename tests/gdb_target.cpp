@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// What tests/gdb.sh looks into: a population of tokens that stands still, and what the program itself says of it. One line a
-// token: `alive|ended ID STATE CORE AWAITER DOMAIN`, and `chain SEQUENCE NAME...` for one and who awaits it, up to the root.
+// What tests/gdb.sh looks into: a population of tokens that stands still, and what the program itself says of it. A line for
+// each: `alive ID STATE CORE AWAITER DOMAIN`; and `chain SEQUENCE NAME...` for one and who awaits it, up to the root.
+// With the argument `abort` it aborts then, else it waits.
 
 #include <tokengate/tokengate.hpp>
 
@@ -99,12 +100,12 @@ const tg::operation holder{{.name = "holder"}, []() -> tg::task<> {
                                co_await rest();
                            }};
 
-const tg::operation round{{.name = "round"}, []() -> tg::task<> {
-                              std::vector<tg::token<>> each;
-                              for (unsigned core = 0; core < 2; ++core)
-                                  each.push_back(tg::as_token([]() -> tg::task<> { co_return; }(), core));
-                              co_await tg::when_all(std::move(each));
-                          }};
+const tg::operation every_core{{.name = "every_core"}, []() -> tg::task<> {
+                                   std::vector<tg::token<>> each;
+                                   for (unsigned core = 0; core < 2; ++core)
+                                       each.push_back(tg::as_token([]() -> tg::task<> { co_return; }(), core));
+                                   co_await tg::when_all(std::move(each));
+                               }};
 
 tg::task<> around_a_token() { co_await sleeper(); }
 tg::task<> main_body() { co_await around_a_token(); }
@@ -155,7 +156,7 @@ int main(int argc, char** argv) {
     results.push_back(runtime.submit(outermost()));
     results.push_back(runtime.submit(holder()));
 
-    // storing, sleeper, family with 3, a chain of 3, holder, detached, kept; one of storing waits. The other runtime: 2.
+    // storing, sleeper, family with 3, a chain of 3, holder, detached, kept; another of storing waits.
     constexpr std::size_t executing = 1 + 1 + 4 + 3 + 3;
     std::vector<tg::token_info> tokens;
     std::vector<tg::token_info> others;
@@ -167,7 +168,7 @@ int main(int argc, char** argv) {
              count(tokens, tg::token_state::waiting) != 1 || count(others, tg::token_state::executing) != 2 ||
              resting != 10 || !quick_ran);
     // Whoever rests has been left by its core once that has run another.
-    for (tg::runtime* each : {&runtime, &other}) each->submit(round()).get();
+    for (tg::runtime* each : {&runtime, &other}) each->submit(every_core()).get();
     tokens = runtime.tokens();
 
     std::map<std::uint64_t, tg::token_info> all;

@@ -4,15 +4,17 @@
     (gdb) source tokengate.py
     (gdb) tokengate tokens              # every token alive: id, state, core, age, who awaits it, its domain
     (gdb) tokengate tokens --all        # and those that have ended and are kept by their handles
-    (gdb) tokengate token 1099511627776 # one, by sequence or id: who awaits it up to the root, and where it is suspended
+    (gdb) tokengate token 1099511627777 # one, by sequence or id: who awaits it up to the root, where it is suspended
     (gdb) tokengate runtimes            # runtimes and their executors
 
 Nothing is called in the process and nothing is written. Ages count up to now, or up to the time of the core file.
 
-It needs gdb 12 or later. The tokens need debug information of the program or of the library; cores (instead of positions)
-and the runtimes need that of the library. Structures are read by the names of their fields, whatever their layout is.
+It needs gdb 12 or later. The tokens need debug information of the program or of the library; cores (instead of
+positions) and the runtimes need that of the library. Structures are read by the names of their fields, whatever their
+layout is.
 """
 
+import operator
 import os
 import re
 import struct
@@ -31,7 +33,7 @@ IN_DOMAIN = 1
 OWNERS = {0: "handle", 1: "handle", 2: "detached"}  # unclaimed, done, dropped
 
 
-# ---- types -----------------------------------------------------------------------------------------------------------------
+# ---- types -------------------------------------------------------------------------------------------------------
 
 
 def type_of(name):
@@ -136,7 +138,7 @@ def global_pointer(name):
         where = int(gdb.parse_and_eval(f"(unsigned long)&'{NAMESPACE}{name}'"))
     except gdb.error:
         raise gdb.GdbError(
-            f"tokengate: there is no {NAMESPACE}{name}: is this a program that uses TokenGate, and are its libraries loaded?"
+            f"tokengate: there is no {NAMESPACE}{name}: is this a program that uses TokenGate, and has it begun?"
         ) from None
     return word_at(where)
 
@@ -164,7 +166,7 @@ def function_at(address):
     return name, f"{line.symtab.filename}:{line.line}" if line.symtab and line.line else None
 
 
-# ---- the frame pool ----------------------------------------------------------------------------------------------------------
+# ---- the frame pool ----------------------------------------------------------------------------------------------
 
 
 class Frames:
@@ -195,7 +197,7 @@ class Frames:
                 yield first + at, memory, at
 
 
-# ---- tokens ------------------------------------------------------------------------------------------------------------------
+# ---- tokens ------------------------------------------------------------------------------------------------------
 
 
 class Operation:
@@ -214,12 +216,14 @@ class Domain:
 class Token:
     """What a record says. `core` is a number, "control", or None where the token has not been routed."""
 
-    __slots__ = ("frame", "record", "state", "operation", "sequence", "created_ns", "awaited_by", "position", "runtime",
-                 "flags", "owner", "anchor", "stop", "admitted", "domain", "core")  # fmt: skip
+    READ = ("operation", "sequence", "created_ns", "awaited_by", "position", "runtime", "flags", "owner", "anchor",
+            "stop")  # fmt: skip
+    __slots__ = (*READ, "frame", "record", "state", "admitted", "domain", "core")
 
-    def __init__(self, **fields):
-        for name, value in fields.items():
-            setattr(self, name, value)
+    def __init__(self, frame, record, state, raw):
+        self.frame, self.record, self.state = frame, record, state
+        (self.operation, self.sequence, self.created_ns, self.awaited_by, self.position, self.runtime, self.flags,
+         self.owner, self.anchor, self.stop) = raw  # fmt: skip
 
     @property
     def alive(self):
@@ -252,21 +256,18 @@ class Process:
     def find_tokens(self):
         record = field("promise_base", "token")
         offset = PROMISE_OFFSET * 8 + record.offset
-        names = ("state", "operation", "sequence", "created_ns", "awaited_by", "position", "runtime", "flags", "owner",
-                 "anchor", "stop")  # fmt: skip
-        fields = {name: field("token_record", name) for name in names}
-        state = fields.pop("state")
+        state = field("token_record", "state")
+        rest = several([field("token_record", name) for name in Token.READ])
         for frame, memory, at in self.frames:
             # `state` alone tells whether a slot holds a token: the rest may be anything before it is looked at.
             number = state.of(memory, at + offset)
             if number == 0:
                 continue
-            raw = {name: each.of(memory, at + offset) for name, each in fields.items()}
-            if raw["operation"] == 0:
+            token = Token(frame, frame + offset, self.states.get(number, str(number)), rest(memory, at + offset))
+            if token.operation == 0:
                 continue
             try:
-                raw["operation"] = self.operations(raw["operation"])
-                token = Token(frame=frame, record=frame + offset, state=self.states.get(number, str(number)), **raw)
+                token.operation = self.operations(token.operation)
                 token.admitted = token.runtime != 0
                 # An ended token has left its domain, which may be gone; before admission these two are not set.
                 in_domain = token.alive and token.flags & self.in_domain
@@ -343,6 +344,18 @@ class Process:
         return found
 
 
+def several(fields):
+    """A function that reads several fields of one structure at once: there may be millions of them."""
+    order = sorted(range(len(fields)), key=lambda index: fields[index].offset)
+    layout, end = "<", 0
+    for each in (fields[index] for index in order):
+        layout += f"{each.offset - end}x" + {1: "B", 2: "H", 4: "I", 8: "Q"}[each.size]
+        end = each.offset + each.size
+    read_in_order = struct.Struct(layout).unpack_from
+    back = operator.itemgetter(*(order.index(index) for index in range(len(fields))))
+    return lambda memory, at: back(read_in_order(memory, at))
+
+
 class Memo:
     def __init__(self, make):
         self.make = make
@@ -415,13 +428,12 @@ def duration(ns):
     return f"{ns} ns"
 
 
-# ---- runtimes ----------------------------------------------------------------------------------------------------------------
+# ---- runtimes ----------------------------------------------------------------------------------------------------
 
 
 class Executor:
     def __init__(self, address):
         self.position = field("executor", "position_").at(address)
-        self.is_control = bool(field("executor", "is_control_").at(address))
         self.busy_ns = field("executor", "busy_ns_").at(address)
         context = field("executor", "hosted_by_").at(address)
         self.hosted = context != 0
@@ -476,7 +488,7 @@ def living_runtimes():
         at = older.at(at)
 
 
-# ---- commands ----------------------------------------------------------------------------------------------------------------
+# ---- commands ----------------------------------------------------------------------------------------------------
 
 
 def print_table(head, rows):
@@ -513,7 +525,8 @@ class Tokens(Command):
             raise gdb.GdbError("tokengate tokens [--all]")
         process = Process()
         listed = [token for token in process.tokens if arguments or token.alive]
-        print_table(("TOKEN", "STATE", "CORE", "AGE", "AWAITED BY", "DOMAIN"), [process.cells(token) for token in listed])
+        head = ("TOKEN", "STATE", "CORE", "AGE", "AWAITED BY", "DOMAIN")
+        print_table(head, [process.cells(token) for token in listed])
         counts = {}
         for token in listed:
             counts[token.state] = counts.get(token.state, 0) + 1
