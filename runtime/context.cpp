@@ -65,6 +65,7 @@ core_context* new_context(registry& r) {
     made->operations = map_counters();
     made->next_sequence.store(std::uint64_t{r.all.size()} << sequence_bits);
     r.all.push_back(made.get());
+    made->next_sequence = (std::uint64_t{r.made++} << 40) + 1;  // 0 is nobody: token_record::awaited_by
     return made.release();
 }
 

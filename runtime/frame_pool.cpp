@@ -11,6 +11,10 @@
 
 namespace tokengate::detail {
 
+/// The slabs of the process, linked through `older`; guarded by the registry's mutex. It has external linkage and its
+/// own name because debuggers begin here (runtime/gdb/tokengate.py), also where nobody knows the registry's layout.
+[[gnu::used]] constinit slab* newest_slab = nullptr;
+
 namespace {
 
 // A current slab is not moved by frees: it has this many left, and as many less taken.
@@ -24,8 +28,7 @@ constinit slab nothing;
 /// Slabs are linked newest first and only ever added in front, so a reader that took the newest under the mutex walks
 /// `older` without it; nothing is unlinked while there are readers. What dies meanwhile is left to the last of them.
 struct slab_registry {
-    std::mutex mutex;
-    slab* newest = nullptr;
+    std::mutex mutex;        // also of newest_slab
     slab* doomed = nullptr;  // linked through slab::next
     std::size_t readers = 0;
     frame_pool* orphans = nullptr;
@@ -67,16 +70,16 @@ slab* make_slab(std::size_t mapped, frame_pool* owner, slab_kind kind) {
 
 void link_slab(slab* made) noexcept {
     std::lock_guard lock(registry.mutex);
-    made->older = registry.newest;
+    made->older = newest_slab;
     if (made->older) made->older->newer = made;
-    registry.newest = made;
+    newest_slab = made;
     slab*& bucket = registry.bucket_of(made);
     made->same_bucket = std::exchange(bucket, made);
 }
 
 void unlink_slab(slab* dead) noexcept {
     if (dead->older) dead->older->newer = dead->newer;
-    (dead->newer ? dead->newer->older : registry.newest) = dead->older;
+    (dead->newer ? dead->newer->older : newest_slab) = dead->older;
     slab** link = &registry.bucket_of(dead);
     while (*link != dead) link = &(*link)->same_bucket;
     *link = dead->same_bucket;
@@ -108,7 +111,7 @@ public:
     slab_reader() {
         std::lock_guard lock(registry.mutex);
         ++registry.readers;
-        newest = registry.newest;
+        newest = newest_slab;
     }
     ~slab_reader() {
         slab* doomed = nullptr;

@@ -25,6 +25,10 @@ namespace tokengate {
 
 namespace detail {
 
+/// The runtimes of the process, linked through `older`; guarded by the slots' mutex. For debuggers alone, which find it by
+/// its name (runtime/gdb/tokengate.py).
+[[gnu::used]] constinit runtime_core* newest_runtime = nullptr;
+
 namespace {
 
 constexpr unsigned most_positions = 1023;  // and the control loop; see load_table::most_positions
@@ -104,6 +108,15 @@ runtime_slots& slots() {
     return *forever;
 }
 
+/// Under the slots' mutex. Null: it has been unlinked.
+void unlink(const runtime_core* gone) noexcept {
+    for (runtime_core** link = &newest_runtime; *link; link = &(*link)->older) {
+        if (*link != gone) continue;
+        *link = gone->older;
+        return;
+    }
+}
+
 }  // namespace
 
 namespace {
@@ -171,17 +184,19 @@ slot_lease::slot_lease(runtime_core& of, const failure_handler& handler) {
     while (all.last == 0 || all.runtimes.contains(all.last));
     slot_ = all.last;
     all.runtimes.emplace(slot_, runtime_slots::living{&of, std::make_shared<const failure_handler>(handler)});
+    of.older = std::exchange(newest_runtime, &of);
 }
 
 void slot_lease::retire() const noexcept {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
-    all.runtimes.at(slot_).core = nullptr;
+    unlink(std::exchange(all.runtimes.at(slot_).core, nullptr));
 }
 
 slot_lease::~slot_lease() {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
+    unlink(all.runtimes.at(slot_).core);  // of a constructor that threw
     all.runtimes.erase(slot_);
 }
 

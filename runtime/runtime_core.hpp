@@ -133,6 +133,7 @@ struct runtime_core {
     [[nodiscard]] bool leave_orphaned_domain(token_record& token) noexcept;
 
     const runtime_options options;
+    runtime_core* older = nullptr;  // see newest_runtime; before the lease, which links it
     const slot_lease lease;
     const std::uint16_t slot;
     /// attention_bits: whether the gate looks closer at those it admits. Stored (seq_cst) by who begins or ends to look;
