@@ -23,10 +23,11 @@ namespace tokengate::detail {
 
 bool executor::attend(core_context& core, token_record& token) noexcept {
     const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
-    if ((attention & watching) || (token.flags & watched)) watch_admission(core, token, attention);
+    if ((attention & watching) || (token.flags & watched)) watch_admission(core, token);
     if (!(attention & holding) || !runtime.holds.would_hold(token, core.current)) return true;
     // Before it is held: then it may be let go at once, on another thread.
     if ((token.flags & watched) && !enter_backlog(token)) return false;
+    if (token.flags & watched) watch_held(core, token);
     return !runtime.holds.hold(token, core.current, false);
 }
 
@@ -141,6 +142,7 @@ void executor::leave_gate(token_record& token, unsigned position) noexcept {
 void executor::refuse(token_record& token, std::exception_ptr why) noexcept {
     promise_base::of(token).error = std::move(why);
     token.stop.set_bits(stop_refused);
+    if (token.flags & watched) watch_refused(*core_, token);
     token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
     send(token.flags & in_domain ? static_cast<domain*>(token.anchor)->position : position_, token);
 }

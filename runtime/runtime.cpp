@@ -126,6 +126,8 @@ std::uint32_t initial_attention(const runtime_options& options) noexcept {
     if (options.timing == timing::sampled) bits |= timing_some;
     if (options.timing == timing::full) bits |= timing_all;
     if (options.observer) bits |= observing;
+    if (options.metrics) bits |= options.timing == timing::off ? counting | timing_some : counting;
+    if (options.trace_events != 0) bits |= tracing;
     if (options.backlog.limit != 0) bits |= limiting;
     return bits;
 }

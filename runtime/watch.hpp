@@ -37,7 +37,9 @@ struct token_notes {
 // A conducted child that runs in place takes all its steps at once: watch_in_place, in detail/admission.hpp.
 
 /// The gate has it.
-void watch_admission(core_context& core, token_record& token, std::uint32_t attention) noexcept;
+void watch_admission(core_context& core, token_record& token) noexcept;
+void watch_held(core_context& core, const token_record& token) noexcept;
+void watch_refused(core_context& core, const token_record& token) noexcept;
 /// It has been routed, and is about to leave for that position.
 void watch_routed(core_context& core, token_record& token, unsigned position) noexcept;
 void watch_start(core_context& core, token_record& token) noexcept;

@@ -36,14 +36,10 @@
 ///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
 ///     tg::stop_report left = runtime.stop(5s);
 ///
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `trace` from any thread; construction, `run`, `start` and
+/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `metrics`, `trace` from any thread; construction, `run`, `start` and
 /// destruction by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable
-/// from the constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything
-/// has happened.
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `metrics` from any thread; construction, `run`, `start` and destruction
-/// by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable from the
-/// constructor; gate_closed, wrong_thread, wrong_runtime, already_awaited from the calls, each before anything has
-/// happened.
+/// from the constructor; gate_closed, admission_rejected, wrong_thread, wrong_runtime, already_awaited from the calls, each
+/// before anything has happened.
 
 namespace tokengate {
 
@@ -77,10 +73,10 @@ struct runtime_options {
     unsigned blocking_threads = 64;
     time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
     backlog_options backlog{};
-    tokengate::timing timing = tokengate::timing::off;
+    tokengate::timing timing = tokengate::timing::off;  ///< with metrics at least sampled
     /// Hears every step of every token, on the thread where it is taken: it must be quick, and must not throw.
     std::function<void(const token_step&)> observer{};
-    stall_options stall{};                               ///< says who keeps a core for too long; default: off
+    stall_options stall{};  ///< says who keeps a core for too long; default: off
     /// How many events each thread keeps for runtime::trace(), rounded up to a power of two: the last ones, 32 bytes each.
     /// 0: none are noted, and nothing is paid. At most 16,777,216.
     std::size_t trace_events = 0;
