@@ -512,6 +512,7 @@ snapshot runtime::snapshot() const {
         now.domains += counts.live_domains.load();
         now.redirections += counts.redirections.load();
         now.sticky_bypassed += counts.sticky_bypassed.load();
+        now.retries += counts.retries.load();
         if (!core_->is_control(each->position())) now.busy_ns.push_back(each->busy_ns());
     }
     return now;

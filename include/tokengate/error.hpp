@@ -57,6 +57,18 @@ public:
     using error::error;
 };
 
+/// A token was ended from the gate, whether it had started or not; it is never retried.
+class token_killed : public error {
+public:
+    using error::error;
+};
+
+/// The gate had no place for a token, which never ran; it is not retried.
+class admission_rejected : public error {
+public:
+    using error::error;
+};
+
 /// A token had not ended when its time was over, and was asked to stop.
 class token_timeout : public error {
 public:
