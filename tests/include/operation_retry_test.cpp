@@ -2,6 +2,7 @@
 
 // Retries: the attempts of one call, what each of them gets, and when there is no other.
 
+#include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/settled.hpp"
 #include "support/waiting.hpp"
@@ -19,6 +20,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -589,6 +591,21 @@ TEST_SUITE("operation retry") {
         const std::uint64_t before = runtime.snapshot().admitted;
         CHECK(runtime.run([&]() -> tg::task<int> { co_return co_await once(); }) == 1);
         CHECK(runtime.snapshot().admitted - before == 2);  // the main token, and it
+    }
+
+    TEST_CASE("an operation that is destroyed before a token's first attempt says so and terminates") {
+        const tg::test::child_result child = tg::test::in_child([]() -> std::string {
+            std::signal(SIGABRT, SIG_DFL);  // doctest's handler would take it for its own
+            tg::token<void> dangling;
+            const tg::operation short_lived{{.name = "operation_retry_test_short_lived", .retry = {.attempts = 2}},
+                                            [] {}};
+            dangling = short_lived();
+            return "still there";
+        });
+        CHECK_FALSE(child.ended);
+        CHECK(
+            contains(child.complained,
+                     "operation \"operation_retry_test_short_lived\" is being destroyed while 1 of its tokens exist"));
     }
 
     TEST_CASE("arguments that cannot be copied: only without retries") {
