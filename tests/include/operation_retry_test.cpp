@@ -391,7 +391,12 @@ TEST_SUITE("operation retry") {
             CHECK_THROWS_AS(co_await token, tg::token_stopped);
             CHECK(noted.attempts() == 1);
 
-            CHECK_THROWS_AS(co_await tg::with_timeout(waits_long(counted(1)), 2ms), tg::token_timeout);
+            noted = {};
+            tg::token<void> limited = waits_long(counted(1));
+            limited.admit();
+            co_await backing_off(limited);
+            CHECK_THROWS_AS(co_await tg::with_timeout(std::move(limited), 1ms), tg::token_timeout);
+            CHECK(noted.attempts() == 1);
 
             tg::token<void> unadmitted = waits_long(counted(1));
             noted = {};
@@ -503,6 +508,20 @@ TEST_SUITE("operation retry") {
         CHECK(noted.cores == std::vector<unsigned>(10, core));
         CHECK(runtime.snapshot().sticky_bypassed == 10);
         CHECK(runtime.snapshot().redirections == 0);
+
+        const tg::operation looks{{.name = "operation_retry_test_looks"},
+                                  tg::lead{"operation_retry_test_sticky_waits"},
+                                  [&]() -> tg::task<std::uint64_t> {
+                                      tg::token<void> token = sticky_waits(1);
+                                      token.admit();
+                                      co_await backing_off(token);
+                                      const std::uint64_t pins = runtime.snapshot().pins;
+                                      token.request_stop();
+                                      CHECK_THROWS_AS(co_await token, tg::token_stopped);
+                                      co_return pins;
+                                  }};
+        noted = {};
+        CHECK(runtime.run([&]() -> tg::task<std::uint64_t> { co_return co_await looks(); }) == 0);
     }
 
     TEST_CASE("storage: between two attempts it holds no permit") {
