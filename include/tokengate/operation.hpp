@@ -127,8 +127,8 @@ struct signature_of<R (C::*)(P...)> {
 
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
 /// `awaited_by` and `position` are for later: they are looked at only once a runtime has the token.
-inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
-                  std::uint64_t key) noexcept {
+[[gnu::always_inline]] inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
+                                         std::uint64_t key) noexcept {
     token_record& token = promise.token;
     token.operation.store(&operation);
     token.next = nullptr;  // waits nowhere
@@ -171,9 +171,10 @@ class typed_operation<F, Anchor, R(P...)> {
 public:
     /// Stored parameter types, so that conversions and braces work at the call.
     [[nodiscard]] token<result> operator()(typename parameter<P>::stored... arguments) const& {
-        if (record_.special.load() != 0) [[unlikely]]
+        const operation_record& record = record_;  // read once: what follows writes to memory in between
+        if (record.special.load() != 0) [[unlikely]]
             return make_special(std::move(arguments)...);
-        return make(std::move(arguments)...);
+        return make(record, std::move(arguments)...);
     }
     token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
 
@@ -196,7 +197,8 @@ private:
         }
     }
 
-    [[gnu::always_inline]] token<result> make(typename parameter<P>::stored&&... arguments) const {
+    [[gnu::always_inline]] token<result> make(const operation_record& record,
+                                              typename parameter<P>::stored&&... arguments) const {
         core_context& core = context();
         if (!core.host) note_time(core);
         std::uint64_t key = 0;
@@ -207,16 +209,16 @@ private:
         else
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
-        adopt(core, coroutine.promise(), record_, key);
+        adopt(core, coroutine.promise(), record, key);
         return token_access::adopt(coroutine);
     }
 
-    [[gnu::noinline]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
-        return make(std::move(arguments)...);
+    [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
+        return make(record_, std::move(arguments)...);
     }
 
     /// What calls do beyond making a token; apart, and its arguments by value, so that the others pay nothing for it.
-    [[gnu::noinline]] token<result> make_special(typename parameter<P>::stored... arguments) const {
+    [[gnu::noinline, gnu::cold]] token<result> make_special(typename parameter<P>::stored... arguments) const {
         if (!(record_.special.load() & wraps)) return make_apart(std::move(arguments)...);
         if constexpr (can_be_kept) {
             if (record_.retry.attempts > 1) {
@@ -232,7 +234,7 @@ private:
 
     /// The token that others get of an operation with a timeout or retries: it awaits those that do the work, and keeps
     /// their time from its own admission on. It runs where it is admitted.
-    [[gnu::noinline]] token<result> wrapped(task<result> work) const {
+    [[gnu::noinline, gnu::cold]] token<result> wrapped(task<result> work) const {
         const auto keeper = task_access::release(std::move(work));
         core_context& core = context();
         if (!core.host) note_time(core);

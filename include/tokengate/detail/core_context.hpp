@@ -77,6 +77,6 @@ core_context& make_context();
 inline core_context& context() { return this_core ? *this_core : make_context(); }
 
 inline void* allocate_frame(std::size_t bytes) { return context().pool->allocate(bytes, slab_kind::frame); }
-inline void free_frame(void* frame, std::size_t bytes) { context().pool->deallocate(frame, bytes, slab_kind::frame); }
+[[gnu::always_inline]] inline void free_frame(void* frame, std::size_t bytes) { context().pool->deallocate(frame, bytes, slab_kind::frame); }
 
 }  // namespace tokengate::detail

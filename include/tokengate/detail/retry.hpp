@@ -64,7 +64,8 @@ task<> next_attempt_due(const operation_record& of, unsigned attempt, std::excep
 
 /// The attempts of one call. `make` makes the token of each, here, so that it inherits what this one has inherited.
 template <class T>
-task<T> attempts(const operation_record& of, std::uint64_t key, std::function<token<T>()> make) {
+[[gnu::noinline, gnu::cold]] task<T> attempts(const operation_record& of, std::uint64_t key,
+                                              std::function<token<T>()> make) {
     const held_key here(of, key);
     for (unsigned attempt = 1;; ++attempt) {
         std::exception_ptr failure;
