@@ -63,7 +63,8 @@ operation_counters* map_counters() {
 core_context* new_context(registry& r) {
     auto made = std::make_unique<core_context>();
     made->operations = map_counters();
-    made->next_sequence.store((std::uint64_t{r.all.size()} << sequence_bits) + 1);  // 0 is nobody: token_record::awaited_by
+    made->next_sequence.store((std::uint64_t{r.all.size()} << sequence_bits) +
+                              1);  // 0 is nobody: token_record::awaited_by
     r.all.push_back(made.get());
     return made.release();
 }

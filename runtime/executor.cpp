@@ -448,6 +448,10 @@ void executor::pass_permits(core_context& core, token_record& token) noexcept {
     route(core, token);
 }
 
+sticky_registry::acquired executor::pin_key(std::uint64_t key, weight w) {
+    return runtime.registry.acquire(key, [&] { return routes_.place(w); });
+}
+
 void executor::route(core_context& core, token_record& token) noexcept {
     if (token.flags & in_domain) {
         send(static_cast<domain*>(token.anchor)->position, token);
@@ -455,8 +459,7 @@ void executor::route(core_context& core, token_record& token) noexcept {
     }
     const weight w = token.operation.load()->weight_class;
     if (token.flags & sticky_key) {
-        auto [held, redirected] = runtime.registry.acquire(reinterpret_cast<std::uintptr_t>(token.anchor.load()),
-                                                           [&] { return routes_.place(w); });
+        auto [held, redirected] = pin_key(reinterpret_cast<std::uintptr_t>(token.anchor.load()), w);
         token.anchor = held;
         token.flags = static_cast<std::uint16_t>((token.flags & ~sticky_key) | pinned);
         if (redirected) core.counts.redirections.add(1);

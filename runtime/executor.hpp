@@ -76,6 +76,8 @@ public:
     /// Past permits: to a core, or to the FIFO of its class.
     void route(core_context& core, token_record& token) noexcept;
     void send(unsigned position, token_record& token) noexcept;
+    /// Where the key is in flight, counting one more; or where it now comes to be.
+    [[nodiscard]] sticky_registry::acquired pin_key(std::uint64_t key, weight w);
 
     /// The control loop: it quits once nothing is alive; `drained` says that this is why it quit.
     void begin_to_end() noexcept;

@@ -132,7 +132,7 @@ std::vector<token_info> runtime_core::alive(const selection& what, const sequenc
     std::vector<token_info> found;
     look([&](const token_info& info, const operation_record& operation) {
         if (info.state == token_state::created || !made_before.covers(info.id.sequence)) return;
-        bool meant = operation.index >= first_operation;
+        bool meant = operation.index != own_operation;
         switch (what.of()) {
             case selection::kind::all: break;
             case selection::kind::operation: meant &= info.id.operation == what.operation(); break;

@@ -15,8 +15,12 @@ namespace tokengate::detail {
 
 namespace {
 
-/// The main coroutine, services, tasks and keepers of time are the runtime's own: no selection means them by kind.
-bool is_operations(const token_record& token) noexcept { return token.operation.load()->index >= first_operation; }
+bool is_users(const token_record& token) noexcept { return token.operation.load()->index != own_operation; }
+
+/// What runs where it is admitted is not held: it is part of whoever spawned it.
+bool may_be_held(const token_record& token) noexcept {
+    return !(token.flags & in_domain) && token.operation.load()->index >= first_operation;
+}
 
 }  // namespace
 
@@ -31,9 +35,8 @@ const token_record* awaiter_of(const token_record& token) noexcept {
 
 bool selects(const selection& what, const token_record& token) noexcept {
     switch (what.of()) {
-        case selection::kind::all: return is_operations(token);
-        case selection::kind::operation:
-            return is_operations(token) && what.operation() == token.operation.load()->name;
+        case selection::kind::all: return is_users(token);
+        case selection::kind::operation: return is_users(token) && what.operation() == token.operation.load()->name;
         case selection::kind::one:
         case selection::kind::chain: return token.sequence.load() == what.id().sequence;
     }
@@ -143,13 +146,13 @@ gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_r
 }
 
 bool gate_holds::would_hold(const token_record& token, const token_record* spawner) noexcept {
-    if ((token.flags & in_domain) || !is_operations(token)) return false;
+    if (!may_be_held(token)) return false;
     const std::scoped_lock lock(mutex_);
     return holder_of(token, spawner) != nullptr;
 }
 
 bool gate_holds::hold(token_record& token, const token_record* spawner, bool late) noexcept {
-    if ((token.flags & in_domain) || !is_operations(token)) return false;
+    if (!may_be_held(token)) return false;
     const std::scoped_lock lock(mutex_);
     rule* held_by = holder_of(token, spawner);
     if (!held_by) return false;

@@ -40,24 +40,48 @@ registry& operations() {
 
 bool same_name(const operation_record& a, const operation_record& b) { return std::strcmp(a.name, b.name) == 0; }
 
+bool same_retries(const retry_options& a, const retry_options& b) {
+    return a.attempts == b.attempts && a.backoff.count() == b.backoff.count() &&
+           a.max_backoff.count() == b.max_backoff.count() && a.jitter == b.jitter && a.retry_if == b.retry_if;
+}
+
 bool same_definition(const operation_record& a, const operation_record& b) {
     if (!same_name(a, b) || a.weight_class != b.weight_class || a.tier != b.tier || a.flags != b.flags ||
-        a.timeout != b.timeout || a.calls.size() != b.calls.size())
+        a.timeout != b.timeout || !same_retries(a.retry, b.retry) || a.calls.size() != b.calls.size())
         return false;
     for (std::size_t i = 0; i < a.calls.size(); ++i)
         if (std::strcmp(a.calls[i], b.calls[i]) != 0) return false;
     return true;
 }
 
+operation_record unrouted(const char* name, std::uint32_t index) {
+    return {.name = name, .weight_class = weight::medium, .tier = storage::none, .flags = unroutable, .index = index};
+}
+
 std::string contradiction(const char* name) {
     return std::string("configuration_error: two operations are named \"") + name +
-           "\" and differ in weight, storage, timeout or anchor: give one of them another name";
+           "\" and differ in weight, storage, retry, timeout or anchor: give one of them another name";
+}
+
+void check_retries(const std::string& name, const retry_options& retry, bool arguments_can_be_kept) {
+    const auto wrong = [&](const std::string& what) {
+        throw configuration_error("configuration_error: operation \"" + name + "\": retry." + what);
+    };
+    if (retry.attempts == 0) wrong("attempts is 0: it counts all of them, use 1, or leave it out, for no retries");
+    if (retry.backoff.count() < 0) wrong("backoff is negative: use 0 for none");
+    if (retry.max_backoff.count() < 0) wrong("max_backoff is negative: use 0 for none");
+    if (!(retry.jitter >= 0 && retry.jitter <= 1))
+        wrong("jitter is " + std::to_string(retry.jitter) + ": use a share of the backoff, from 0 to 1");
+    if (retry.attempts > 1 && !arguments_can_be_kept)
+        wrong("attempts is " + std::to_string(retry.attempts) +
+              ", but each attempt needs the arguments anew, and one of them cannot be copied: take a std::shared_ptr "
+              "to it, or retry inside the operation");
 }
 
 }  // namespace
 
 const operation_record& register_operation(const operation_options& options, std::uint16_t flags,
-                                           std::span<const char* const> calls) {
+                                           std::span<const char* const> calls, bool arguments_can_be_kept) {
     const std::string name(options.name.view());
     if (options.weight > weight::heavy)
         throw configuration_error("configuration_error: operation \"" + name + "\": weight " +
@@ -70,9 +94,16 @@ const operation_record& register_operation(const operation_options& options, std
     if (options.timeout.count() < 0)
         throw configuration_error("configuration_error: operation \"" + name +
                                   "\": timeout is negative: leave it out, or 0, for none");
+    check_retries(name, options.retry, arguments_can_be_kept);
     if (options.storage != storage::none) flags |= has_tier;
-    operation_record wanted{options.name.c_str(),         options.weight, options.storage, flags, 0,
-                            {calls.begin(), calls.end()}, options.timeout};
+    operation_record wanted{.name = options.name.c_str(),
+                            .weight_class = options.weight,
+                            .tier = options.storage,
+                            .flags = flags,
+                            .index = 0,
+                            .calls = {calls.begin(), calls.end()},
+                            .timeout = options.timeout,
+                            .retry = options.retry};
 
     registry& r = operations();
     const std::scoped_lock lock(r.mutex);
@@ -91,9 +122,10 @@ const operation_record& register_operation(const operation_options& options, std
         wanted.index =
             static_cast<std::uint32_t>(r.entries.size() + 2);  // 0 and 1 are the main operation and the tasks'
         free = &r.entries.emplace_back(entry{std::move(wanted), false});
-        if (options.timeout.count() != 0) {
-            free->keeper = {free->record.name, weight::medium, storage::none, unroutable, task_operation().index, {}};
+        if (options.timeout.count() != 0 || options.retry.attempts > 1) {
+            free->keeper = unrouted(free->record.name, task_operation().index);
             free->record.keeper = &free->keeper;
+            free->record.special.store(wraps);
         }
     }
     free->in_use = true;
@@ -101,7 +133,9 @@ const operation_record& register_operation(const operation_options& options, std
 }
 
 void unregister_operation(const operation_record& record) noexcept {
-    if (const std::size_t live = live_frames_of(record); live != 0) {
+    std::size_t live = live_frames_of(record);
+    if (record.retry.attempts > 1) live += live_frames_of(*record.keeper);  // between two attempts
+    if (live != 0) {
         std::fprintf(stderr,
                      "tokengate: operation \"%s\" is being destroyed while %zu of its tokens exist, which would call a "
                      "dangling function: keep operations alive longer than their tokens (namespace scope is best)\n",
@@ -149,12 +183,12 @@ std::vector<const operation_record*> known_operations() {
 
 const operation_record& main_operation() {
     // Not registered: a user's operation may have the same name.
-    static const operation_record forever{"main", weight::medium, storage::none, unroutable, 0, {}};
+    static const operation_record forever = unrouted("main", 0);
     return forever;
 }
 
 const operation_record& task_operation() {
-    static const operation_record forever{"task", weight::medium, storage::none, unroutable, 1, {}};
+    static const operation_record forever = unrouted("task", 1);
     return forever;
 }
 

@@ -566,6 +566,7 @@ snapshot runtime::snapshot() const {
         now.domains += counts.live_domains.load();
         now.redirections += counts.redirections.load();
         now.sticky_bypassed += counts.sticky_bypassed.load();
+        now.retries += counts.retries.load();
         const bool is_control = core_->is_control(each->position());
         if (!is_control) now.busy_ns.push_back(each->busy_ns());
         now.cores.push_back(

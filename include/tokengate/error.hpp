@@ -58,20 +58,20 @@ public:
     using error::error;
 };
 
-/// A token had not ended when its time was over, and was asked to stop.
-class token_timeout : public error {
-public:
-    using error::error;
-};
-
-/// A token was ended from the gate: by an operator, who said why. It is never tried again.
+/// A token was ended from the gate, whether it had started or not; it is never retried.
 class token_killed : public error {
 public:
     using error::error;
 };
 
-/// The gate did not let a token in, or gave up its place for a newer one: more wait there than may. It never ran.
+/// The gate had no place for a token, which never ran; it is not retried.
 class admission_rejected : public error {
+public:
+    using error::error;
+};
+
+/// A token had not ended when its time was over, and was asked to stop.
+class token_timeout : public error {
 public:
     using error::error;
 };

@@ -3,6 +3,7 @@
 
 #include <tokengate/anchor.hpp>
 #include <tokengate/detail/promise.hpp>
+#include <tokengate/detail/retry.hpp>
 #include <tokengate/detail/time_limit.hpp>
 #include <tokengate/options.hpp>
 #include <tokengate/task.hpp>
@@ -26,15 +27,15 @@
 ///
 /// Thread-safe: calling. Immovable, and must outlive its tokens: an operation destroyed while one exists says so and
 /// terminates the process, since the token would call a dangling callable.
-/// Errors: configuration_error from the constructor for an option out of range, or for a name that a living operation has
-/// with other options (also checked when a runtime is made).
+/// Errors: configuration_error from the constructor for an option out of range, for retries of arguments that cannot be
+/// copied, or for a name that a living operation has with other options (also checked when a runtime is made).
 
 namespace tokengate {
 
 namespace detail {
 
 const operation_record& register_operation(const operation_options& options, std::uint16_t flags,
-                                           std::span<const char* const> calls);
+                                           std::span<const char* const> calls, bool arguments_can_be_kept);
 void unregister_operation(const operation_record& record) noexcept;
 
 /// `T&` parameters want to be told: only a std::ref makes one.
@@ -126,8 +127,8 @@ struct signature_of<R (C::*)(P...)> {
 
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
 /// `awaited_by` and `position` are for later: they are looked at only once a runtime has the token.
-inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
-                  std::uint64_t key) noexcept {
+[[gnu::always_inline]] inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
+                                         std::uint64_t key) noexcept {
     token_record& token = promise.token;
     token.operation.store(&operation);
     token.next = nullptr;  // waits nowhere
@@ -163,6 +164,7 @@ template <class F, class Anchor, class R, class... P>
 class typed_operation<F, Anchor, R(P...)> {
     using result = typename returned<R>::value;
     static constexpr bool calls_coroutine = returned<R>::is_task;
+    static constexpr bool can_be_kept = (copyable<typename parameter<P>::stored> && ...);
     static_assert(
         !calls_coroutine || (!std::is_reference_v<P> && ...),
         "a coroutine's parameters outlive the call: take them by value, or as std::reference_wrapper where the "
@@ -171,21 +173,10 @@ class typed_operation<F, Anchor, R(P...)> {
 public:
     /// Stored parameter types, so that conversions and braces work at the call.
     [[nodiscard]] token<result> operator()(typename parameter<P>::stored... arguments) const& {
-        core_context& core = context();
-        if (!core.host) note_time(core);
-        std::uint64_t key = 0;
-        if constexpr (is_sticky<Anchor>) key = anchor_.key(std::as_const(arguments)...);
-        std::coroutine_handle<promise<result>> coroutine;
-        if constexpr (calls_coroutine)
-            coroutine = task_access::release(callable_(std::move(arguments)...));
-        else
-            coroutine = task_access::release(call(&callable_, std::move(arguments)...));
-        if (!coroutine) throw_empty_task();
-        adopt(core, coroutine.promise(), record_, key);
-        token<result> made = token_access::adopt(coroutine);
-        if (record_.keeper) [[unlikely]]
-            made = limited(core, std::move(made));
-        return made;
+        const operation_record& record = record_;  // read once: what follows writes to memory in between
+        if (record.special.load() != 0) [[unlikely]]
+            return make_special(std::move(arguments)...);
+        return make(record, std::move(arguments)...);
     }
     token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
 
@@ -195,7 +186,7 @@ protected:
     typed_operation(const operation_options& options, Anchor anchor, F callable)
         : callable_(std::move(callable)),
           anchor_(std::move(anchor)),
-          record_(register_operation(options, flags(), calls())) {}
+          record_(register_operation(options, flags(), calls(), can_be_kept)) {}
     ~typed_operation() { unregister_operation(record_); }
 
 private:
@@ -208,9 +199,47 @@ private:
         }
     }
 
-    /// An operation with a timeout is two tokens: this one keeps the time, from its admission on, where it is admitted.
-    [[gnu::noinline]] token<result> limited(core_context& core, token<result> work) const {
-        const auto keeper = task_access::release(with_timeout(std::move(work), record_.timeout));
+    [[gnu::always_inline]] token<result> make(const operation_record& record,
+                                              typename parameter<P>::stored&&... arguments) const {
+        core_context& core = context();
+        if (!core.host) note_time(core);
+        std::uint64_t key = 0;
+        if constexpr (is_sticky<Anchor>) key = anchor_.key(std::as_const(arguments)...);
+        std::coroutine_handle<promise<result>> coroutine;
+        if constexpr (calls_coroutine)
+            coroutine = task_access::release(callable_(std::move(arguments)...));
+        else
+            coroutine = task_access::release(call(&callable_, std::move(arguments)...));
+        if (!coroutine) throw_empty_task();
+        adopt(core, coroutine.promise(), record, key);
+        return token_access::adopt(coroutine);
+    }
+
+    [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
+        return make(record_, std::move(arguments)...);
+    }
+
+    /// What calls do beyond making a token; apart, and its arguments by value, so that the others pay nothing for it.
+    [[gnu::noinline, gnu::cold]] token<result> make_special(typename parameter<P>::stored... arguments) const {
+        if (!(record_.special.load() & wraps)) return make_apart(std::move(arguments)...);
+        if constexpr (can_be_kept) {
+            if (record_.retry.attempts > 1) {
+                std::uint64_t key = 0;
+                if constexpr (is_sticky<Anchor>) key = anchor_.key(std::as_const(arguments)...);
+                return wrapped(attempts<result>(record_, key, [this, ... kept = std::move(arguments)] {
+                    return make_apart(kept...);
+                }));
+            }
+        }
+        return wrapped(with_timeout(make_apart(std::move(arguments)...), record_.timeout));
+    }
+
+    /// The token that others get of an operation with a timeout or retries: it awaits those that do the work, and keeps
+    /// their time from its own admission on. It runs where it is admitted.
+    [[gnu::noinline, gnu::cold]] token<result> wrapped(task<result> work) const {
+        const auto keeper = task_access::release(std::move(work));
+        core_context& core = context();
+        if (!core.host) note_time(core);
         adopt(core, keeper.promise(), *record_.keeper, 0);
         return token_access::adopt(keeper);
     }

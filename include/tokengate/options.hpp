@@ -3,8 +3,10 @@
 
 #include <tokengate/time_span.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <string_view>
 
 /// What an operation says about where it may run.
@@ -71,11 +73,49 @@ private:
     const char* text_;
 };
 
+/// What becomes of a token that failed: another attempt, until one succeeds or there have been enough. Each is a token of
+/// its own, and so has copies of the arguments, the time limit for itself, and a place at the gate behind those that came
+/// meanwhile. The last failure is the awaiter's. Before another attempt passes `backoff`, doubled from one to the next up to
+/// `max_backoff`, less a random part of it: at most `jitter` times.
+///
+/// Never again: what was stopped or killed, or refused by the gate.
+struct retry_options {
+    unsigned attempts = 1;  ///< all of them; 1: none is repeated. More need arguments that can be copied
+    time_span backoff = std::chrono::milliseconds(10);
+    time_span max_backoff = std::chrono::seconds(30);
+    double jitter = 0.5;                                    ///< 0: always the same; 1: anything down to none
+    bool (*retry_if)(const std::exception_ptr&) = nullptr;  ///< which failures are worth it; null: all. See retry_on
+};
+
+namespace detail {
+
+template <class Error>
+bool is_a(const std::exception_ptr& failure) {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const Error&) {
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
+}  // namespace detail
+
+/// For `retry_if`: whether a failure is of one of these types, or derived from it.
+///
+///     {.name = "fetch", .retry = {.attempts = 4, .retry_if = tg::retry_on<std::system_error, tg::token_timeout>}}
+template <class... Errors>
+bool retry_on(const std::exception_ptr& failure) {
+    return (detail::is_a<Errors>(failure) || ...);
+}
+
 struct operation_options {
     operation_name name;
     tokengate::weight weight = tokengate::weight::medium;
     tokengate::storage storage = tokengate::storage::none;
-    time_span timeout{};  ///< from a token's admission to its end; 0: none. See with_timeout
+    retry_options retry{};
+    time_span timeout{};  ///< from a token's admission to its end, each attempt's; 0: none. See with_timeout
 };
 
 }  // namespace tokengate

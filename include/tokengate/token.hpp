@@ -43,7 +43,7 @@ public:
         std::swap(in_domain_, moved.in_domain_);
         return *this;
     }
-    ~token() {
+    [[gnu::always_inline]] ~token() {
         if (!coroutine_) return;
         admitted_ ? detail::drop_admitted(record()) : detail::drop_unadmitted(record());
     }
@@ -92,7 +92,7 @@ private:
         awaiter(handle coroutine, bool admitted) noexcept : coroutine_(coroutine), admitted_(admitted) {}
         awaiter(const awaiter&) = delete;
         awaiter& operator=(const awaiter&) = delete;
-        ~awaiter() {
+        [[gnu::always_inline]] ~awaiter() {
             // Not ended: the awaiting frame is destroyed without having been resumed.
             ended_      ? coroutine_.destroy()
             : admitted_ ? detail::drop_admitted(record())

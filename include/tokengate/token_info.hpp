@@ -124,6 +124,7 @@ struct snapshot {
     std::uint64_t pins = 0;                    ///< sticky keys in flight
     std::uint64_t redirections = 0;            ///< sticky tokens that an existing pin sent to its core
     std::uint64_t sticky_bypassed = 0;         ///< sticky operations called inside a conducted chain
+    std::uint64_t retries = 0;                 ///< attempts that were made because another had failed
     bool paused = false;                       ///< everything is held at the gate
     std::vector<std::uint64_t> busy_ns;        ///< per executor: time spent in turns that ran something
     std::vector<core_snapshot> cores;          ///< per executor, and last the control loop

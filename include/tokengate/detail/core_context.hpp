@@ -35,11 +35,12 @@ struct executor_counts {
     relaxed<std::uint64_t> live_domains{};
     relaxed<std::uint64_t> sticky_bypassed{};
     relaxed<std::uint64_t> redirections{};
+    relaxed<std::uint64_t> retries{};
 
     void take_over(const executor_counts& from) noexcept {
-        for (auto counter :
-             {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended,
-              &executor_counts::live_domains, &executor_counts::sticky_bypassed, &executor_counts::redirections})
+        for (auto counter : {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended,
+                             &executor_counts::live_domains, &executor_counts::sticky_bypassed,
+                             &executor_counts::redirections, &executor_counts::retries})
             (this->*counter).store((from.*counter).load());
     }
 };
@@ -77,6 +78,8 @@ core_context& make_context();
 inline core_context& context() { return this_core ? *this_core : make_context(); }
 
 inline void* allocate_frame(std::size_t bytes) { return context().pool->allocate(bytes, slab_kind::frame); }
-inline void free_frame(void* frame, std::size_t bytes) { context().pool->deallocate(frame, bytes, slab_kind::frame); }
+[[gnu::always_inline]] inline void free_frame(void* frame, std::size_t bytes) {
+    context().pool->deallocate(frame, bytes, slab_kind::frame);
+}
 
 }  // namespace tokengate::detail

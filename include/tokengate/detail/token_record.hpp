@@ -31,11 +31,20 @@ struct operation_record {
     const char* name;
     weight weight_class;
     storage tier;
-    std::uint16_t flags;             ///< token_flags that every token of it starts with
-    std::uint32_t index;             ///< its row in every thread's counters
-    std::vector<const char*> calls;  ///< a lead's declared calls
+    std::uint16_t flags;  ///< token_flags that every token of it starts with
+    std::uint32_t index;  ///< its row in every thread's counters
+    /// Bits of operation_specials. What every call looks at, and therefore one word for all that calls do beyond making a
+    /// token.
+    relaxed<std::uint8_t> special{};
+    std::vector<const char*> calls{};  ///< a lead's declared calls
     std::chrono::nanoseconds timeout{};
-    const operation_record* keeper = nullptr;  ///< with a timeout: of the tokens that keep the time of the others
+    retry_options retry{};
+    /// With a timeout or retries: of the tokens that await the others, keep their time and make new ones.
+    const operation_record* keeper = nullptr;
+};
+
+enum operation_specials : std::uint8_t {
+    wraps = 1  ///< each of its tokens has another around it, of `keeper`
 };
 
 enum token_flags : std::uint16_t {
@@ -58,7 +67,9 @@ enum token_flags : std::uint16_t {
     watched = 32768        ///< its steps go through watch.cpp; decided at its admission
 };
 
-inline constexpr std::uint32_t first_operation = 2;  ///< index of the first that a user made: 0 is main, 1 are tasks
+/// Indices of operations: the runtime's own (main, services), what runs where it is admitted (tasks, and those who keep
+/// time or arguments for an operation's tokens), and from `first_operation` on those that users have made.
+inline constexpr std::uint32_t own_operation = 0, task_index = 1, first_operation = 2;
 
 /// Why a token is to stop; bits of token_record::stop.
 enum stop_reasons : std::uint8_t {
