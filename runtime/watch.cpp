@@ -58,16 +58,17 @@ token_notes* make_notes(core_context& core, const token_record& token) noexcept 
     }
 }
 
-void admitted(core_context& core, token_record& token, step_clock& clock) noexcept {
+void note_admission(core_context& core, token_record& token, step_clock& clock) noexcept {
     token_notes* notes = make_notes(core, token);
     promise_base::of(token).keep_notes(notes);
     if (notes) notes->admitted_ns = clock.ns();
     if (operation_stats* stats = stats_of(core, token)) stats->admitted.add(1);
     trace(core, trace_kind::spawned, token, core.current ? core.current->sequence.load() : 0, clock);
+    tell(core, token, token_state::created, clock);
     tell(core, token, token_state::waiting, clock);
 }
 
-void started(core_context& core, token_record& token, step_clock& clock) noexcept {
+void note_start(core_context& core, token_record& token, step_clock& clock) noexcept {
     operation_stats* stats = stats_of(core, token);
     if (stats) stats->started.add(1);
     if (token_notes* notes = promise_base::of(token).notes()) {
@@ -106,7 +107,7 @@ void watch_from_now(token_record& token) noexcept {
 void watch_admission(core_context& core, token_record& token) noexcept {
     step_clock clock;
     token.flags |= watched;
-    admitted(core, token, clock);
+    note_admission(core, token, clock);
 }
 
 void watch_routed(core_context& core, token_record& token, unsigned position) noexcept {
@@ -127,15 +128,15 @@ void watch_refused(core_context& core, const token_record& token) noexcept {
 
 void watch_start(core_context& core, token_record& token) noexcept {
     step_clock clock;
-    started(core, token, clock);
+    note_start(core, token, clock);
 }
 
 void watch_in_place(core_context& core, token_record& token) noexcept {
     step_clock clock;
-    admitted(core, token, clock);
+    note_admission(core, token, clock);
     tell(core, token, token_state::admitted, clock);
     trace(core, trace_kind::in_place_begin, token, token.created_ns.load(), clock);
-    started(core, token, clock);
+    note_start(core, token, clock);
 }
 
 void watch_end(core_context& core, token_record& token) noexcept {

@@ -74,7 +74,8 @@ struct runtime_options {
     time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
     backlog_options backlog{};
     tokengate::timing timing = tokengate::timing::off;  ///< with metrics at least sampled
-    /// Hears every step of every token, on the thread where it is taken: it must be quick, and must not throw.
+    /// Hears every step of every token from the gate on (`created` when the gate gets it), on the thread where it is taken,
+    /// in order for each token. It must be quick; what it throws goes to on_warning.
     std::function<void(const token_step&)> observer{};
     stall_options stall{};  ///< says who keeps a core for too long; default: off
     /// How many events each thread keeps for runtime::trace(), rounded up to a power of two: the last ones, 32 bytes each.

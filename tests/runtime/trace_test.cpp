@@ -342,7 +342,7 @@ TEST_CASE("A trace that no memory would hold is refused") {
     CHECK_THROWS_AS((tg::runtime{{.cores = 1, .trace_events = trace_ring::most_events + 1}}), tg::configuration_error);
 }
 
-TEST_CASE("A trace of a runtime: every token has its slices, every spawn its arrow" * doctest::skip()) {
+TEST_CASE("A trace of a runtime: every token has its slices, every spawn its arrow") {
     constexpr int of_each = 20;
     constexpr int steps = 6;
     tg::runtime runtime{{.cores = 2, .trace_events = 65'536}};
