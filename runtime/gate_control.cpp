@@ -100,12 +100,10 @@ void runtime_core::release_some() noexcept {
 // ---- killing ------------------------------------------------------------------------------------------------------------
 
 std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
-    gate_kills::rule added{
-        .what = what, .reason = std::make_shared<const std::string>(reason), .before = mark_sequences()};
-    const sequence_marks made_before = added.before;
-    kills.add(std::move(added));
+    const sequence_marks before = mark_sequences();
+    kills.add(what, before, std::make_shared<const std::string>(reason));
     at_start.fetch_or(killing, std::memory_order_seq_cst);
-    const std::size_t found = alive(what, made_before).size();
+    const std::size_t found = alive(what, before).size();
     for (const auto& each : executors) each->post_kill();
     sweep_gate();
     return found;
@@ -114,15 +112,19 @@ std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
 bool runtime_core::tidy_kills() noexcept {
     if (!(at_start.load(std::memory_order_relaxed) & killing)) return false;
     try {
-        const std::scoped_lock lock(attention_change_);
-        const bool some_left = kills.forget([this](const gate_kills::rule& each) {
-            bool over = std::ranges::all_of(executors,
-                                            [&](const auto& executor) { return executor->kills_met() >= each.number; });
-            for (const token_info& info : alive(each.what, each.before)) over &= info.state == token_state::executing;
-            return over;
+        std::uint64_t met = ~std::uint64_t{0};  // by all loops
+        for (const auto& each : executors) met = std::min(met, each->kills_met());
+        std::vector<token_info> waiting;
+        look([&](const token_info& info, const operation_record& operation) {
+            if (info.state != token_state::executing && info.state != token_state::created &&
+                operation.index != own_operation)
+                waiting.push_back(info);
         });
-        if (!some_left) at_start.fetch_and(~std::uint32_t{killing}, std::memory_order_seq_cst);
-        return some_left;
+        if (kills.forget(met, waiting)) return true;
+        at_start.fetch_and(~std::uint32_t{killing}, std::memory_order_seq_cst);
+        if (!kills.any()) return false;
+        at_start.fetch_or(killing, std::memory_order_seq_cst);  // one was added in between
+        return true;
     } catch (const std::bad_alloc&) {
         return true;
     }
@@ -131,16 +133,9 @@ bool runtime_core::tidy_kills() noexcept {
 std::vector<token_info> runtime_core::alive(const selection& what, const sequence_marks& made_before) const {
     std::vector<token_info> found;
     look([&](const token_info& info, const operation_record& operation) {
-        if (info.state == token_state::created || !made_before.covers(info.id.sequence)) return;
-        bool meant = operation.index != own_operation;
-        switch (what.of()) {
-            case selection::kind::all: break;
-            case selection::kind::operation: meant &= info.id.operation == what.operation(); break;
-            case selection::kind::one: meant = info.id.sequence == what.id().sequence; break;
-            case selection::kind::chain:
-                meant = info.id.sequence == what.id().sequence || info.domain.sequence == what.id().sequence;
-        }
-        if (meant) found.push_back(info);
+        if (info.state != token_state::created && operation.index != own_operation &&
+            made_before.covers(info.id.sequence) && means(what, info))
+            found.push_back(info);
     });
     return found;
 }

@@ -8,7 +8,7 @@
 #include <tokengate/error.hpp>
 
 #include <algorithm>
-#include <iterator>
+#include <unordered_set>
 #include <utility>
 
 namespace tokengate::detail {
@@ -47,6 +47,17 @@ bool in_chain(const token_record& token, std::uint64_t lead_sequence) noexcept {
     if (!(token.flags & in_domain)) return false;
     for (const auto* each = static_cast<const domain*>(token.anchor); each; each = each->outer)
         if (each->lead_sequence.load() == lead_sequence) return true;
+    return false;
+}
+
+bool means(const selection& what, const token_info& info) noexcept {
+    switch (what.of()) {
+        case selection::kind::all: return true;
+        case selection::kind::operation: return info.id.operation == what.operation();
+        case selection::kind::one: return info.id.sequence == what.id().sequence;
+        case selection::kind::chain:
+            return info.id.sequence == what.id().sequence || info.domain.sequence == what.id().sequence;
+    }
     return false;
 }
 
@@ -197,27 +208,52 @@ std::vector<selection> gate_holds::selections() const {
 
 // ---- kills --------------------------------------------------------------------------------------------------------------
 
-void gate_kills::add(rule added) {
+void gate_kills::add(const selection& what, const sequence_marks& before, reason why) {
     const std::scoped_lock lock(mutex_);
-    added.number = ++newest_;
-    rules_.push_back(std::move(added));
+    ++newest_;
+    if (what.of() == selection::kind::one) {
+        singles_.insert_or_assign(what.id().sequence, single{std::move(why), newest_});
+        return;
+    }
+    std::erase_if(rules_, [&](const rule& each) { return same_selection(each.what, what); });
+    rules_.push_back({what, before, std::move(why), newest_});
+}
+
+gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its_thread) const {
+    const std::shared_lock lock(mutex_);
+    const std::uint64_t sequence = token.sequence.load();
+    if (const auto known = singles_.find(sequence); known != singles_.end()) return known->second.why;
+    for (const rule& each : rules_) {
+        if (!each.before.covers(sequence)) continue;
+        if (selects(each.what, token)) return each.why;
+        if (each.what.of() == selection::kind::chain && on_its_thread && in_chain(token, each.what.id().sequence))
+            return each.why;
+    }
+    return nullptr;
 }
 
 std::uint64_t gate_kills::newest() const {
-    const std::scoped_lock lock(mutex_);
+    const std::shared_lock lock(mutex_);
     return newest_;
 }
 
-std::shared_ptr<const std::string> gate_kills::reason_for(const token_record& token,
-                                                          bool on_its_thread) const noexcept {
+bool gate_kills::any() const {
+    const std::shared_lock lock(mutex_);
+    return !rules_.empty() || !singles_.empty();
+}
+
+bool gate_kills::forget(std::uint64_t up_to, const std::vector<token_info>& waiting) {
     const std::scoped_lock lock(mutex_);
-    for (const rule& each : rules_) {
-        if (!each.before.covers(token.sequence.load())) continue;
-        if (selects(each.what, token)) return each.reason;
-        if (each.what.of() == selection::kind::chain && on_its_thread && in_chain(token, each.what.id().sequence))
-            return each.reason;
-    }
-    return nullptr;
+    std::unordered_set<std::uint64_t> still_there;
+    for (const token_info& info : waiting) still_there.insert(info.id.sequence);
+    std::erase_if(singles_,
+                  [&](const auto& each) { return each.second.number <= up_to && !still_there.contains(each.first); });
+    std::erase_if(rules_, [&](const rule& each) {
+        return each.number <= up_to && std::ranges::none_of(waiting, [&](const token_info& info) {
+                   return each.before.covers(info.id.sequence) && means(each.what, info);
+               });
+    });
+    return !rules_.empty() || !singles_.empty();
 }
 
 }  // namespace tokengate::detail

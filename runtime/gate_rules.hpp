@@ -10,11 +10,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <list>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 /// What operators have said of tokens: who is held at the gate, and who is to be killed. Looked at only while something has
@@ -34,6 +35,9 @@ namespace tokengate::detail {
 /// The token whose body awaits this one, if one does. It lies suspended until this one has ended, so who runs below it may
 /// look at it.
 [[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
+
+/// The same by what can be seen from outside, of a token that is not the runtime's own.
+[[nodiscard]] bool means(const selection& what, const token_info& info) noexcept;
 
 /// Whether the two mean the same tokens.
 [[nodiscard]] bool same_selection(const selection& a, const selection& b) noexcept;
@@ -99,30 +103,35 @@ private:
 
 class gate_kills {
 public:
-    struct rule {
-        selection what;
-        std::shared_ptr<const std::string> reason;
-        sequence_marks before;
-        std::uint64_t number = 0;
-    };
+    using reason = std::shared_ptr<const std::string>;
 
-    void add(rule added);
-    /// The number of the newest rule.
+    /// Of what had been made by then. One that means the same as an older one takes its place.
+    void add(const selection& what, const sequence_marks& before, reason why);
+    /// Why this token is to end; null if it is not. Chains are known on the thread of their domain alone.
+    [[nodiscard]] reason reason_for(const token_record& token, bool on_its_thread) const;
+
+    /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
     [[nodiscard]] std::uint64_t newest() const;
-    /// Why this token is to end; null if it is not.
-    [[nodiscard]] std::shared_ptr<const std::string> reason_for(const token_record& token,
-                                                                bool on_its_thread) const noexcept;
-    /// Drops the rules that `is_over` finds to have met all whom they meant. True if some are left.
-    template <class Predicate>
-    bool forget(Predicate is_over) {
-        const std::scoped_lock lock(mutex_);
-        std::erase_if(rules_, is_over);
-        return !rules_.empty();
-    }
+    [[nodiscard]] bool any() const;
+    /// Forgets the rules up to that number, except for those that mean one of `waiting`: sequence and operation of tokens
+    /// that have not started. True if some are left.
+    bool forget(std::uint64_t up_to, const std::vector<token_info>& waiting);
 
 private:
-    mutable std::mutex mutex_;
-    std::vector<rule> rules_;
+    struct rule {
+        selection what;
+        sequence_marks before;
+        reason why;
+        std::uint64_t number;
+    };
+    struct single {
+        reason why;
+        std::uint64_t number;
+    };
+
+    mutable std::shared_mutex mutex_;
+    std::vector<rule> rules_;                            // of operations, of chains, of all
+    std::unordered_map<std::uint64_t, single> singles_;  // of single tokens, by sequence
     std::uint64_t newest_ = 0;
 };
 

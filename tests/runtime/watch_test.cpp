@@ -321,8 +321,7 @@ TEST_SUITE("watch: the backlog's limit") {
             }
         });
         tg::test::wait_until([&] { return submitted == 5; });  // one runs, four wait; the sixth is waited for
-        tg::test::wait_until([&] { return here.started == 1; });
-        CHECK(runtime.snapshot().waiting_for_permit == 4);
+        tg::test::wait_until([&] { return here.started == 1 && runtime.snapshot().waiting_for_permit == 4; });
         CHECK(submitted == 5);
         here.go = true;
         submitter.join();

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+
+#include "support/leaks.hpp"
+#include "support/sanitizers.hpp"
+#include "support/settled.hpp"
+
+#include <tokengate/tokengate.hpp>
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+// A million tokens, of every kind, while eight threads pause, resume, drain and kill at random.
+
+namespace tg = tokengate;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::uint64_t seed = 20'261'121;
+constexpr std::size_t all = tg::test::under_tsan || tg::test::under_asan ? 100'000 : 1'000'000;
+constexpr std::size_t at_a_time = 10'000;
+
+struct counts {
+    std::atomic<std::uint64_t> bodies{0};  // begun
+    std::atomic<std::uint64_t> completed{0}, failed{0}, killed{0}, timed_out{0};
+};
+counts counted;
+
+const tg::operation plain{{.name = "gate_storm_plain", .weight = tg::weight::light}, [](int n) {
+                              ++counted.bodies;
+                              return n;
+                          }};
+const tg::operation stores{{.name = "gate_storm_stores", .storage = tg::storage::fast}, [](int n) -> tg::task<int> {
+                               ++counted.bodies;
+                               co_await tg::yield();
+                               co_return n;
+                           }};
+const tg::operation child{{.name = "gate_storm_child"}, [](int n) { return n; }};
+const tg::operation lead{{.name = "gate_storm_lead"}, tg::lead{"gate_storm_child"}, [](int n) -> tg::task<int> {
+                             ++counted.bodies;
+                             const int a = co_await child(n);
+                             co_await tg::yield();
+                             co_return co_await child(a);
+                         }};
+const tg::operation pinned{
+    {.name = "gate_storm_pinned"}, tg::sticky{"gate_storm", [](int n) { return n % 64; }}, [](int n) {
+        ++counted.bodies;
+        return n;
+    }};
+const tg::operation fails{{.name = "gate_storm_fails"}, [](int n) -> int {
+                              ++counted.bodies;
+                              throw std::runtime_error(std::to_string(n));
+                          }};
+const tg::operation sleeps{{.name = "gate_storm_sleeps", .timeout = 200us}, [](int n) -> tg::task<int> {
+                               ++counted.bodies;
+                               co_await tg::sleep_for(n % 2 == 0 ? 50us : 10ms);
+                               co_return n;
+                           }};
+constexpr std::array names{"gate_storm_plain",  "gate_storm_stores", "gate_storm_child", "gate_storm_lead",
+                           "gate_storm_pinned", "gate_storm_fails",  "gate_storm_sleeps"};
+
+tg::token<int> any_token(int n) {
+    switch (n % 6) {
+        case 0: return plain(n);
+        case 1: return stores(n);
+        case 2: return lead(n);
+        case 3: return pinned(n);
+        case 4: return fails(n);
+        default: return sleeps(n);
+    }
+}
+
+tg::task<> hear(tg::token<int> token, int n) {
+    try {
+        const int result = co_await std::move(token);
+        if (result == n) ++counted.completed;
+    } catch (const tg::token_killed&) {
+        ++counted.killed;
+    } catch (const tg::token_timeout&) {
+        ++counted.timed_out;
+    } catch (const std::runtime_error&) {
+        ++counted.failed;
+    }
+}
+
+void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& over) {
+    std::mt19937_64 random(seed + number);
+    tg::gate_control gate = runtime.gate();
+    const auto any_name = [&] { return names[random() % names.size()]; };
+    while (!over) {
+        switch (random() % 8) {
+            case 0: gate.pause(any_name()); break;
+            case 1: gate.pause(); break;
+            case 2: gate.kill(any_name(), "storm"); break;
+            case 3: static_cast<void>(gate.wait_drained(any_name(), 2ms)); break;
+            case 4: {
+                const std::vector<tg::token_info> alive = runtime.tokens();
+                for (std::size_t i = 0; i < alive.size() && i < 4; ++i) {
+                    const tg::token_info& victim = alive[random() % alive.size()];
+                    if (victim.id.operation.starts_with("gate_storm")) gate.kill(victim.id, "storm");
+                }
+                break;
+            }
+            case 5: {
+                const std::vector<tg::token_info> alive = runtime.tokens();
+                for (const tg::token_info& info : alive)
+                    if (!info.domain.operation.empty()) {
+                        gate.kill(tg::chain_of{info.domain}, "storm");
+                        break;
+                    }
+                break;
+            }
+            case 6: gate.resume(any_name()); break;
+            default: gate.resume(); break;
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % 5000));
+        gate.resume();  // so that the storm goes on
+    }
+}
+
+void storm(tg::runtime_options options, std::size_t tokens) {
+    MESSAGE("seed " << seed << ", " << tokens << " tokens");
+    counted.bodies = counted.completed = counted.failed = counted.killed = counted.timed_out = 0;
+    const std::size_t before = tg::test::live_slots();
+    {
+        tg::runtime runtime(std::move(options));
+        std::atomic<bool> over{false};
+        std::vector<std::thread> operators;
+        for (std::uint64_t number = 0; number < 8; ++number)
+            operators.emplace_back([&, number] { operate(runtime, number, over); });
+        runtime.run([&]() -> tg::task<> {
+            for (std::size_t n = 0; n < tokens; n += at_a_time) {
+                std::vector<tg::task<>> batch;
+                for (std::size_t i = n; i < n + at_a_time; ++i)
+                    batch.push_back(hear(any_token(static_cast<int>(i)), static_cast<int>(i)));
+                co_await tg::when_all(std::move(batch));
+            }
+        });
+        over = true;
+        for (std::thread& each : operators) each.join();
+        CHECK(counted.completed + counted.failed + counted.killed + counted.timed_out == tokens);
+        CHECK(counted.killed > 0);
+        CHECK(counted.completed > 0);
+        CHECK(counted.failed > 0);
+        CHECK(counted.bodies <= tokens);  // none began twice
+        tg::test::check_settled(runtime);
+        CHECK(runtime.snapshot().held == 0);
+        CHECK(runtime.stop(10s).complete());
+    }
+    CHECK(tg::test::live_slots() == before);
+}
+
+}  // namespace
+
+TEST_SUITE("gate storm") {
+    TEST_CASE("every token ends exactly once, counts add up, no domain and no pin is left") {
+        storm({.cores = 2}, all);
+    }
+    TEST_CASE("the same with everything watched") {
+        std::atomic<std::uint64_t> created{0}, ended{0};
+        storm({.cores = 3,
+               .timing = tg::timing::full,
+               .observer =
+                   [&](const tg::token_step& step) {
+                       created += step.state == tg::token_state::created;
+                       ended += step.state >= tg::token_state::completed;
+                   },
+               .trace_events = 4096,
+               .metrics = true},
+              all / 10);
+        CHECK(created == ended);
+        CHECK(created >= all / 10);
+    }
+}
