@@ -85,12 +85,14 @@ std::vector<operation_health> health_of_all(const runtime_core& runtime) {
 }
 
 std::optional<operation_health> health_of(const runtime_core& runtime, std::string_view name) {
-    return health_of(runtime, name, operations_by_name()[name]);
+    const auto known = operations_by_name();
+    return health_of(runtime, name, known.at(name));
 }
 
 bool release_guards(const runtime_core& runtime, std::string_view name) {
     bool any = false;
-    for (const operation_record* each : operations_by_name()[name])
+    const auto known = operations_by_name();
+    for (const operation_record* each : known.at(name))
         if (guard_desk* desk = runtime.guards.find(each->index)) any |= desk->release();
     return any;
 }

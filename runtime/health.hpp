@@ -18,6 +18,8 @@ struct runtime_core;
 
 [[nodiscard]] health grade_of(std::uint64_t succeeded, std::uint64_t failed) noexcept;
 
+// The two that take a name: somebody has defined an operation of that name.
+
 /// By name: those of which something has been counted, and those that are held by their name.
 [[nodiscard]] std::vector<operation_health> health_of_all(const runtime_core& runtime);
 [[nodiscard]] std::optional<operation_health> health_of(const runtime_core& runtime, std::string_view name);

@@ -462,12 +462,10 @@ const tg::operation chain{{.name = "guard_test_chain"}, tg::lead{"guard_test_wor
                               }
                           }};
 const tg::operation unguarded{{.name = "guard_test_unguarded"}, do_work};
-const tg::operation unused{{.name = "guard_test_unused", .breaker = two}, do_work};
 
 struct secret {
     int value = 0;
 };
-constexpr std::chrono::nanoseconds at_once{0};
 const tg::operation judged{{.name = "guard_test_judged", .quarantine = {.factor = 3, .quantile = 0.5, .min_runs = 20}},
                            [](std::int64_t ns, std::string, secret, int&) -> void {
                                const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(ns);
@@ -598,10 +596,10 @@ TEST_SUITE("guard: in a runtime") {
             failing = leave = true;
             const std::string failure = co_await failure_of(recovers());
             CHECK(failure == "it fails");
-            failing = leave = false;
-            const auto blocked = co_await block_of(recovers());
-            // Else the machine was slower than open_for, and it has run: until then it was open.
-            if (blocked) CHECK(has(blocked->what(), "100 % of its last 2 runs failed"));
+            // Refused, or, where the machine was slower than open_for, a probe that fails as well.
+            const std::string next_failure = co_await failure_of(recovers());
+            CHECK(next_failure != "none");
+            CHECK_FALSE(runtime.gate().health("guard_test_recovers")->blocked.empty());
 
             retry_at = co_await fail_until_blocked(recovers);
             co_await when(retry_at);
@@ -679,7 +677,7 @@ TEST_SUITE("guard: in a runtime") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a million-armed crowd on several cores: every token is told something, and the counts add up") {
+    TEST_CASE("a crowd on several cores: every token is told something, and the counts add up") {
         reset();
         failing = true;
         constexpr int threads = 4, each = 500;
@@ -697,8 +695,10 @@ TEST_SUITE("guard: in a runtime") {
                         ++other;
                     } catch (const tg::operation_blocked&) {
                         ++blocked;
-                    } catch (const std::runtime_error& error) {
-                        ++(std::string_view(error.what()) == "it fails" ? failed : other);
+                    } catch (const tg::error&) {
+                        ++other;
+                    } catch (const std::runtime_error&) {
+                        ++failed;
                     }
                 }
             });
