@@ -19,13 +19,13 @@
 #include <string>
 #include <vector>
 
-/// Breakers and quarantines: what a runtime knows of an operation that has one of them, and whether the gate lets its tokens in.
+/// Breakers and quarantines: what a runtime knows of an operation that has one, and whether the gate lets its tokens in.
 ///
 ///     if (std::exception_ptr why = desk.admit(token.id())) refuse(token, why);   // operation_blocked
 ///     desk.ended({.token = token.id(), .outcome = run_outcome::failed});
 ///
-/// A breaker is closed; it opens when, of the last `window` runs, at least `min_runs`, a larger share than `failure_rate` has
-/// failed. It refuses everything for `open_for`, and is half open from the first token that comes then: `probes` tokens
+/// A breaker is closed; it opens when, of the last `window` runs, at least `min_runs`, a larger share than `failure_rate`
+/// has failed. It refuses everything for `open_for`, and is half open from the first token that comes then: `probes` tokens
 /// pass, and it closes with an empty window when all have succeeded, opens again when one has failed. One that neither
 /// succeeded nor failed gives its place to another. There is no timer: it is looked at when a token comes or ends.
 /// While it is not closed, the ends of those that had come before count for health only.
@@ -37,8 +37,8 @@ namespace tokengate::detail {
 struct runtime_core;
 struct token_notes;
 
-/// How long the runs of an operation take: a histogram that forgets. When it has 16,384 of them, all its counts are halved, so
-/// that what an operation did long ago does not stand against what it does now; a single long run stays a small share.
+/// How long the runs of an operation take: a histogram that forgets. When it has 16,384 of them, all its counts are halved,
+/// so that what an operation did long ago does not stand against what it does now; a single long run stays a small share.
 class run_history : private histogram_scheme {
 public:
     /// `quantile`: the one that is kept up to date at each run, for a step or two.

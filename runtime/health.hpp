@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
-/// How operations do, from what the runtime has counted: by its executors where metrics are on, else by the desks of breakers
-/// and quarantines. Any thread. Operations of one name, which followed each other, are one; the runtime's own are left
-/// out. Throws std::bad_alloc.
+/// How operations do, from what the runtime has counted: by its executors where metrics are on, else by the desks of
+/// breakers and quarantines. Any thread. Operations of one name, which followed each other, are one; the runtime's own are
+/// left out. Throws std::bad_alloc.
 
 namespace tokengate::detail {
 

@@ -82,8 +82,8 @@ public:
     /// met without having been counted.
     std::size_t kill(const selection& what, std::string_view reason);
 
-    /// Ends the quarantine of an operation, which begins a new history of its run times, and closes its breaker. False: it was
-    /// not blocked.
+    /// Ends the quarantine of an operation, which begins a new history of its run times, and closes its breaker. False: it
+    /// was not blocked.
     bool release(std::string_view operation);
     /// How it does; none if nothing is known of it: it has not been here, or is not counted.
     [[nodiscard]] std::optional<operation_health> health(std::string_view operation) const;

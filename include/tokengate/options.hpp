@@ -111,7 +111,7 @@ bool retry_on(const std::exception_ptr& failure) {
 }
 
 /// While too many of an operation's runs fail, the gate refuses its tokens: operation_blocked. After `open_for` it lets
-/// `probes` of them in; if all succeed, everything is as before and counts anew, and if one fails, it refuses again for
+/// `probes` of them in; if all succeed, all is as before and counts anew, and if one fails, it refuses again for
 /// `open_for`. Failures are runs that throw or whose time is over; what was killed or refused is no run.
 struct breaker_options {
     double failure_rate = 0;  ///< the share, below 1, over which it opens: 0.9 is 90 %; 0: no breaker

@@ -37,7 +37,7 @@ namespace {
 
 bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
-// ---- a desk whose clock stands still --------------------------------------------------------------------------------------
+// ---- a desk whose clock stands still --------------------------------------------------------------------------------
 
 guard_desk::time_point now_is{1000s};
 
@@ -424,7 +424,7 @@ TEST_SUITE("guard: a quarantine") {
     }
 }
 
-// ---- end to end -----------------------------------------------------------------------------------------------------------
+// ---- end to end -----------------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -15,8 +15,8 @@
 ///     std::string kept = std::move(text).take();   // 7, "a name", …
 ///
 /// What can be printed: numbers, enumerations, texts by value, and what has an operator<< for a std::ostream that this
-/// translation unit knows. Not what lies behind a pointer or a reference: others may be writing there, or nobody may have written
-/// yet. That, and all else, is "…". Throws std::bad_alloc.
+/// translation unit knows. Not what lies behind a pointer or a reference: others may be writing there, or nobody may have
+/// written yet. That, and all else, is "…". Throws std::bad_alloc.
 
 namespace tokengate::detail {
 
