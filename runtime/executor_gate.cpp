@@ -4,6 +4,7 @@
 // of a token while nobody has said anything; see runtime_core::attention and at_start.
 
 #include "executor.hpp"
+#include "guard.hpp"
 #include "runtime_core.hpp"
 #include "stop.hpp"
 #include "watch.hpp"
@@ -24,6 +25,12 @@ namespace tokengate::detail {
 bool executor::attend(core_context& core, token_record& token) noexcept {
     const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
     if ((attention & watching) || (token.flags & watched)) watch_admission(core, token);
+    if (token.flags & watched) {
+        if (std::exception_ptr why = guard_admission(core, token)) {
+            refuse(token, std::move(why));
+            return false;
+        }
+    }
     if (!(attention & holding) || !runtime.holds.would_hold(token, core.current)) return true;
     // Before it is held: then it may be let go at once, on another thread.
     if ((token.flags & watched) && !enter_backlog(token)) return false;

@@ -16,6 +16,7 @@
 
 #include "executor.hpp"
 #include "gate_rules.hpp"
+#include "health.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/detail/promise.hpp>
@@ -349,6 +350,14 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
 
 std::size_t gate_control::kill(const selection& what, std::string_view reason) {
     return of_->kill(detail::settled(what), reason);
+}
+
+bool gate_control::release(std::string_view operation) {
+    return detail::release_guards(*of_, detail::settled(operation).operation());
+}
+
+std::optional<operation_health> gate_control::health(std::string_view operation) const {
+    return detail::health_of(*of_, detail::settled(operation).operation());
 }
 
 void gate_control::storage_limit(storage tier, int limit) {

@@ -7,6 +7,7 @@
 #include <tokengate/error.hpp>
 #include <tokengate/task_token.hpp>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -45,9 +46,17 @@ bool same_retries(const retry_options& a, const retry_options& b) {
            a.max_backoff.count() == b.max_backoff.count() && a.jitter == b.jitter && a.retry_if == b.retry_if;
 }
 
+bool same_guards(const operation_record& a, const operation_record& b) {
+    return a.breaker.failure_rate == b.breaker.failure_rate && a.breaker.min_runs == b.breaker.min_runs &&
+           a.breaker.window == b.breaker.window && a.breaker.open_for.count() == b.breaker.open_for.count() &&
+           a.breaker.probes == b.breaker.probes && a.quarantine.factor == b.quarantine.factor &&
+           a.quarantine.quantile == b.quarantine.quantile && a.quarantine.min_runs == b.quarantine.min_runs;
+}
+
 bool same_definition(const operation_record& a, const operation_record& b) {
     if (!same_name(a, b) || a.weight_class != b.weight_class || a.tier != b.tier || a.flags != b.flags ||
-        a.timeout != b.timeout || !same_retries(a.retry, b.retry) || a.calls.size() != b.calls.size())
+        a.timeout != b.timeout || !same_retries(a.retry, b.retry) || !same_guards(a, b) ||
+        a.calls.size() != b.calls.size())
         return false;
     for (std::size_t i = 0; i < a.calls.size(); ++i)
         if (std::strcmp(a.calls[i], b.calls[i]) != 0) return false;
@@ -60,7 +69,8 @@ operation_record unrouted(const char* name, std::uint32_t index) {
 
 std::string contradiction(const char* name) {
     return std::string("configuration_error: two operations are named \"") + name +
-           "\" and differ in weight, storage, retry, timeout or anchor: give one of them another name";
+           "\" and differ in weight, storage, retry, timeout, breaker, quarantine or anchor: give one of them another "
+           "name";
 }
 
 void check_retries(const std::string& name, const retry_options& retry, bool arguments_can_be_kept) {
@@ -76,6 +86,30 @@ void check_retries(const std::string& name, const retry_options& retry, bool arg
         wrong("attempts is " + std::to_string(retry.attempts) +
               ", but each attempt needs the arguments anew, and one of them cannot be copied: take a std::shared_ptr "
               "to it, or retry inside the operation");
+}
+
+void check_guards(const std::string& name, const breaker_options& breaker, const quarantine_options& quarantine) {
+    const auto wrong = [&](const std::string& what) {
+        throw configuration_error("configuration_error: operation \"" + name + "\": " + what);
+    };
+    constexpr unsigned widest = 1'000'000;
+    if (!(breaker.failure_rate >= 0 && breaker.failure_rate < 1))
+        wrong("breaker.failure_rate is " + std::to_string(breaker.failure_rate) +
+              ": use a share of the runs below 1, which more must fail than; or 0 for no breaker");
+    if (breaker.window == 0 || breaker.window > widest)
+        wrong("breaker.window is " + std::to_string(breaker.window) + ": use 1 to " + std::to_string(widest) + " runs");
+    if (breaker.min_runs == 0 || breaker.min_runs > breaker.window)
+        wrong("breaker.min_runs is " + std::to_string(breaker.min_runs) +
+              ": use 1 to as many runs as breaker.window (" + std::to_string(breaker.window) + ")");
+    if (breaker.open_for.count() <= 0) wrong("breaker.open_for is not positive: use a time for which it stays open");
+    if (breaker.probes == 0) wrong("breaker.probes is 0: at least 1 token must show that it works again");
+    if (quarantine.factor != 0 && !(quarantine.factor >= 1 && std::isfinite(quarantine.factor)))
+        wrong("quarantine.factor is " + std::to_string(quarantine.factor) +
+              ": use 1 or more times the usual run time; or 0 for no quarantine");
+    if (!(quarantine.quantile > 0 && quarantine.quantile <= 1))
+        wrong("quarantine.quantile is " + std::to_string(quarantine.quantile) +
+              ": use a share of the runs, above 0 and at most 1");
+    if (quarantine.min_runs == 0) wrong("quarantine.min_runs is 0: at least 1 run must have shown what is usual");
 }
 
 }  // namespace
@@ -95,7 +129,10 @@ const operation_record& register_operation(const operation_options& options, std
         throw configuration_error("configuration_error: operation \"" + name +
                                   "\": timeout is negative: leave it out, or 0, for none");
     check_retries(name, options.retry, arguments_can_be_kept);
+    check_guards(name, options.breaker, options.quarantine);
+    const bool is_guarded = options.breaker.failure_rate != 0 || options.quarantine.factor != 0;
     if (options.storage != storage::none) flags |= has_tier;
+    if (is_guarded) flags |= watched;
     operation_record wanted{.name = options.name.c_str(),
                             .weight_class = options.weight,
                             .tier = options.storage,
@@ -103,7 +140,10 @@ const operation_record& register_operation(const operation_options& options, std
                             .index = 0,
                             .calls = {calls.begin(), calls.end()},
                             .timeout = options.timeout,
-                            .retry = options.retry};
+                            .retry = options.retry,
+                            .breaker = options.breaker,
+                            .quarantine = options.quarantine};
+    if (is_guarded) wanted.special.store(guarded);
 
     registry& r = operations();
     const std::scoped_lock lock(r.mutex);
@@ -125,7 +165,7 @@ const operation_record& register_operation(const operation_options& options, std
         if (options.timeout.count() != 0 || options.retry.attempts > 1) {
             free->keeper = unrouted(free->record.name, task_operation().index);
             free->record.keeper = &free->keeper;
-            free->record.special.store(wraps);
+            free->record.special.set_bits(wraps);
         }
     }
     free->in_use = true;

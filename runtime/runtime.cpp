@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/runtime.hpp>
 
+#include "health.hpp"
 #include "runtime_core.hpp"
 #include "topology.hpp"
 
@@ -546,6 +547,7 @@ snapshot runtime::snapshot() const {
     tokengate::snapshot now;
     now.held = core_->holds.held();
     now.paused = core_->holds.paused({});
+    now.operations = detail::health_of_all(*core_);
     for (const storage tier : {storage::slow, storage::moderate, storage::fast, storage::insane})
         now.waiting_for_permit += core_->at_gate.waiting_for_permit(tier);
     now.ended = core_->count_ended();

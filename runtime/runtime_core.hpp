@@ -5,6 +5,7 @@
 #include "executor.hpp"
 #include "gate.hpp"
 #include "gate_rules.hpp"
+#include "guard.hpp"
 #include "router.hpp"
 #include "signal_desk.hpp"
 #include "stall_detector.hpp"
@@ -162,6 +163,7 @@ struct runtime_core {
 
     gate_holds holds;
     gate_kills kills;
+    guard_table guards;
 
     std::mutex orphans;                               // guards the three below, and the domains once `joined`
     bool joined = false;                              // no executor runs any more

@@ -4,6 +4,7 @@
 
 #include "conductor.hpp"
 #include "executor.hpp"
+#include "guard.hpp"
 #include "runtime_core.hpp"
 #include "stop.hpp"
 #include "watch.hpp"
@@ -263,6 +264,7 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
 // ---- dropped handles ----------------------------------------------------------------------------------------------------
 
 void drop_unadmitted(token_record& token) noexcept {
+    if (token.flags & watched) guard_drop(token);
     if (!(token.flags & in_domain)) {
         destroy_frame(token);
         return;

@@ -2,6 +2,7 @@
 #include "watch.hpp"
 
 #include "executor.hpp"
+#include "guard.hpp"
 #include "operation_stats.hpp"
 #include "runtime_core.hpp"
 #include "trace_ring.hpp"
@@ -59,7 +60,8 @@ token_notes* make_notes(core_context& core, const token_record& token) noexcept 
 }
 
 void note_admission(core_context& core, token_record& token, step_clock& clock) noexcept {
-    token_notes* notes = make_notes(core, token);
+    token_notes* notes = guarded_notes(token);
+    if (!notes) notes = make_notes(core, token);
     promise_base::of(token).keep_notes(notes);
     if (notes) notes->admitted_ns = clock.ns();
     if (operation_stats* stats = stats_of(core, token)) stats->admitted.add(1);
@@ -71,6 +73,7 @@ void note_admission(core_context& core, token_record& token, step_clock& clock) 
 void note_start(core_context& core, token_record& token, step_clock& clock) noexcept {
     operation_stats* stats = stats_of(core, token);
     if (stats) stats->started.add(1);
+    guard_start(core, token);
     if (token_notes* notes = promise_base::of(token).notes()) {
         notes->started_ns = clock.ns();
         if (stats) stats->queue_wait.record(notes->started_ns - notes->admitted_ns);
@@ -97,6 +100,11 @@ const token_record* continued_by(const core_context& core, token_record& token) 
 }
 
 }  // namespace
+
+void forget(frame_pool& pool, token_notes& notes) noexcept {
+    delete notes.arguments;
+    pool.deallocate(&notes, sizeof(token_notes), slab_kind::object);
+}
 
 void watch_from_now(token_record& token) noexcept {
     if (token.flags & watched) return;
@@ -143,10 +151,11 @@ void watch_end(core_context& core, token_record& token) noexcept {
     step_clock clock;
     operation_stats* stats = stats_of(core, token);
     if (stats) count_end(*stats, token);
+    guard_end(core, token);
     promise_base& promise = promise_base::of(token);
     if (token_notes* notes = promise.notes()) {
         if (stats && notes->started_ns != 0) stats->run_time.record(clock.ns() - notes->started_ns);
-        core.pool->deallocate(notes, sizeof(token_notes), slab_kind::object);
+        forget(*core.pool, *notes);
         promise.keep_notes(nullptr);
     }
     if (token.stop.load() & stop_killed) core.host->forget_kill_reason(token);

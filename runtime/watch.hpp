@@ -5,6 +5,7 @@
 #include <tokengate/detail/token_record.hpp>
 
 #include <cstdint>
+#include <string>
 
 /// What is done at each step of a watched token: counting, timing, tracing, telling the observer, judging its operation.
 ///
@@ -28,11 +29,14 @@ enum attention_bits : std::uint32_t {
 /// Bits of runtime_core::at_start: what a token is to be asked before it starts.
 enum start_bits : std::uint32_t { stopping_all = 1, killing = 2 };
 
-/// The times of one token, on the steady clock; 0 while unknown. In the frame pool, from its admission to its end.
+/// The times of one token, on the steady clock; 0 while unknown. In the frame pool, from its admission to its end; with a
+/// quarantine from the call on.
 struct token_notes {
     std::uint64_t admitted_ns = 0;
     std::uint64_t started_ns = 0;
+    std::string* arguments = nullptr;  ///< with a quarantine; owned
 };
+void forget(frame_pool& pool, token_notes& notes) noexcept;
 
 // A conducted child that runs in place takes all its steps at once: watch_in_place, in detail/admission.hpp.
 

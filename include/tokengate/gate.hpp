@@ -7,6 +7,7 @@
 #include <tokengate/token_info.hpp>
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,7 @@
 ///     tg::stop_report left = co_await runtime.gate().drain("store", 5s);
 ///     runtime.gate().kill(id, "operator");                        // its awaiter gets token_killed: … operator
 ///     runtime.gate().kill(tg::chain_of{lead}, "stuck");           // a whole conducted chain
+///     runtime.gate().release("store");                            // from its quarantine, its breaker
 ///     runtime.gate().storage_limit(tg::storage::fast, 80);
 ///
 /// A conducted chain that has started is never cut in the middle by a pause or a drain: pause its lead to stop the chains.
@@ -79,6 +81,12 @@ public:
     /// the body returned a value all the same. Returns how many were found alive; one that is just being admitted may be
     /// met without having been counted.
     std::size_t kill(const selection& what, std::string_view reason);
+
+    /// Ends the quarantine of an operation, which begins a new history of its run times, and closes its breaker. False: it
+    /// was not blocked.
+    bool release(std::string_view operation);
+    /// How it does; none if nothing is known of it: it has not been here, or is not counted.
+    [[nodiscard]] std::optional<operation_health> health(std::string_view operation) const;
 
     /// How many operations of a tier may run at a time, at least 1. Lowered below what is running, it admits nothing more
     /// until that fits; raised, it lets those that wait pass at once.

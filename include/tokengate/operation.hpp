@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tokengate/anchor.hpp>
+#include <tokengate/detail/arguments.hpp>
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/detail/retry.hpp>
 #include <tokengate/detail/time_limit.hpp>
@@ -216,7 +217,12 @@ private:
     }
 
     [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
-        return make(record_, std::move(arguments)...);
+        if (!(record_.special.load() & guarded)) return make(record_, std::move(arguments)...);
+        argument_text text;
+        if (record_.quarantine.factor != 0) (text.add(arguments), ...);
+        token<result> made = make(record_, std::move(arguments)...);
+        begin_notes(token_access::record(made), std::move(text));
+        return made;
     }
 
     /// What calls do beyond making a token; apart, and its arguments by value, so that the others pay nothing for it.

@@ -110,12 +110,34 @@ bool retry_on(const std::exception_ptr& failure) {
     return (detail::is_a<Errors>(failure) || ...);
 }
 
+/// While too many of an operation's runs fail, the gate refuses its tokens: operation_blocked. After `open_for` it lets
+/// `probes` of them in; if all succeed, all is as before and counts anew, and if one fails, it refuses again for
+/// `open_for`. Failures are runs that throw or whose time is over; what was killed or refused is no run.
+struct breaker_options {
+    double failure_rate = 0;  ///< the share, below 1, over which it opens: 0.9 is 90 %; 0: no breaker
+    unsigned min_runs = 10;   ///< as long as there are fewer, it stays closed
+    unsigned window = 100;    ///< how many runs count, the last ones; at most 1,000,000
+    time_span open_for = std::chrono::seconds(30);
+    unsigned probes = 1;
+};
+
+/// Once a run has taken longer than `factor` × the time within which a share of `quantile` of the operation's runs end, the
+/// gate refuses its tokens until somebody has looked at it: operation_blocked, which names the token and its arguments,
+/// until gate_control::release. The time is from start to end, with all that the body awaits.
+struct quarantine_options {
+    double factor = 0;  ///< at least 1; 0: no quarantine
+    double quantile = 0.99;
+    unsigned min_runs = 100;  ///< as long as fewer have ended, none is judged
+};
+
 struct operation_options {
     operation_name name;
     tokengate::weight weight = tokengate::weight::medium;
     tokengate::storage storage = tokengate::storage::none;
     retry_options retry{};
     time_span timeout{};  ///< from a token's admission to its end, each attempt's; 0: none. See with_timeout
+    breaker_options breaker{};
+    quarantine_options quarantine{};
 };
 
 }  // namespace tokengate

@@ -39,12 +39,15 @@ struct operation_record {
     std::vector<const char*> calls{};  ///< a lead's declared calls
     std::chrono::nanoseconds timeout{};
     retry_options retry{};
+    breaker_options breaker{};
+    quarantine_options quarantine{};
     /// With a timeout or retries: of the tokens that await the others, keep their time and make new ones.
     const operation_record* keeper = nullptr;
 };
 
 enum operation_specials : std::uint8_t {
-    wraps = 1  ///< each of its tokens has another around it, of `keeper`
+    wraps = 1,   ///< each of its tokens has another around it, of `keeper`
+    guarded = 2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/guard.hpp
 };
 
 enum token_flags : std::uint16_t {

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/token_info.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+/// How operations do, from what the runtime has counted: by its executors where metrics are on, else by the desks of
+/// breakers and quarantines. Any thread. Operations of one name, which followed each other, are one; the runtime's own are
+/// left out. Throws std::bad_alloc.
+
+namespace tokengate::detail {
+
+struct runtime_core;
+
+[[nodiscard]] health grade_of(std::uint64_t succeeded, std::uint64_t failed) noexcept;
+
+// The two that take a name: somebody has defined an operation of that name.
+
+/// By name: those of which something has been counted, and those that are held by their name.
+[[nodiscard]] std::vector<operation_health> health_of_all(const runtime_core& runtime);
+[[nodiscard]] std::optional<operation_health> health_of(const runtime_core& runtime, std::string_view name);
+
+/// Lets in what a breaker or a quarantine keeps out; false if nothing did.
+bool release_guards(const runtime_core& runtime, std::string_view name);
+
+}  // namespace tokengate::detail
