@@ -12,6 +12,8 @@
 
 #include <tokengate/console.hpp>
 
+#include "../quoted.hpp"
+#include "../runtime_core.hpp"
 #include "../service.hpp"
 #include "json.hpp"
 #include "writer.hpp"
@@ -164,6 +166,7 @@ public:
 private:
     static MHD_Result heard(void* self, MHD_Connection* connection, const char* url, const char* method, const char*,
                             const char* data, std::size_t* size, void** state) noexcept;
+    static void connected(void* self, MHD_Connection*, void**, MHD_ConnectionNotificationCode what) noexcept;
     static void completed(void* self, MHD_Connection*, void** state, MHD_RequestTerminationCode) noexcept;
 
     MHD_Result answer(request& asked, std::string_view url, std::string_view method);
@@ -187,7 +190,8 @@ private:
     std::vector<request*> waiting_;  // suspended; no more than there are connections
     console_writer writer_;
     MHD_Daemon* daemon_ = nullptr;
-    int epoll_ = -1;  // the daemon's
+    int epoll_ = -1;              // the daemon's
+    bool somebody_left_ = false;  // since the daemon was last run
 };
 
 console_server::console_server(runtime& of, const console_options& options)
@@ -209,7 +213,7 @@ console_server::console_server(runtime& of, const console_options& options)
                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{connection_memory},  //
                                MHD_OPTION_STRICT_FOR_CLIENT, 1,                                     //
                                MHD_OPTION_NOTIFY_COMPLETED, &completed, static_cast<void*>(this),   //
-                               MHD_OPTION_END);
+                               MHD_OPTION_NOTIFY_CONNECTION, &connected, static_cast<void*>(this), MHD_OPTION_END);
     if (!daemon_)
         throw std::system_error(errno != 0 ? errno : ENOTSUP, std::system_category(),
                                 "console: libmicrohttpd could not be started at (" + at_.text() + ")");
@@ -225,13 +229,19 @@ console_server::~console_server() {
 
 task<> console_server::serve() {
     for (;;) {
+        somebody_left_ = false;
         if (MHD_run(daemon_) != MHD_YES) throw std::runtime_error("libmicrohttpd failed");
         if (!waiting_.empty()) {
             co_await answer_waiting();
             continue;
         }
         MHD_UNSIGNED_LONG_LONG timeout = 0;
-        const bool timed = MHD_get_timeout(daemon_, &timeout) == MHD_YES;
+        bool timed = MHD_get_timeout(daemon_, &timeout) == MHD_YES;
+        if (somebody_left_) {
+            // If it could take no more connections, it can now, but listens again from its next run on only.
+            timed = true;
+            timeout = 0;
+        }
         if (!timed) {
             co_await readable(epoll_);
         } else if (timeout == 0) {
@@ -318,6 +328,10 @@ MHD_Result console_server::heard(void* self, MHD_Connection* connection, const c
     }
 }
 
+void console_server::connected(void* self, MHD_Connection*, void**, MHD_ConnectionNotificationCode what) noexcept {
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) static_cast<console_server*>(self)->somebody_left_ = true;
+}
+
 void console_server::completed(void*, MHD_Connection*, void** state, MHD_RequestTerminationCode) noexcept {
     delete static_cast<request*>(std::exchange(*state, nullptr));
 }
@@ -395,11 +409,7 @@ std::optional<token_query> console_server::tokens_wanted(MHD_Connection* connect
 
 namespace {
 
-/// Holds the name, which a selection only refers to.
-task<> drain(runtime& of, std::string operation) {
-    const selection what = operation.empty() ? selection() : selection(std::string_view(operation));
-    co_await of.gate().drain(what);
-}
+task<> drain(runtime& of, selection what) { co_await of.gate().drain(what); }
 
 }  // namespace
 
@@ -430,22 +440,24 @@ MHD_Result console_server::control(request& asked, std::string_view action) {
     }
     control_body wanted = parse_control(asked.body);
     if (!wanted.error.empty()) return reply(asked, MHD_HTTP_BAD_REQUEST, error_response(wanted.error));
-    const selection what = wanted.operation.empty() ? selection() : selection(std::string_view(wanted.operation));
+    const char* const known = operation_name_of(wanted.operation);  // which lasts as long as a drain may
+    if (!wanted.operation.empty() && !known)
+        return reply(asked, MHD_HTTP_NOT_FOUND,
+                     error_response("there is no operation named " + quoted(wanted.operation)));
+    const selection what = wanted.operation.empty() ? selection() : selection(known);
     const auto done = [&](unsigned status, bool changed) {
         return reply(asked, status, text_response(control_json(action, wanted.operation, changed), json_type));
     };
     try {
         gate_control gate = of_.gate();
-        const bool was_paused = gate.paused(what);  // which also finds out whether there is such an operation
+        const bool was_paused = gate.paused(what);
         if (action == "resume") return done(MHD_HTTP_OK, gate.resume(what));
         if (action == "pause") {
             gate.pause(what);
             return done(MHD_HTTP_OK, !was_paused);
         }
-        run_detached(drain(of_, wanted.operation), "console drain");
+        run_detached(drain(of_, what), "console drain");
         return done(MHD_HTTP_ACCEPTED, !was_paused);
-    } catch (const configuration_error& unknown) {
-        return reply(asked, MHD_HTTP_NOT_FOUND, error_response(unknown.what()));
     } catch (const std::exception& failed) {
         return reply(asked, MHD_HTTP_INTERNAL_SERVER_ERROR, error_response(failed.what()));
     }
