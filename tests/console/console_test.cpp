@@ -427,7 +427,7 @@ TEST_CASE("a thousand connections at once, and the runtime goes on") {
     allow_descriptors(2200);
     const std::size_t before = tg::test::open_descriptors();
     {
-        served here;
+        served here{{.token = secret, .idle_timeout = 1s}};
         std::vector<std::unique_ptr<client>> crowd;
         for (int i = 0; i < 1000; ++i) {
             crowd.push_back(std::make_unique<client>(here.console.port()));
