@@ -16,8 +16,8 @@
 ///
 /// While the control loop is hosted (`run` or `start`, each time anew) one instance runs there, as a token that `tokens()`
 /// lists by the service's name. It hears of no stop of the whole runtime; when everything else has ended it is asked to
-/// stop, and the loop leaves when it has ended, so it must end soon once asked. It may be added and removed at any time. One
-/// that throws ends, with a warning, and comes back with the next hosting only.
+/// stop, and the loop leaves when it has ended, so it must end soon once asked. It may be added and removed at any time.
+/// One that throws ends, with a warning, and comes back with the next hosting only.
 ///
 /// What a service awaits are single waits and tasks: a token that it makes is one like others, and keeps the runtime alive.
 ///

@@ -11,8 +11,8 @@
 #include <string>
 #include <thread>
 
-/// A thread that writes the console's answers: to look at a million tokens takes long, and the control loop has other things to
-/// do. Not the runtime's pool for blocking calls: if the program has filled that with calls that hang, the console is the
+/// A thread that writes the console's answers: to look at a million tokens takes long, and the control loop has other
+/// things to do. Not the runtime's pool for blocking calls: if the program has filled that with calls that hang, the console is the
 /// place to see it.
 ///
 ///     std::string text = co_await writer.write(make);      // on a loop; the result of make, or its exception
