@@ -37,19 +37,19 @@ namespace {
 tg::detail::runtime_core& core_of(tg::runtime& runtime) { return tg::detail::runtime_access::core(runtime); }
 
 /// What instances of a service have done.
-struct log {
+struct life {
     std::atomic<int> begun{0};
     std::atomic<int> ended{0};
 
     struct entry {
-        explicit entry(log& noted) : of(noted) { ++of.begun; }
+        explicit entry(life& noted) : of(noted) { ++of.begun; }
         ~entry() { ++of.ended; }
-        log& of;
+        life& of;
     };
 };
 
-tg::task<> sleep_for_ever(log& noted) {
-    const log::entry here(noted);
+tg::task<> sleep_for_ever(life& noted) {
+    const life::entry here(noted);
     co_await tg::sleep_for(10000h);
 }
 
@@ -82,7 +82,7 @@ struct warnings {
 
 TEST_CASE("a service runs while the runtime runs, and does not keep it") {
     tg::runtime runtime{{.cores = 1}};
-    log noted;
+    life noted;
     const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
     CHECK(noted.begun == 0);
     const int result = runtime.run([&]() -> tg::task<int> {
@@ -97,7 +97,7 @@ TEST_CASE("a service runs while the runtime runs, and does not keep it") {
 
 TEST_CASE("it is started anew each time") {
     tg::runtime runtime{{.cores = 1}};
-    log noted;
+    life noted;
     const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
     for (int times = 1; times <= 3; ++times) {
         runtime.run([&]() -> tg::task<> { co_await tg::test::until([&] { return noted.begun == times; }); });
@@ -112,7 +112,7 @@ TEST_CASE("it is started anew each time") {
 
 TEST_CASE("tokens() lists it by its name; sums and the report of a stop leave it out") {
     tg::runtime runtime{{.cores = 1}};
-    log noted;
+    life noted;
     const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
     tg::test::manual_event go;
     runtime.start();
@@ -137,7 +137,7 @@ TEST_CASE("tokens() lists it by its name; sums and the report of a stop leave it
 TEST_CASE("it may be added and removed while the runtime runs") {
     tg::runtime runtime{{.cores = 1}};
     runtime.start();
-    log noted;
+    life noted;
     for (int times = 1; times <= 20; ++times) {
         const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
         if (times % 2) wait_until([&] { return noted.begun != noted.ended; });
@@ -148,7 +148,7 @@ TEST_CASE("it may be added and removed while the runtime runs") {
 }
 
 TEST_CASE("one that was never hosted, or is not hosted now, goes at once") {
-    log noted;
+    life noted;
     tg::runtime runtime{{.cores = 1}};
     {
         const service never(core_of(runtime), [&] { return sleep_for_ever(noted); }, "never");
@@ -167,7 +167,7 @@ TEST_CASE("one that was never hosted, or is not hosted now, goes at once") {
 
 TEST_CASE("destroyed on a loop, it is asked to stop, and what it holds outlives it until then") {
     tg::runtime runtime{{.cores = 1}};
-    const auto noted = std::make_shared<log>();
+    const auto noted = std::make_shared<life>();
     runtime.run([&]() -> tg::task<> {
         auto sleeper =
             std::make_unique<service>(core_of(runtime), [noted] { return sleep_for_ever(*noted); }, "sleeper");
@@ -261,7 +261,7 @@ TEST_CASE("what a service spawns is alive like anything else, also when it spawn
 
 TEST_CASE("a stop of the whole runtime is not for services: they end last") {
     tg::runtime runtime{{.cores = 1}};
-    log noted;
+    life noted;
     const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
     runtime.start();
     wait_until([&] { return noted.begun == 1; });
@@ -284,7 +284,7 @@ TEST_CASE("a stop of the whole runtime is not for services: they end last") {
 TEST_CASE("many services, made and destroyed by several threads while others stop the runtime") {
     tg::runtime runtime{{.cores = 1}};
     runtime.start();
-    log noted;
+    life noted;
     std::atomic<bool> stopped{false};
     std::vector<std::thread> threads;
     for (int i = 0; i < 4; ++i)
