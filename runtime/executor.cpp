@@ -97,6 +97,7 @@ void executor::host() noexcept {
     attach(core);
     up_.store(1, std::memory_order_release);  // pairs with wait_until_up
     up_.notify_all();
+    if (is_control_) runtime.services.open();
     loop.run();
     if (!is_control_) retire_buffers();  // its ring knows this thread only
     detach(core);
@@ -264,6 +265,7 @@ void executor::end_if_drained() noexcept {
     if (!ending_) return;
     const std::uint64_t ended = runtime.count_ended();  // first: see runtime_core.hpp, step 3
     if (ended != runtime.count_admitted()) return;
+    if (!runtime.services.close()) return;  // when they have ended, the loop goes idle once more
     ending_ = false;
     drained_ = true;
     runtime.draining.store(0, std::memory_order_release);

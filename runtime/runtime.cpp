@@ -399,7 +399,7 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
             join_executors();
             stopped_ = true;
         } else if (std::chrono::steady_clock::now() >= until) {
-            stop_report report{tokens()};
+            stop_report report{tokens(false)};
             if (!report.complete()) return report;
             until = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);  // they have ended just now
         } else if (!hosted_) {
@@ -481,9 +481,11 @@ void runtime_core::look(const std::function<void(const token_info&, const operat
     });
 }
 
-std::vector<token_info> runtime_core::tokens() const {
+std::vector<token_info> runtime_core::tokens(bool services) const {
     std::vector<token_info> found;
-    look([&](const token_info& info, const operation_record&) { found.push_back(info); });
+    look([&](const token_info& info, const operation_record& operation) {
+        if (services || !is_service(operation)) found.push_back(info);
+    });
     return found;
 }
 

@@ -7,6 +7,7 @@
 #include "gate_rules.hpp"
 #include "guard.hpp"
 #include "router.hpp"
+#include "service.hpp"
 #include "signal_desk.hpp"
 #include "stall_detector.hpp"
 #include "sticky_registry.hpp"
@@ -40,6 +41,9 @@
 ///  3. At each report it compares, over all executors, first what has ended and then what was admitted. Every token is
 ///     counted as admitted before its maker can end, so equal sums mean that at the moment between the two readings nothing
 ///     was alive; and where nothing is alive and nobody may submit, nothing will be.
+///     Services are not in these sums while they live. So the first time that they are equal, only services are alive: they
+///     are asked to stop, and none is started any more. What a service leaves behind was counted as admitted before the
+///     service ended, and services end on this loop: sums that are equal when no service is left mean the same again.
 ///  4. It leaves its loop. Whoever owns the threads ends the stall detector, which must not signal a thread that has been
 ///     joined, tells each executor to quit, and joins them. No loop sends any more.
 ///     Then the threads for blocking calls are joined. They have no work, since each call was awaited by a token; one may
@@ -88,7 +92,8 @@ struct runtime_core {
     void start();
     stop_report stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
     void submit(token_record& token);
-    [[nodiscard]] std::vector<token_info> tokens() const;
+    /// `services`: also those, and what works for them.
+    [[nodiscard]] std::vector<token_info> tokens(bool services = true) const;
 
     void warn(const std::string& text) const noexcept;
 
@@ -147,8 +152,9 @@ struct runtime_core {
     std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
     // From before the executors run until after they do: threads that enter and leave a loop tell it.
     std::optional<stall_detector> stalls;
-    // Both post to loops, and therefore go before the executors.
+    // These post to loops, and therefore go before the executors.
     signal_desk signals{*this};
+    service_desk services{*this};
     std::optional<blocking_pool> blocking;  // emptied when the executors have been joined
 
     /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end, lowered when it has left.

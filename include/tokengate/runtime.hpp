@@ -43,6 +43,10 @@
 
 namespace tokengate {
 
+namespace detail {
+struct runtime_access;
+}
+
 /// How many operations of a tier run at a time; see options.hpp. At least 1 each.
 struct storage_limits {
     int slow = 10;
@@ -139,6 +143,8 @@ public:
     [[nodiscard]] unsigned executors() const noexcept;
 
 private:
+    friend detail::runtime_access;
+
     void run_main(detail::promise_base& main);
     void submit_record(detail::token_record& token);
 

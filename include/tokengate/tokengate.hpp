@@ -18,6 +18,7 @@
 #include <tokengate/mutex.hpp>
 #include <tokengate/operation.hpp>
 #include <tokengate/options.hpp>
+#include <tokengate/readable.hpp>
 #include <tokengate/registered_buffer.hpp>
 #include <tokengate/resolve.hpp>
 #include <tokengate/runtime.hpp>
