@@ -203,6 +203,10 @@ bool runtime_core::leave_room_queue(suspension& spawner) noexcept {
     return false;  // it has been woken
 }
 
+void runtime_core::pass_room_on() noexcept {
+    if (options.backlog.limit != 0 && room_wanted_.load(std::memory_order_seq_cst) != 0) leave_backlog(0);
+}
+
 void runtime_core::close_backlog() noexcept {
     const std::scoped_lock lock(room_mutex_);
     room_.notify_all();

@@ -38,7 +38,7 @@ bool selects(const selection& what, const token_record& token) noexcept {
         case selection::kind::all: return is_users(token);
         case selection::kind::operation: return is_users(token) && what.operation() == token.operation.load()->name;
         case selection::kind::one:
-        case selection::kind::chain: return token.sequence.load() == what.id().sequence;
+        case selection::kind::chain: return is_users(token) && token.sequence.load() == what.id().sequence;
     }
     return false;
 }
@@ -220,6 +220,7 @@ void gate_kills::add(const selection& what, const sequence_marks& before, reason
 }
 
 gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its_thread) const {
+    if (!is_users(token)) return nullptr;
     const std::shared_lock lock(mutex_);
     const std::uint64_t sequence = token.sequence.load();
     if (const auto known = singles_.find(sequence); known != singles_.end()) return known->second.why;

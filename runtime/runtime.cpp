@@ -472,8 +472,12 @@ void runtime_core::look(const std::function<void(const token_info&, const operat
             const auto* chain = static_cast<const domain*>(token.anchor.load_acquire());
             // If the frame has been used again, this may be anything. If not, the domain lives, or its memory is still mapped.
             if (token.sequence.load() != info.id.sequence) return;
-            const operation_record* lead = chain->lead.load();
-            if (lead) info.domain = {lead->name, chain->lead_created_ns.load(), chain->lead_sequence.load()};
+            const operation_record* lead = chain->lead.load_acquire();
+            const std::uint64_t created_ns = chain->lead_created_ns.load_acquire();
+            const std::uint64_t sequence = chain->lead_sequence.load_acquire();
+            // If it still is the same token, and alive, then so was its domain when it was looked at.
+            if (token.sequence.load() != info.id.sequence || token.state.load() >= token_state::completed) return;
+            info.domain = {lead->name, created_ns, sequence};
         }
         // The frame may have ended and been used again meanwhile: then this is nobody.
         if (token.sequence.load() != info.id.sequence || token.state.load() == token_state::none) return;

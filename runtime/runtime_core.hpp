@@ -124,6 +124,8 @@ struct runtime_core {
     bool wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
                        const token_record& spawned);
     [[nodiscard]] bool leave_room_queue(suspension& spawner) noexcept;
+    /// A spawner that had waited for room has done with it: what it has not used is for the next.
+    void pass_room_on() noexcept;
     /// `count` tokens have left the gate.
     void leave_backlog(std::size_t count) noexcept;
     /// Who waits for room to submit is to look whether the gate has been closed.

@@ -65,6 +65,7 @@ void scope_core::spawner_resumed() {
 }
 
 void scope_core::give_room_back() noexcept {
+    this_core->runtime->pass_room_on();
     if (spawners_.empty()) {
         --alive_;
         wake_if_joined();
@@ -89,6 +90,7 @@ void scope_core::admit_child(token_record& token) {
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(added));
     token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
     admit(core, token);
+    core.runtime->pass_room_on();
 }
 
 void scope_core::child_ended(token_record& token, waiter& self) noexcept {

@@ -53,7 +53,7 @@ const operation_record& service_operation(const char* name) {
     for (const operation_record& known : forever->all)
         if (std::strcmp(known.name, name) == 0) return known;
     return forever->all.emplace_back(operation_record{
-        name, weight::medium, storage::none, unroutable | exempt, task_operation().index, {}});
+        name, weight::medium, storage::none, unroutable | exempt, own_operation, {}});
 }
 
 void run_detached(task<> work, const char* name) {
