@@ -232,12 +232,17 @@ int main(int argc, char** argv) try {
     const unsigned count = line.number("--waves", 1, 20, "how many waves (default: 15)").value_or(15);
     const std::string spill =
         line.choice("--spill", {"saturated", "never"}, "may light and medium work leave its home range?");
+    const std::string watch =
+        line.choice("--watch", {"off", "metrics", "trace"}, "what the runtime keeps of its tokens");
     const auto cores = line.cores();
     const auto json_file = line.json_file();
     line.finish();
 
     const std::vector<int> cpus = usable_cpus();
-    tg::runtime runtime{{.cores = cores, .spill = spill == "never" ? tg::spill::never : tg::spill::when_saturated}};
+    tg::runtime runtime{{.cores = cores,
+                         .spill = spill == "never" ? tg::spill::never : tg::spill::when_saturated,
+                         .trace_events = watch == "trace" ? 65'536U : 0U,
+                         .metrics = watch == "metrics"}};
     const std::vector<wave> waves = runtime.run(run_waves(runtime, count, cpus));
     return report(waves, runtime.cores(), cpus.size(), json_file) ? 0 : 1;
 } catch (const std::exception& error) {
