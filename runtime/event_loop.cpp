@@ -392,7 +392,9 @@ void event_loop::idle() noexcept {
     push_requests();
     if (wake_latency_) wake_asked_ns_.store(0, std::memory_order_relaxed);
     if (nothing_ready() && watching_eventfd_ && mailbox_.park()) {
-        if (!guest_.find_work(true) && nothing_ready()) {
+        const bool found = guest_.find_work(true);
+        flush();  // what it met may have been for others
+        if (!found && nothing_ready()) {
             std::optional<std::chrono::nanoseconds> timeout;
             if (!timers_.empty()) {
                 const std::uint64_t sleep_until = timers_.earliest_ns();

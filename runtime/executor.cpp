@@ -324,9 +324,10 @@ void executor::sweep_gate() noexcept {
     for (const storage tier : tiers)
         while (hook* admitted = runtime.at_gate.grant(tier))
             route_permitted(*core_, *static_cast<token_record*>(admitted));
+    const bool again = is_control_ && runtime.tidy_kills();
     const std::uint64_t now = event_loop::steady_ns();
     next_sweep_ns_ = now + share * (now - began);
-    if (is_control_ && runtime.tidy_kills()) {
+    if (again) {
         next_sweep_ns_ = std::max(next_sweep_ns_, now + tidy_every_ns);
         ask_to_sweep();
     }

@@ -3,6 +3,7 @@
 
 #include "context.hpp"
 #include "event_loop.hpp"
+#include "gate_rules.hpp"
 #include "operation_stats.hpp"
 #include "router.hpp"
 #include "sticky_registry.hpp"
@@ -93,11 +94,12 @@ public:
     [[nodiscard]] std::shared_ptr<const std::string> kill_reason(const token_record& token) const;
     void forget_kill_reason(const token_record& token) noexcept;
     void observe(const token_step& step) noexcept;
+    void warn_of_observer(const token_step& step, const std::exception_ptr& thrown) noexcept;
 
     /// The gate does not let it in: it ends unrun, and its awaiter gets the error.
     void refuse(token_record& token, std::exception_ptr why) noexcept;
     /// Held ones that have been let go.
-    void let_in(core_context& core, token_record& token) noexcept;
+    void let_in(core_context& core, token_record& token, gate_holds::coming from) noexcept;
     /// One that has got its permit while it waited for it.
     void route_permitted(core_context& core, token_record& token) noexcept;
 

@@ -20,6 +20,20 @@
 
 namespace tokengate::detail {
 
+namespace {
+
+/// What `make` returns, or what kept it from being made.
+template <class Make>
+std::exception_ptr made_error(Make make) noexcept {
+    try {
+        return std::make_exception_ptr(make());
+    } catch (...) {
+        return std::current_exception();
+    }
+}
+
+}  // namespace
+
 // ---- coming in ----------------------------------------------------------------------------------------------------------
 
 bool executor::attend(core_context& core, token_record& token) noexcept {
@@ -31,21 +45,22 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
             return false;
         }
     }
-    if (!(attention & holding) || !runtime.holds.would_hold(token, core.current)) return true;
+    if (!(attention & holding) || !runtime.holds.would_hold(token, core.current, gate_holds::coming::newly))
+        return true;
     // Before it is held: then it may be let go at once, on another thread.
     if ((token.flags & watched) && !enter_backlog(token)) return false;
     if (token.flags & watched) watch_held(core, token);
-    return !runtime.holds.hold(token, core.current, false);
+    return !runtime.holds.hold(token, core.current, gate_holds::coming::newly);
 }
 
-void executor::let_in(core_context& core, token_record& token) noexcept {
-    if (!runtime.holds.hold(token, nullptr, true)) pass_permits(core, token);  // else something else holds it
+void executor::let_in(core_context& core, token_record& token, gate_holds::coming from) noexcept {
+    if (!runtime.holds.hold(token, nullptr, from)) pass_permits(core, token);  // else something holds it
 }
 
 void executor::route_permitted(core_context& core, token_record& permitted) noexcept {
     for (token_record* token = &permitted; token;) {
-        const bool held =
-            (runtime.attention.load(std::memory_order_relaxed) & holding) && runtime.holds.would_hold(*token, nullptr);
+        const bool held = (runtime.attention.load(std::memory_order_relaxed) & holding) &&
+                          runtime.holds.would_hold(*token, nullptr, gate_holds::coming::from_a_queue);
         if (!held) {
             route(core, *token);
             return;
@@ -53,7 +68,7 @@ void executor::route_permitted(core_context& core, token_record& permitted) noex
         // The permit goes on to the next: none is kept by those who may not use it.
         token->flags = static_cast<std::uint16_t>(token->flags & ~holds_permit);
         hook* next = runtime.at_gate.release(token->operation.load()->tier);
-        let_in(core, *token);
+        let_in(core, *token, gate_holds::coming::from_a_queue);
         token = static_cast<token_record*>(next);
     }
 }
@@ -64,10 +79,10 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
     unsigned count = 0;
     while (!taken.empty()) {
         auto& token = *static_cast<token_record*>(taken.pop());
-        if (held_too && runtime.holds.would_hold(token, nullptr)) {
+        if (held_too && runtime.holds.would_hold(token, nullptr, gate_holds::coming::from_a_queue)) {
             token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
             if (token.flags & holds_permit) release_permit(core, token);
-            let_in(core, token);
+            let_in(core, token, gate_holds::coming::from_a_queue);
             continue;
         }
         if (token.flags & watched) leave_gate(token, position_);
@@ -94,7 +109,7 @@ bool executor::enter_backlog(token_record& token) noexcept {
         }
         if (backlog.policy == backlog_policy::shed_oldest && shed_oldest(token.operation.load()->weight_class))
             continue;
-        refuse(token, std::make_exception_ptr(runtime.backlog_is_full(token)));
+        refuse(token, made_error([&] { return runtime.backlog_is_full(token); }));
         return false;
     }
     token.state.store(token_state::waiting);
@@ -102,6 +117,8 @@ bool executor::enter_backlog(token_record& token) noexcept {
 }
 
 bool executor::shed_oldest(weight w) noexcept {
+    for (const weight each : {weight::light, weight::medium, weight::heavy})
+        if (staged_[static_cast<std::size_t>(each)].count != 0) splice(each);
     hook_queue oldest;
     if (runtime.at_gate.take(w, [](std::size_t) { return 1; }, oldest) == 0)
         for (const weight other : {weight::heavy, weight::medium, weight::light})
@@ -111,7 +128,9 @@ bool executor::shed_oldest(weight w) noexcept {
     }
     for (const storage tier : {storage::slow, storage::moderate, storage::fast, storage::insane}) {
         if (!oldest.empty()) break;
-        hook* waiting = runtime.at_gate.take_waiting(tier);
+        hook* waiting = runtime.at_gate.take_waiting(tier, [](const hook* each) noexcept {
+            return !(static_cast<const token_record*>(each)->flags & in_domain);  // a chain is not cut
+        });
         if (!waiting) continue;
         auto& token = *static_cast<token_record*>(waiting);
         token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
@@ -119,11 +138,12 @@ bool executor::shed_oldest(weight w) noexcept {
     }
     if (oldest.empty()) return false;  // those that wait are on their way
     auto& token = *static_cast<token_record*>(oldest.pop());
-    refuse(token, std::make_exception_ptr(admission_rejected("admission_rejected: " + token.id().text() +
-                                                             " had waited longest at the gate, and gave its place to a "
-                                                             "newer one: as many wait as backlog.limit allows (" +
-                                                             std::to_string(runtime.options.backlog.limit) +
-                                                             ", policy shed_oldest)")));
+    refuse(token, made_error([&] {
+               return admission_rejected("admission_rejected: " + token.id().text() +
+                                         " had waited longest in its queue, and gave its place to a newer one: " +
+                                         std::to_string(runtime.options.backlog.limit) +
+                                         " tokens wait at the gate, as many as backlog.limit allows");
+           }));
     return true;
 }
 
@@ -164,11 +184,7 @@ bool executor::may_start(token_record& token) noexcept {
     const auto reason = runtime.kills.reason_for(token, core_->position == token.position.load());
     if (!reason) return true;
     token.stop.set_bits(stop_asked | stop_killed);
-    try {
-        promise_base::of(token).error = std::make_exception_ptr(killed(token.id(), *reason));
-    } catch (...) {
-        promise_base::of(token).error = std::current_exception();
-    }
+    promise_base::of(token).error = made_error([&] { return killed(token.id(), *reason); });
     return false;
 }
 
@@ -211,10 +227,23 @@ void executor::forget_kill_reason(const token_record& token) noexcept { kill_rea
 void executor::observe(const token_step& step) noexcept {
     try {
         runtime.options.observer(step);
-    } catch (const std::exception& thrown) {
-        runtime.warn("the observer threw at " + step.id.text() + ": " + thrown.what());
     } catch (...) {
-        runtime.warn("the observer threw at " + step.id.text());
+        warn_of_observer(step, std::current_exception());
+    }
+}
+
+void executor::warn_of_observer(const token_step& step, const std::exception_ptr& thrown) noexcept {
+    try {
+        const std::string text = "the observer threw at " + step.id.text();
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const std::exception& error) {
+            runtime.warn(text + ": " + error.what());
+        } catch (...) {
+            runtime.warn(text);
+        }
+    } catch (const std::bad_alloc&) {
+        std::fputs("tokengate: the observer threw, and there is no memory to say more\n", stderr);
     }
 }
 

@@ -97,14 +97,6 @@ bool gate::try_acquire(storage tier) noexcept {
     return true;
 }
 
-hook* gate::take_waiting(storage tier) noexcept {
-    tier_permits& permits = permits_of(tier);
-    const std::scoped_lock lock(permits.mutex);
-    if (permits.waiting.empty()) return nullptr;
-    --permits.count;
-    return permits.waiting.pop();
-}
-
 std::size_t gate::waiting_for_permit(storage tier) noexcept {
     tier_permits& permits = permits_of(tier);
     const std::scoped_lock lock(permits.mutex);

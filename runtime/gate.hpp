@@ -63,8 +63,19 @@ public:
     bool acquire(storage tier, hook* item) noexcept;
     /// True: the permit is the caller's; nobody waits.
     bool try_acquire(storage tier) noexcept;
-    /// Takes the one that has waited longest for a permit, which it then has not; null if nobody waits.
-    [[nodiscard]] hook* take_waiting(storage tier) noexcept;
+    /// Takes the first that `may_go` of those that wait for a permit, which it then has not; null if there is none.
+    template <class Predicate>
+    [[nodiscard]] hook* take_waiting(storage tier, Predicate may_go) noexcept {
+        tier_permits& permits = permits_of(tier);
+        const std::scoped_lock lock(permits.mutex);
+        for (hook* each = permits.waiting.front(); each; each = each->next) {
+            if (!may_go(each)) continue;
+            permits.waiting.remove(each);
+            --permits.count;
+            return each;
+        }
+        return nullptr;
+    }
     [[nodiscard]] std::size_t waiting_for_permit(storage tier) noexcept;
     /// Gives a permit back; returns who has it now, if anybody waited and the limit allows.
     [[nodiscard]] hook* release(storage tier) noexcept;

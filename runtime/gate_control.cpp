@@ -69,6 +69,13 @@ bool runtime_core::resume(const selection& what) {
     return was_held;
 }
 
+void runtime_core::lift_holds_for_good() {
+    hook_queue freed;
+    holds.seal(freed);
+    settle_attention();
+    release(freed);
+}
+
 void runtime_core::begin_drain(const selection& what, const sequence_marks& marks) {
     hook_queue freed;
     holds.drain(what, marks, freed);
@@ -94,7 +101,8 @@ void runtime_core::release_some() noexcept {
         for (unsigned i = 0; i < let_in_at_once && !release_.freed.empty(); ++i) some.push(release_.freed.pop());
         more = !release_.freed.empty();
     }
-    while (!some.empty()) control().let_in(*this_core, *static_cast<token_record*>(some.pop()));
+    while (!some.empty())
+        control().let_in(*this_core, *static_cast<token_record*>(some.pop()), gate_holds::coming::let_go);
     if (more && !release_.under_way.exchange(true, std::memory_order_acq_rel)) control().loop.ready(&release_);
 }
 
@@ -104,9 +112,18 @@ std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     const sequence_marks before = mark_sequences();
     kills.add(what, before, std::make_shared<const std::string>(reason));
     at_start.fetch_or(killing, std::memory_order_seq_cst);
-    const std::size_t found = alive(what, before).size();
-    for (const auto& each : executors) each->post_kill();
-    sweep_gate();
+    const auto tell_all = [this] {
+        for (const auto& each : executors) each->post_kill();
+        sweep_gate();
+    };
+    std::size_t found;
+    try {
+        found = alive(what, before).size();
+    } catch (...) {
+        tell_all();
+        throw;
+    }
+    tell_all();
     return found;
 }
 
@@ -159,19 +176,24 @@ admission_rejected runtime_core::backlog_is_full(const token_record& token) cons
 }
 
 void runtime_core::take_place_for(token_record& token) {
-    if (options.backlog.limit == 0 || options.backlog.policy == backlog_policy::shed_oldest ||
-        (token.flags & in_domain))
-        return;
-    if (!take_place()) {
-        if (options.backlog.policy == backlog_policy::reject) throw backlog_is_full(token);
+    const backlog_options& backlog = options.backlog;
+    if (backlog.limit == 0 || backlog.policy == backlog_policy::shed_oldest || (token.flags & in_domain)) return;
+    // A keeper of time or arguments takes no place, the token that it awaits will; but whoever submits it waits.
+    const bool takes_place = token.operation.load()->index >= first_operation;
+    if (!takes_place && backlog.policy == backlog_policy::reject) return;
+    const auto has_room = [&] {
+        return takes_place ? take_place() : backlog_.load(std::memory_order_seq_cst) < backlog.limit;
+    };
+    if (!has_room()) {
+        if (backlog.policy == backlog_policy::reject) throw backlog_is_full(token);
         std::unique_lock lock(room_mutex_);
-        bool placed = false;
+        bool roomy = false;
         room_wanted_.fetch_add(1, std::memory_order_seq_cst);  // then look, as leave_backlog subtracts and then looks
-        room_.wait(lock, [&] { return control().loop.closed() || (placed = take_place()); });
+        room_.wait(lock, [&] { return control().loop.closed() || (roomy = has_room()); });
         room_wanted_.fetch_sub(1, std::memory_order_seq_cst);
-        if (!placed) return;  // the submit will be refused
+        if (!roomy) return;  // the submit will be refused
     }
-    token.state.store(token_state::waiting);
+    if (takes_place) token.state.store(token_state::waiting);
 }
 
 bool runtime_core::wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
@@ -327,6 +349,10 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
             "wrong_thread: gate::wait_drained was called on an event loop's thread, which it would block: "
             "co_await gate().drain() there");
     const selection meant = detail::settled(what);
+    {
+        const std::scoped_lock lock(of_->orphans);
+        if (of_->joined) throw gate_closed("gate_closed: gate::wait_drained: the runtime has been stopped");
+    }
     const auto until = detail::end_of(deadline);
     const detail::sequence_marks marks = detail::mark_sequences();
     of_->begin_drain(meant, marks);

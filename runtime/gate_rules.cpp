@@ -2,6 +2,7 @@
 #include "gate_rules.hpp"
 
 #include "runtime_core.hpp"
+#include "watch.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/domain.hpp>
@@ -28,9 +29,7 @@ const token_record* awaiter_of(const token_record& token) noexcept {
     const std::uintptr_t claimed =
         std::atomic_ref(const_cast<std::uintptr_t&>(token.owner)).load(std::memory_order_acquire);
     if (claimed <= owner_dropped) return nullptr;
-    const auto& heard_by = *reinterpret_cast<const waiter*>(claimed);
-    return heard_by.done && heard_by.done != &group_done ? nullptr
-                                                         : static_cast<const coroutine_waiter&>(heard_by).token;
+    return reinterpret_cast<const waiter*>(claimed)->token;
 }
 
 bool selects(const selection& what, const token_record& token) noexcept {
@@ -100,6 +99,7 @@ void gate_holds::free(rule& from, hook_queue& freed) noexcept {
 
 void gate_holds::pause(const selection& what) {
     const std::scoped_lock lock(mutex_);
+    if (sealed_) return;
     if (const auto known = find(what); known != rules_.end()) {
         known->draining = false;
         known->before = {};
@@ -117,6 +117,13 @@ bool gate_holds::resume(const selection& what, hook_queue& freed) {
     return true;
 }
 
+void gate_holds::seal(hook_queue& freed) {
+    const std::scoped_lock lock(mutex_);
+    sealed_ = true;
+    for (rule& each : rules_) free(each, freed);
+    rules_.clear();
+}
+
 void gate_holds::lift_all(hook_queue& freed) {
     const std::scoped_lock lock(mutex_);
     for (rule& each : rules_) free(each, freed);
@@ -125,6 +132,7 @@ void gate_holds::lift_all(hook_queue& freed) {
 
 void gate_holds::drain(const selection& what, const sequence_marks& now, hook_queue& freed) {
     const std::scoped_lock lock(mutex_);
+    if (sealed_) return;
     auto known = find(what);
     if (known == rules_.end()) known = rules_.insert(rules_.end(), rule{.what = what});
     known->draining = true;
@@ -142,33 +150,49 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     }
 }
 
-gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner) noexcept {
+namespace {
+
+/// Who awaits a call with a time limit or with retries knows it by the id of its keeper.
+bool selects_or_keeper(const selection& what, const token_record& token) noexcept {
+    if (selects(what, token)) return true;
+    if (what.of() != selection::kind::one && what.of() != selection::kind::chain) return false;
+    const token_record* above = awaiter_of(token);
+    return above && above->operation.load() == token.operation.load()->keeper && selects(what, *above);
+}
+
+}  // namespace
+
+gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner, coming from) noexcept {
+    // Under the mutex, as is the sweep's `withdraw`: either this sees the stop, or the sweep sees the token.
+    const bool all_stop = at_start_.load(std::memory_order_relaxed) & stopping_all;
+    if (token.stop_requested() || (all_stop && !(token.flags & exempt))) return nullptr;
     rule* held_by = nullptr;
     for (rule& each : rules_) {
-        if (!selects(each.what, token)) continue;
+        if (!selects_or_keeper(each.what, token)) continue;
         if (each.draining) {
+            if (from == coming::from_a_queue) continue;
             if (each.before.covers(token.sequence.load())) return nullptr;
-            for (const token_record* above = spawner; above; above = awaiter_of(*above))
-                if (selects(each.what, *above)) return nullptr;
+            for (const token_record* above = spawner ? spawner : awaiter_of(token); above; above = awaiter_of(*above))
+                if (selects(each.what, *above) && each.before.covers(above->sequence.load())) return nullptr;
         }
         if (!held_by) held_by = &each;
     }
     return held_by;
 }
 
-bool gate_holds::would_hold(const token_record& token, const token_record* spawner) noexcept {
+bool gate_holds::would_hold(const token_record& token, const token_record* spawner, coming from) noexcept {
     if (!may_be_held(token)) return false;
     const std::scoped_lock lock(mutex_);
-    return holder_of(token, spawner) != nullptr;
+    return holder_of(token, spawner, from) != nullptr;
 }
 
-bool gate_holds::hold(token_record& token, const token_record* spawner, bool late) noexcept {
+bool gate_holds::hold(token_record& token, const token_record* spawner, coming from) noexcept {
     if (!may_be_held(token)) return false;
     const std::scoped_lock lock(mutex_);
-    rule* held_by = holder_of(token, spawner);
+    rule* held_by = holder_of(token, spawner, from);
     if (!held_by) return false;
     token.state.store(token_state::waiting);
-    (late ? held_by->older : held_by->newer).push(&token);
+    (from == coming::newly ? held_by->newer : held_by->older).push(&token);
     ++held_;
     return true;
 }
@@ -197,13 +221,6 @@ bool gate_holds::paused(const selection& what) const {
 std::size_t gate_holds::held() const {
     const std::scoped_lock lock(mutex_);
     return held_;
-}
-
-std::vector<selection> gate_holds::selections() const {
-    const std::scoped_lock lock(mutex_);
-    std::vector<selection> found;
-    for (const rule& each : rules_) found.push_back(each.what);
-    return found;
 }
 
 // ---- kills --------------------------------------------------------------------------------------------------------------
@@ -244,14 +261,16 @@ bool gate_kills::any() const {
 }
 
 bool gate_kills::forget(std::uint64_t up_to, const std::vector<token_info>& waiting) {
-    const std::scoped_lock lock(mutex_);
     std::unordered_set<std::uint64_t> still_there;
     for (const token_info& info : waiting) still_there.insert(info.id.sequence);
+    const std::scoped_lock lock(mutex_);
     std::erase_if(singles_,
                   [&](const auto& each) { return each.second.number <= up_to && !still_there.contains(each.first); });
     std::erase_if(rules_, [&](const rule& each) {
         return each.number <= up_to && std::ranges::none_of(waiting, [&](const token_info& info) {
-                   return each.before.covers(info.id.sequence) && means(each.what, info);
+                   // Which chain contains which is not seen from outside.
+                   const bool chained = each.what.of() == selection::kind::chain && !info.domain.operation.empty();
+                   return each.before.covers(info.id.sequence) && (chained || means(each.what, info));
                });
     });
     return !rules_.empty() || !singles_.empty();

@@ -47,25 +47,35 @@ namespace tokengate::detail {
 
 class gate_holds {
 public:
+    explicit gate_holds(const std::atomic<std::uint32_t>& at_start) noexcept : at_start_(at_start) {}
+
+    /// Where a token comes from that is to pass.
+    enum class coming : std::uint8_t {
+        newly,         ///< it has just been admitted
+        from_a_queue,  ///< it has waited at the gate for something else: no drain holds it any more
+        let_go         ///< it had been held
+    };
+
     void pause(const selection& what);
     /// True if there was such a rule; what it held goes to `freed`, in order of arrival.
     bool resume(const selection& what, hook_queue& freed);
     /// What the selection means and was made before `now` passes from here on, also what has been held; the rest is held.
     void drain(const selection& what, const sequence_marks& now, hook_queue& freed);
     void lift_all(hook_queue& freed);
+    /// The same for good: from here on nothing is held.
+    void seal(hook_queue& freed);
 
-    /// Takes the token, if it is to be held. `spawner` is whose body admits it, on this thread; null: nobody's. `late`: it has
-    /// waited at the gate for something else, so it comes before those who have been held on arrival.
-    bool hold(token_record& token, const token_record* spawner, bool late) noexcept;
+    /// Takes the token, if it is to be held. `spawner` is whose body admits it, on this thread; null: nobody's. Those
+    /// that come newly stand behind the others. What has been asked to stop is not held: it is to end.
+    bool hold(token_record& token, const token_record* spawner, coming from) noexcept;
     /// Whether `hold` would, as things are now.
-    [[nodiscard]] bool would_hold(const token_record& token, const token_record* spawner) noexcept;
+    [[nodiscard]] bool would_hold(const token_record& token, const token_record* spawner, coming from) noexcept;
     /// The oldest of those held, for whoever makes room; null if there is none.
     [[nodiscard]] hook* take_oldest() noexcept;
 
     [[nodiscard]] bool any() const;
     [[nodiscard]] bool paused(const selection& what) const;
     [[nodiscard]] std::size_t held() const;
-    [[nodiscard]] std::vector<selection> selections() const;
 
     template <class Predicate>
     void withdraw(Predicate is_to_go, hook_queue& into) noexcept {
@@ -92,13 +102,15 @@ private:
         hook_queue newer{};
     };
 
-    rule* holder_of(const token_record& token, const token_record* spawner) noexcept;
+    rule* holder_of(const token_record& token, const token_record* spawner, coming from) noexcept;
     std::list<rule>::iterator find(const selection& what);
     void free(rule& from, hook_queue& freed) noexcept;
 
+    const std::atomic<std::uint32_t>& at_start_;  // runtime_core::at_start
     mutable std::mutex mutex_;
     std::list<rule> rules_;
     std::size_t held_ = 0;
+    bool sealed_ = false;
 };
 
 class gate_kills {

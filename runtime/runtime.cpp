@@ -69,6 +69,8 @@ core_layout settle(runtime_options& options) {
         throw bad_option("blocking_threads is 0: at least 1; none is started before the first blocking call");
     if (options.blocking_idle.count() < 0) throw bad_option("blocking_idle is negative: 0 or more");
     if (options.timing > timing::full) throw bad_option("timing does not exist: off, sampled or full");
+    if (options.timing != timing::off) options.metrics = true;
+    if (options.metrics && options.timing == timing::off) options.timing = timing::sampled;
     if (options.backlog.policy > backlog_policy::shed_oldest)
         throw bad_option("backlog.policy does not exist: wait, reject or shed_oldest");
     const std::chrono::nanoseconds threshold = options.stall.threshold;
@@ -127,7 +129,7 @@ std::uint32_t initial_attention(const runtime_options& options) noexcept {
     if (options.timing == timing::sampled) bits |= timing_some;
     if (options.timing == timing::full) bits |= timing_all;
     if (options.observer) bits |= observing;
-    if (options.metrics) bits |= options.timing == timing::off ? counting | timing_some : counting;
+    if (options.metrics) bits |= counting;
     if (options.trace_events != 0) bits |= tracing;
     if (options.backlog.limit != 0) bits |= limiting;
     return bits;
@@ -308,6 +310,7 @@ void runtime_core::run_main(promise_base& main) {
         static_cast<main_waiter&>(self).of->control().begin_to_end();
     };
     waiting.home = &control();
+    waiting.token = nullptr;
     waiting.of = this;
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
     main.token.run = admit_posted;
@@ -385,10 +388,10 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
             "it on a thread of your own");
     control().loop.close();
     close_backlog();
-    // What is held would never end by itself.
-    if (deadline == std::chrono::nanoseconds::max()) resume({});
+    if (deadline == std::chrono::nanoseconds::max()) lift_holds_for_good();  // what is held would never end by itself
     const auto ask_at = after(grace);
-    auto until = after(deadline);
+    const auto deadline_at = after(deadline);
+    auto until = deadline_at;
     std::unique_lock lock(lifecycle_);
     if (!std::exchange(stop_posted_, true)) control().loop.post(&stop_);  // behind every submit that was accepted
     while (!stopped_) {
@@ -399,7 +402,8 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
             join_executors();
             stopped_ = true;
         } else if (std::chrono::steady_clock::now() >= until) {
-            stop_report report{tokens(false)};
+            const bool only_services_late = until >= deadline_at + std::chrono::milliseconds(200);
+            stop_report report{tokens(only_services_late)};  // services end when all others have
             if (!report.complete()) return report;
             until = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);  // they have ended just now
         } else if (!hosted_) {

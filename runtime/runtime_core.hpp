@@ -103,6 +103,7 @@ struct runtime_core {
     // What gate_control says; gate_control.cpp.
     void pause(const selection& what);
     bool resume(const selection& what);
+    void lift_holds_for_good();
     /// Begins to drain; `marks` says who is to end.
     void begin_drain(const selection& what, const sequence_marks& marks);
     [[nodiscard]] std::size_t kill(const selection& what, std::string_view reason);
@@ -164,12 +165,12 @@ struct runtime_core {
     /// include what they ended, or they find it raised and report.
     std::atomic<unsigned> draining{0};
 
-    /// start_bits: what is asked of a token before it starts. Set (relaxed) before hooks to every loop follow: who starts
+    /// start_bits: what is asked of a token before it starts. Set before hooks to every loop follow: who starts
     /// after its loop has run the hook finds the bit, who has started before is found by the hook.
     std::atomic<std::uint32_t> at_start{0};
     [[nodiscard]] bool stops_all() const noexcept { return at_start.load(std::memory_order_relaxed) & stopping_all; }
 
-    gate_holds holds;
+    gate_holds holds{at_start};
     gate_kills kills;
     guard_table guards;
 

@@ -16,12 +16,13 @@ namespace tokengate::detail {
 scope_core::scope_core(const scope_options& options)
     : options_(options),
       room_(options.limit != 0 ? options.limit : 1),
-      home_(suspension::on_a_loop("open a scope").host) {}
+      home_(suspension::on_a_loop("open a scope").host),
+      owner_(this_core->current) {}
 
 void scope_core::request_stop() noexcept {
     if (std::exchange(stopping_, true)) return;
     if (body_) detail::request_stop(*body_, stop_asked);
-    for (child* each = children_; each; each = each->next) detail::request_stop(*each->token, stop_asked);
+    for (child* each = children_; each; each = each->next) detail::request_stop(*each->work, stop_asked);
 }
 
 // ---- spawning -----------------------------------------------------------------------------------------------------------
@@ -82,7 +83,8 @@ void scope_core::admit_child(token_record& token) {
     added->done = child_ended;
     added->home = home_;
     added->of = this;
-    added->token = &token;
+    added->token = owner_;
+    added->work = &token;
     added->previous = nullptr;
     added->next = children_;
     if (children_) children_->previous = added;
@@ -123,6 +125,7 @@ void scope_core::start_body(token_record& body) noexcept {
     body_waiter_.done = body_ended;
     body_waiter_.home = home_;
     body_waiter_.of = this;
+    body_waiter_.token = owner_;
     body_ = &body;
     body.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&body_waiter_));
     body.awaited_by.store(core.current ? core.current->sequence.load() : 0);

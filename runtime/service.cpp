@@ -81,7 +81,14 @@ service::~service() { node_->of->services.remove(*node_); }
 
 service_desk::service_desk(runtime_core& of) noexcept : of_(of) {
     update_.of = this;
-    update_.run = [](hook* self) noexcept { static_cast<update_hook*>(self)->of->update(); };
+    update_.run = [](hook* self) noexcept {
+        service_desk& desk = *static_cast<update_hook*>(self)->of;
+        {
+            const std::scoped_lock lock(desk.mutex_);
+            desk.update_.under_way = false;
+        }
+        desk.update();
+    };
 }
 
 void service_desk::add(std::shared_ptr<service::node> made) {
@@ -129,7 +136,6 @@ void service_desk::update() noexcept {
     std::vector<std::string> warnings;
     {
         const std::scoped_lock lock(mutex_);
-        update_.under_way = false;
         const core_context* here = this_core;
         if (!open_ || !here || here->host != &of_.control()) return;  // mail that was left when all had ended
         for (const auto& each : all_) {

@@ -17,7 +17,9 @@ namespace tokengate::detail {
 
 namespace {
 
-constexpr std::uint64_t one_in = 16;  // with timing::sampled
+/// One in 16, whatever the rhythm in which a thread makes tokens: the upper bits of a multiplicative hash (Knuth, The Art of
+/// Computer Programming, volume 3, 6.4) of the sequence.
+bool is_sampled(const token_record& token) noexcept { return token.sequence.load() * 0x9e3779b97f4a7c15U >> 60 == 0; }
 
 std::uint32_t attention_of(const core_context& core) noexcept {
     return core.runtime->attention.load(std::memory_order_relaxed);
@@ -50,8 +52,7 @@ void tell(core_context& core, const token_record& token, token_state step, step_
 
 token_notes* make_notes(core_context& core, const token_record& token) noexcept {
     const std::uint32_t attention = attention_of(core);
-    if (!(attention & timing_all) && !((attention & timing_some) && token.sequence.load() % one_in == 0))
-        return nullptr;
+    if (!(attention & timing_all) && !((attention & timing_some) && is_sampled(token))) return nullptr;
     try {
         return new (core.pool->allocate(sizeof(token_notes), slab_kind::object)) token_notes;
     } catch (const std::bad_alloc&) {

@@ -23,7 +23,8 @@ void any_core::add(core_context& core, std::size_t index, token_record& token, b
     added.done = entry_ended;
     added.home = core.host;
     added.of = this;
-    added.token = &token;
+    added.token = core.current;
+    added.work = &token;
     added.ended = false;
     token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
     // Too late for this one, or the awaiter is to stop: it need not start.
@@ -67,7 +68,7 @@ void any_core::note_end(entry& ended) noexcept {
 
 void any_core::stop_others() noexcept {
     for (std::size_t i = 0; i < count_; ++i)
-        if (entries_[i].token && !entries_[i].ended) request_stop(*entries_[i].token, stop_asked);
+        if (entries_[i].work && !entries_[i].ended) request_stop(*entries_[i].work, stop_asked);
 }
 
 }  // namespace tokengate::detail

@@ -42,7 +42,7 @@ enum class timing : std::uint8_t {
 enum class backlog_policy : std::uint8_t {
     wait,        ///< who spawns waits: runtime::submit and scope::spawn return when there is room
     reject,      ///< it is refused: admission_rejected
-    shed_oldest  ///< the one that has waited longest is refused instead: admission_rejected
+    shed_oldest  ///< the one that has waited longest, first in its class's queue, is refused instead: admission_rejected
 };
 
 /// How much of a domain's SHA-256 digest `this_token::seed()` shows. Identity is the domain's own, so short digests that

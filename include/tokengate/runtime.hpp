@@ -77,7 +77,8 @@ struct runtime_options {
     unsigned blocking_threads = 64;
     time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
     backlog_options backlog{};
-    tokengate::timing timing = tokengate::timing::off;  ///< with metrics at least sampled
+    /// Of which tokens the times are taken, for histograms and health. Any but off means metrics; those mean sampled.
+    tokengate::timing timing = tokengate::timing::off;
     /// Hears every step of every token from the gate on (`created` when the gate gets it), on the thread where it is taken,
     /// in order for each token. It must be quick; what it throws goes to on_warning.
     std::function<void(const token_step&)> observer{};
@@ -160,7 +161,7 @@ const operation_record& main_operation();
 template <class T>
 struct submission final : waiter {
     explicit submission(std::coroutine_handle<detail::promise<T>> submitted) noexcept
-        : waiter{&fulfil, nullptr}, coroutine(submitted) {}
+        : waiter{&fulfil, nullptr, nullptr}, coroutine(submitted) {}
 
     static void fulfil(token_record&, waiter& self) noexcept {
         std::unique_ptr<submission> mine(static_cast<submission*>(&self));

@@ -66,7 +66,7 @@ protected:
     /// A child, known to the scope from its admission to its end.
     struct child : waiter {
         scope_core* of;
-        token_record* token;
+        token_record* work;
         child* previous;
         child* next;
     };
@@ -112,7 +112,8 @@ private:
     const scope_options options_;
     const std::size_t room_;
     executor* const home_;
-    std::size_t alive_ = 0;  // children, and rooms taken for those about to be admitted
+    token_record* const owner_;  // whose body has opened it, and awaits its end
+    std::size_t alive_ = 0;      // children, and rooms taken for those about to be admitted
     bool stopping_ = false;
     bool stopped_from_outside_ = false;  // by a stop of the awaiter
     bool cut_short_ = false;             // a child has ended with token_stopped, as asked

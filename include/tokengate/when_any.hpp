@@ -47,7 +47,7 @@ public:
 protected:
     struct entry : waiter {
         any_core* of;
-        token_record* token;
+        token_record* work;
         bool ended;
     };
     static constexpr std::size_t none = ~std::size_t{0};

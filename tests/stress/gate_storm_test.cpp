@@ -28,57 +28,65 @@ constexpr std::uint64_t seed = 20'261'121;
 constexpr std::size_t all = tg::test::under_tsan || tg::test::under_asan ? 100'000 : 1'000'000;
 constexpr std::size_t at_a_time = 10'000;
 
+std::vector<std::atomic<std::uint8_t>> begun(all), heard(all);  // how often each token was
+
 struct counts {
-    std::atomic<std::uint64_t> bodies{0};  // begun
     std::atomic<std::uint64_t> completed{0}, failed{0}, killed{0}, timed_out{0};
 };
 counts counted;
 
 const tg::operation plain{{.name = "gate_storm_plain", .weight = tg::weight::light}, [](int n) {
-                              ++counted.bodies;
+                              ++begun[static_cast<std::size_t>(n)];
                               return n;
                           }};
 const tg::operation stores{{.name = "gate_storm_stores", .storage = tg::storage::fast}, [](int n) -> tg::task<int> {
-                               ++counted.bodies;
+                               ++begun[static_cast<std::size_t>(n)];
                                co_await tg::yield();
                                co_return n;
                            }};
 const tg::operation child{{.name = "gate_storm_child"}, [](int n) { return n; }};
 const tg::operation lead{{.name = "gate_storm_lead"}, tg::lead{"gate_storm_child"}, [](int n) -> tg::task<int> {
-                             ++counted.bodies;
+                             ++begun[static_cast<std::size_t>(n)];
                              const int a = co_await child(n);
                              co_await tg::yield();
                              co_return co_await child(a);
                          }};
 const tg::operation pinned{
     {.name = "gate_storm_pinned"}, tg::sticky{"gate_storm", [](int n) { return n % 64; }}, [](int n) {
-        ++counted.bodies;
+        ++begun[static_cast<std::size_t>(n)];
         return n;
     }};
 const tg::operation fails{{.name = "gate_storm_fails"}, [](int n) -> int {
-                              ++counted.bodies;
+                              ++begun[static_cast<std::size_t>(n)];
                               throw std::runtime_error(std::to_string(n));
                           }};
 const tg::operation sleeps{{.name = "gate_storm_sleeps", .timeout = 200us}, [](int n) -> tg::task<int> {
-                               ++counted.bodies;
+                               ++begun[static_cast<std::size_t>(n)];
                                co_await tg::sleep_for(n % 2 == 0 ? 50us : 10ms);
                                co_return n;
                            }};
-constexpr std::array names{"gate_storm_plain",  "gate_storm_stores", "gate_storm_child", "gate_storm_lead",
-                           "gate_storm_pinned", "gate_storm_fails",  "gate_storm_sleeps"};
+const tg::operation retried{{.name = "gate_storm_retried", .retry = {.attempts = 3, .backoff = 10us}},
+                            [](int n) -> int {
+                                if (n % 4 == 1) throw std::runtime_error("again");
+                                return n;
+                            }};
+constexpr std::array names{"gate_storm_plain",  "gate_storm_stores", "gate_storm_child",  "gate_storm_lead",
+                           "gate_storm_pinned", "gate_storm_fails",  "gate_storm_sleeps", "gate_storm_retried"};
 
 tg::token<int> any_token(int n) {
-    switch (n % 6) {
+    switch (n % 7) {
         case 0: return plain(n);
         case 1: return stores(n);
         case 2: return lead(n);
         case 3: return pinned(n);
         case 4: return fails(n);
+        case 5: return retried(n);
         default: return sleeps(n);
     }
 }
 
 tg::task<> hear(tg::token<int> token, int n) {
+    ++heard[static_cast<std::size_t>(n)];
     try {
         const int result = co_await std::move(token);
         if (result == n) ++counted.completed;
@@ -86,7 +94,7 @@ tg::task<> hear(tg::token<int> token, int n) {
         ++counted.killed;
     } catch (const tg::token_timeout&) {
         ++counted.timed_out;
-    } catch (const std::runtime_error&) {
+    } catch (const std::runtime_error&) {  // also refused
         ++counted.failed;
     }
 }
@@ -96,7 +104,7 @@ void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& over
     tg::gate_control gate = runtime.gate();
     const auto any_name = [&] { return names[random() % names.size()]; };
     while (!over) {
-        switch (random() % 8) {
+        switch (random() % 9) {
             case 0: gate.pause(any_name()); break;
             case 1: gate.pause(); break;
             case 2: gate.kill(any_name(), "storm"); break;
@@ -119,6 +127,7 @@ void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& over
                 break;
             }
             case 6: gate.resume(any_name()); break;
+            case 7: static_cast<void>(gate.wait_drained({}, 2ms)); break;
             default: gate.resume(); break;
         }
         std::this_thread::sleep_for(std::chrono::microseconds(random() % 5000));
@@ -128,7 +137,7 @@ void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& over
 
 void storm(tg::runtime_options options, std::size_t tokens) {
     MESSAGE("seed " << seed << ", " << tokens << " tokens");
-    counted.bodies = counted.completed = counted.failed = counted.killed = counted.timed_out = 0;
+    counted.completed = counted.failed = counted.killed = counted.timed_out = 0;
     const std::size_t before = tg::test::live_slots();
     {
         tg::runtime runtime(std::move(options));
@@ -150,7 +159,13 @@ void storm(tg::runtime_options options, std::size_t tokens) {
         CHECK(counted.killed > 0);
         CHECK(counted.completed > 0);
         CHECK(counted.failed > 0);
-        CHECK(counted.bodies <= tokens);  // none began twice
+        std::size_t twice = 0, unheard = 0;
+        for (std::size_t n = 0; n < tokens; ++n) {
+            twice += begun[n].exchange(0) > 1;
+            unheard += heard[n].exchange(0) != 1;
+        }
+        CHECK(twice == 0);
+        CHECK(unheard == 0);
         tg::test::check_settled(runtime);
         CHECK(runtime.snapshot().held == 0);
         CHECK(runtime.stop(10s).complete());
@@ -162,7 +177,7 @@ void storm(tg::runtime_options options, std::size_t tokens) {
 
 TEST_SUITE("gate storm") {
     TEST_CASE("every token ends exactly once, counts add up, no domain and no pin is left") {
-        storm({.cores = 2}, all);
+        storm({.cores = 2, .backlog = {.limit = 3000, .policy = tg::backlog_policy::shed_oldest}}, all);
     }
     TEST_CASE("the same with everything watched") {
         std::atomic<std::uint64_t> created{0}, ended{0};

@@ -12,6 +12,8 @@ inline void check_settled(const runtime& of) {
     const snapshot now = of.snapshot();
     CHECK(now.admitted == now.ended);
     CHECK(now.waiting == 0);
+    CHECK(now.waiting_for_permit == 0);
+    CHECK(now.held == 0);
     CHECK(now.domains == 0);
     CHECK(now.pins == 0);
 }

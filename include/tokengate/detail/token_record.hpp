@@ -93,13 +93,13 @@ struct wait_point {
 struct waiter {
     /// Null for a coroutine_waiter. Runs on home's thread, or where the token ended if home is null; ends the hand-over.
     void (*done)(token_record&, waiter&) noexcept;
-    executor* home;  // the loop; the thread that hosts it may have changed by then
+    executor* home;       // the loop; the thread that hosts it may have changed by then
+    token_record* token;  ///< whose body awaits; null: no token's
 };
 
 /// A coroutine that awaits one token. (Its token knows which: token_record::wait_for.)
 struct coroutine_waiter : waiter {
     std::coroutine_handle<> handle;  ///< null while the awaiter is still on the stack below the token
-    token_record* token;             ///< the token whose body awaits
 };
 
 /// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended. `here` counts those that
