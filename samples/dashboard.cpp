@@ -197,14 +197,19 @@ tg::task<> produce_all(const temporary_directory& folder, unsigned cores) {
 tg::task<> until_signal() { co_await tg::signal(SIGINT, SIGTERM); }
 tg::task<> until_over(std::chrono::seconds time) { co_await tg::sleep_for(time); }
 
-tg::task<> serve(const tg::console& console, const temporary_directory& folder, unsigned cores,
-                 std::optional<unsigned> seconds) {
+tg::task<> work(const tg::console& console, const temporary_directory& folder, unsigned cores) {
     std::printf("%s\n", console.url().c_str());
     std::fflush(stdout);
+    co_await produce_all(folder, cores);
+}
+
+tg::task<> serve(const tg::console& console, const temporary_directory& folder, unsigned cores,
+                 std::optional<unsigned> seconds) {
+    // They begin in this order: who has read the address may send a signal.
     std::vector<tg::task<>> parts;
     parts.push_back(until_signal());
     if (seconds) parts.push_back(until_over(std::chrono::seconds(*seconds)));
-    parts.push_back(produce_all(folder, cores));
+    parts.push_back(work(console, folder, cores));
     // The first to end stops the others, and so all that the producers have made, paused or not.
     co_await tg::when_any(std::move(parts));
 }
