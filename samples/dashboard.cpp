@@ -176,11 +176,10 @@ tg::task<> produce_all(const temporary_directory& folder, unsigned cores) {
     const auto archive = [&](unsigned n) { return write_archive(folder.file("archive", n % 16), 1 << 20); };
 
     std::vector<tg::task<>> producers;
-    producers.push_back(produce(300.0 * cores, 500, [](unsigned n) { return crunch(10'000 + n % 2000); }));
+    producers.push_back(produce(250.0 * cores, 500, [](unsigned n) { return crunch(10'000 + n % 2000); }));
     producers.push_back(produce(300.0 * cores, 500, [](unsigned n) { return transform(31 * n); }));
-    producers.push_back(produce(200.0 * cores, 500, [](unsigned n) { return sort(8'000 + n % 4000); }));
-    producers.push_back(produce(120.0 * cores, 500,
-                                [](unsigned n) { return hash("seed " + std::to_string(n), 4000); }));
+    producers.push_back(produce(150.0 * cores, 500, [](unsigned n) { return sort(8'000 + n % 4000); }));
+    producers.push_back(produce(80.0 * cores, 500, [](unsigned n) { return hash("seed " + std::to_string(n), 4000); }));
     producers.push_back(produce(400, 200, [](unsigned) { return visit(random_below(visits.size())); }));
     producers.push_back(produce(12, 40, [](unsigned n) { return import_batch(4 + n % 12); }));
     producers.push_back(produce(40, 100, note));
