@@ -127,10 +127,10 @@ private:
 
 /// One of five attempts fails or takes too long; the next one will do.
 tg::task<> ask_store(unsigned) {
-    co_await tg::sleep_for(random_below(10) == 0 ? 500ms : some_time(5, 60));
+    co_await tg::sleep_for(random_below(10) == 0 ? 1000ms : some_time(5, 60));
     if (random_below(10) == 0) throw std::runtime_error("the store has lost the connection");
 }
-const tg::operation fetch{{.name = "fetch", .retry = {.attempts = 4, .backoff = 20ms}, .timeout = 250ms}, ask_store};
+const tg::operation fetch{{.name = "fetch", .retry = {.attempts = 4, .backoff = 20ms}, .timeout = 500ms}, ask_store};
 
 /// Down for 12 s of every 45 s: meanwhile the breaker keeps its tokens out.
 tg::task<> ask_bank(unsigned) {

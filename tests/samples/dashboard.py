@@ -38,7 +38,8 @@ class Dashboard:
     def turn(self, action, operation, token=SECRET):
         """The status, and what the console says."""
         headers = {"Authorization": "Bearer " + token} if token else {}
-        request = urllib.request.Request(self.url + "gate/" + action, json.dumps({"operation": operation}).encode(), headers)
+        body = json.dumps({"operation": operation}).encode()
+        request = urllib.request.Request(self.url + "gate/" + action, body, headers)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, json.loads(answer.read())
