@@ -46,7 +46,7 @@ std::string command_line::choice(std::string_view name, std::initializer_list<st
 
 std::string command_line::text(std::string_view name, std::string fallback, std::string_view help) {
     const std::string option(name);
-    describe(option + " TEXT", std::string(help) + " (default: " + fallback + ")");
+    describe(option + " TEXT", std::string(help) + (fallback.empty() ? "" : " (default: " + fallback + ")"));
     return take(option).value_or(std::move(fallback));
 }
 
