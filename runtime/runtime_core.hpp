@@ -33,7 +33,8 @@
 /// # How it ends
 ///
 ///  1. `stop` closes the control loop's mailbox to foreign threads. That is one atomic with `submit`: from here on a submit is
-///     refused, and what was accepted before is in the mailbox and will be served.
+///     refused, and what was accepted before is in the mailbox and will be served. Who waits for room to submit is woken, and
+///     refused. Without a deadline, what the gate holds is let go, and nothing is held any more.
 ///     What is alive then may end by itself while the grace lasts. After it, everything is asked to stop: `at_start` is for
 ///     what starts later, a hook to each executor for what it executes, a sweep for what waits at the gate.
 ///  2. The control loop learns that it is to end (`ending_`): by a hook from `stop`, or, under `run`, when the main token ended.

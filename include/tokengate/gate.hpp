@@ -24,7 +24,8 @@
 /// A conducted chain that has started is never cut in the middle by a pause or a drain: pause its lead to stop the chains.
 ///
 /// A reference to its runtime; must not outlive it. Thread-safe. Errors: configuration_error, before anything has changed,
-/// for an operation that nobody has defined and for limits that cannot be; wrong_thread from `wait_drained` on a loop.
+/// for an operation that nobody has defined and for limits that cannot be; wrong_thread from `wait_drained` on a loop,
+/// and gate_closed once the runtime has been stopped.
 
 namespace tokengate {
 

@@ -31,7 +31,8 @@ enum class spill : std::uint8_t {
     never            ///< wait for their range
 };
 
-/// Of which tokens the times are taken, by the steady clock: at the gate, at the start, at the end.
+/// Of which tokens the times are taken, by the steady clock: at the gate, at the start, at the end. Any but off implies
+/// metrics, and metrics imply sampled.
 enum class timing : std::uint8_t {
     off,      ///< of none: no look at the clock
     sampled,  ///< of one in 16

@@ -123,7 +123,8 @@ public:
     /// grace is half the deadline unless given. Blocks; on an event loop's thread: wrong_thread.
     stop_report stop(time_span deadline = time_span::max(), std::optional<time_span> grace = {});
 
-    /// Every token that this runtime has admitted and that has not ended; nothing is stopped for it.
+    /// Every token that this runtime has admitted and that has not ended, and those `created` on its threads that nobody has
+    /// admitted yet. Nothing is stopped for it; it looks at every frame there is.
     [[nodiscard]] std::vector<token_info> tokens() const;
     [[nodiscard]] tokengate::snapshot snapshot() const;
     /// The counts, gauges and histograms of this runtime in Prometheus' text format (version 0.0.4), to be served as

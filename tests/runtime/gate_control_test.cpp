@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 
+#include "runtime_core.hpp"
+#include "service.hpp"
 #include "support/settled.hpp"
 #include "support/waiting.hpp"
 
@@ -70,6 +72,32 @@ tg::task<int> grow(int depth) {
     for (int each : co_await tg::when_all(std::move(children))) sum += each;
     co_return sum;
 }
+
+tg::task<int> grow_stored(int depth);
+const tg::operation grows_stored{{.name = "gate_control_test_grows_stored", .storage = tg::storage::slow}, grow_stored};
+tg::task<int> grow_stored(int depth) {
+    ++ran;
+    while (!leave) co_await tg::sleep_for(100us);
+    if (depth == 0) co_return 1;
+    std::vector<tg::token<int>> children;
+    for (int i = 0; i < 3; ++i) children.push_back(grows_stored(depth - 1));
+    int sum = 0;
+    for (int each : co_await tg::when_all(std::move(children))) sum += each;
+    co_return sum;
+}
+const tg::operation limited{{.name = "gate_control_test_limited", .timeout = 1h}, [] { ++ran; }};
+
+tg::runtime* of = nullptr;
+tg::task<bool> drain_in_scope(tg::scope&) {
+    const tg::stop_report left = co_await of->gate().drain();
+    co_return left.complete();
+}
+const tg::operation drains_in_scope{{.name = "gate_control_test_drains_in_scope"},
+                                    []() -> tg::task<bool> { co_return co_await tg::with_scope(drain_in_scope); }};
+const tg::operation awaits_held{{.name = "gate_control_test_awaits_held"}, []() -> tg::task<> {
+                                    ++others_ran;
+                                    co_await works(7);
+                                }};
 
 void reset() {
     ran = others_ran = children_ran = 0;
@@ -280,6 +308,55 @@ TEST_SUITE("gate_control: pause and resume") {
         CHECK(ran == 1);
     }
 
+    TEST_CASE("a call with a time limit, by the id of its handle") {
+        reset();
+        tg::runtime runtime{{.cores = 1}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<void> call = limited();
+            const tg::token_id id = call.id();
+            runtime.gate().pause(id);
+            call.admit();
+            tg::task<void> heard = [](tg::token<void> of_call) -> tg::task<> {
+                co_await std::move(of_call);
+            }(std::move(call));
+            tg::token<void> waits = tg::as_token(std::move(heard));
+            waits.admit();
+            co_await until([&] { return runtime.snapshot().held == 1; });
+            CHECK(runtime.gate().resume(id));
+            co_await waits;
+            CHECK(ran == 1);
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("what is to stop is not held: its awaiter goes on") {
+        reset();
+        tg::runtime runtime{{.cores = 2}};
+        blockade block;
+        runtime.run([&]() -> tg::task<> {
+            runtime.gate().pause("gate_control_test_works");
+            tg::token<void> blocked = blocks(&block), parent = awaits_held();
+            blocked.admit();
+            co_await until([&] { return block.blocking == 1; });
+            parent.request_stop();
+            block.end();
+            co_await blocked;
+            const std::string never = co_await error_of<tg::token_stopped>(std::move(parent));
+            CHECK(has(never, "token_stopped"));
+
+            tg::token<void> running = awaits_held();
+            running.admit();
+            co_await until([&] { return runtime.snapshot().held == 1; });
+            running.request_stop();
+            const std::string text = co_await error_of<tg::token_stopped>(std::move(running));
+            CHECK(has(text, "token_stopped"));
+            CHECK(ran == 0);
+            CHECK(runtime.snapshot().held == 0);
+            runtime.gate().resume();
+        });
+        check_settled(runtime);
+    }
+
     TEST_CASE("a held token that is asked to stop, or whose time is over, does not wait for the resume") {
         reset();
         tg::runtime runtime{{.cores = 1}};
@@ -349,6 +426,51 @@ TEST_SUITE("gate_control: drain") {
         check_settled(runtime);
     }
 
+    TEST_CASE("children pass also when they have to wait for a permit") {
+        reset();
+        tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<int> tree = grows_stored(4);
+            tree.admit();
+            co_await until([] { return ran == 1; });
+            tg::task<tg::stop_report> drained = runtime.gate().drain("gate_control_test_grows_stored");
+            leave = true;
+            const tg::stop_report left = co_await std::move(drained);
+            CHECK(left.complete());
+            const int leaves = co_await tree;
+            CHECK(leaves == 81);
+            runtime.gate().resume();
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("a call with a time limit that comes later is held, as is any") {
+        reset();
+        tg::runtime runtime{{.cores = 1}};
+        runtime.run([&]() -> tg::task<> {
+            const tg::stop_report left = co_await runtime.gate().drain("gate_control_test_limited");
+            CHECK(left.complete());
+            tg::token<void> later = limited();
+            later.admit();
+            co_await until([&] { return runtime.snapshot().held == 1; });
+            co_await others();
+            CHECK(ran == 0);
+            runtime.gate().resume();
+            co_await later;
+            CHECK(ran == 1);
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("one that drains inside of a scope does not wait for its opener") {
+        reset();
+        tg::runtime runtime{{.cores = 1}};
+        of = &runtime;
+        CHECK(runtime.run([]() -> tg::task<bool> { co_return co_await drains_in_scope(); }));
+        runtime.gate().resume();
+        check_settled(runtime);
+    }
+
     TEST_CASE("from a thread of one's own: what has been submitted before is met; on a loop it is refused") {
         reset();
         tg::runtime runtime{{.cores = 2}};
@@ -361,7 +483,6 @@ TEST_SUITE("gate_control: drain") {
         wait_until([&] { return runtime.snapshot().held == 1; });
         CHECK(runtime.gate().resume("gate_control_test_works"));
         late.get();
-        static tg::runtime* of;
         of = &runtime;
         static const tg::operation drains{{.name = "gate_control_test_drains"},
                                           [] { CHECK_THROWS_AS(of->gate().wait_drained(), tg::wrong_thread); }};
@@ -372,7 +493,6 @@ TEST_SUITE("gate_control: drain") {
     TEST_CASE("whoever drains, and who awaits him, is not waited for") {
         reset();
         tg::runtime runtime{{.cores = 2}};
-        static tg::runtime* of;
         of = &runtime;
         static const tg::operation drains{{.name = "gate_control_test_drainer"}, []() -> tg::task<bool> {
                                               const tg::stop_report left = co_await of->gate().drain();
@@ -539,6 +659,10 @@ TEST_SUITE("gate_control: kill") {
             CHECK(runtime.gate().kill("gate_control_test_stays", "nobody there") == 0);
             co_await stays();
             CHECK(ran == 1);
+            runtime.gate().kill({}, "nobody there");
+            tg::detail::runtime_core& core = tg::detail::runtime_access::core(runtime);
+            co_await until([&] { return core.at_start == 0; });
+            CHECK_FALSE(core.kills.any());
         });
     }
 }

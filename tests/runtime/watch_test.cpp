@@ -353,6 +353,21 @@ TEST_SUITE("watch: the backlog's limit") {
         check_settled(runtime);
     }
 
+    TEST_CASE("calls with a time limit keep no place, under any policy") {
+        static std::atomic<int> limited_ran;
+        limited_ran = 0;
+        static const tg::operation timed{{.name = "watch_test_timed", .timeout = 1h}, [] { ++limited_ran; }};
+        for (const tg::backlog_policy policy :
+             {tg::backlog_policy::wait, tg::backlog_policy::reject, tg::backlog_policy::shed_oldest}) {
+            tg::runtime runtime{{.cores = 1, .backlog = {.limit = 2, .policy = policy}}};
+            runtime.start();
+            for (int i = 0; i < 20; ++i) runtime.submit(timed()).get();
+            CHECK(runtime.stop(10s).complete());
+            check_settled(runtime);
+        }
+        CHECK(limited_ran == 60);
+    }
+
     TEST_CASE("wait: who waits for room hears of a stop") {
         fixture here;
         at = &here;
