@@ -235,7 +235,7 @@ try {
     await until(async () => (await operation("charge")).blocked, "the breaker opens", 120000);
     await page.mouse.move(0, 0);
     await pause_for(1500);
-    await page.setViewportSize({width: 1280, height: 1240});  // a full page would be cut where it grows meanwhile
+    await page.setViewportSize({width: 1280, height: 1160});  // a full page would be cut where it grows meanwhile
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({colorScheme});
       await pause_for(400);
