@@ -79,8 +79,7 @@ try {
   check((await row_names.allTextContents()).sort().join() === names.join(), "rows bear the names");
   await until(async () => (await page.locator("#operation-rows .grade").allTextContents()).every(text =>
     /^(excellent|healthy|at risk|problematic)$/.test(text)), "a grade for each operation");
-  const visible = async locator => { const box = await locator.boundingBox(); return box && box.width > 0 && box.height > 0; };
-  for (const row of await page.locator("#operation-rows tr").all()) check(await visible(row), "each row can be seen");
+  for (const row of await page.locator("#operation-rows tr").all()) check(await row.isVisible(), "each row can be seen");
   shown(`${names.length} operations, each with a row and a grade`);
 
   const number = async name => {
@@ -236,10 +235,11 @@ try {
     await until(async () => (await operation("charge")).blocked, "the breaker opens", 120000);
     await page.mouse.move(0, 0);
     await pause_for(1500);
+    await page.setViewportSize({width: 1280, height: 1160});  // a full page would be cut where it grows meanwhile
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({colorScheme});
       await pause_for(400);
-      await page.screenshot({path: join(options.shots, `console-${colorScheme}.png`), fullPage: true});
+      await page.screenshot({path: join(options.shots, `console-${colorScheme}.png`)});
     }
     await page.setViewportSize({width: 420, height: 900});
     await page.screenshot({path: join(options.shots, "console-narrow.png"), fullPage: true});
