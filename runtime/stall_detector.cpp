@@ -59,7 +59,7 @@ constexpr std::uint32_t at(unsigned position, std::uint32_t phase) noexcept { re
 
 constexpr std::uint64_t longest_period_ns = 3'600'000'000'000;
 /// A thread that cannot run its handler for so long (it waits for a disk, say) is reported without an answer.
-constexpr std::uint64_t patience_ns = 100'000'000;
+constexpr std::uint64_t patience_ns = 1'000'000'000;
 
 thread_local const stall_detector* watched_by_this_thread = nullptr;
 
