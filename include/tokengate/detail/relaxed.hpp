@@ -37,23 +37,24 @@ private:
     T value_;
 };
 
-/// The same for a word of flags: reads and writes like a plain one. `set_release` also publishes what its owner did before,
-/// to who reads with `load_acquire`.
+/// A word of flags of one owner, which reads it like a plain one; what it writes, others may look at. `set_release` also
+/// publishes what its owner did before, to who reads with `load_acquire`.
 template <class T>
 class relaxed_bits {
 public:
-    operator T() const noexcept { return word_.load(); }  // NOLINT(google-explicit-constructor)
+    /// The owner, who is the only one to write.
+    operator T() const noexcept { return word_; }  // NOLINT(google-explicit-constructor)
     relaxed_bits& operator=(T bits) noexcept {
-        word_.store(bits);
+        __atomic_store_n(&word_, bits, __ATOMIC_RELAXED);
         return *this;
     }
-    relaxed_bits& operator|=(T bits) noexcept { return *this = static_cast<T>(word_.load() | bits); }
-
-    void set_release(T bits) noexcept { word_.store_release(static_cast<T>(word_.load() | bits)); }
-    [[nodiscard]] T load_acquire() const noexcept { return word_.load_acquire(); }
+    relaxed_bits& operator|=(T bits) noexcept { return *this = static_cast<T>(word_ | bits); }
+    void set_release(T bits) noexcept { __atomic_store_n(&word_, static_cast<T>(word_ | bits), __ATOMIC_RELEASE); }
+    /// Anybody.
+    [[nodiscard]] T load_acquire() const noexcept { return __atomic_load_n(&word_, __ATOMIC_ACQUIRE); }
 
 private:
-    relaxed<T> word_;
+    T word_;
 };
 
 /// The same for a pointer that is one of several types. Stores release, so that who reads with `load_acquire` sees what came
