@@ -8,6 +8,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -25,7 +26,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::uint64_t seed = 20'261'121;
-constexpr std::size_t all = tg::test::under_tsan || tg::test::under_asan ? 100'000 : 1'000'000;
+constexpr std::size_t all = tg::test::under_tsan || tg::test::under_asan ? 20'000 : 1'000'000;
 constexpr std::size_t at_a_time = 10'000;
 
 std::vector<std::atomic<std::uint8_t>> begun(all), heard(all);  // how often each token was
@@ -192,6 +193,6 @@ TEST_SUITE("gate storm") {
                .metrics = true},
               all / 10);
         CHECK(created == ended);
-        CHECK(created >= all / 10);
+        CHECK(created >= std::max(all / 10, at_a_time));
     }
 }
