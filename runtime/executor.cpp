@@ -20,11 +20,6 @@
 
 namespace tokengate::detail {
 
-namespace {
-constexpr std::array classes{weight::heavy, weight::medium, weight::light};
-constexpr std::array tiers{storage::slow, storage::moderate, storage::fast, storage::insane};
-}  // namespace
-
 executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
     : runtime(of),
       loop({.index = position,
@@ -151,50 +146,9 @@ void executor::turn_began(std::uint64_t wall_ns) noexcept {
     core_->watched_budget = watched_now ? budget_in_place : 0;
 }
 
-bool executor::work_waits() const noexcept {
-    if (is_control_) return false;
-    for (const weight w : classes)
-        if (runtime.at_gate.waiting(w) != 0 &&
-            (runtime.options.spill != spill::never || routes_.may_serve(position_, w)))
-            return true;
-    return false;
-}
-
-bool executor::find_work(bool parking) noexcept {
-    if (is_control_) return false;
-    publish_started();
-    if (!parking && !work_waits()) return false;
-    if (2 * runtime.loads.occupancy(position_) > static_cast<int>(window_)) return false;
-    for (unsigned i = 0; i < classes.size(); ++i) {
-        const unsigned at = (next_class_ + i) % classes.size();
-        if (routes_.may_serve(position_, classes[at]) && pull(classes[at], parking) != 0) {
-            next_class_ = at + 1;
-            return true;
-        }
-    }
-    for (const weight w : classes)
-        if (routes_.may_help(position_, w) && pull(w, parking) != 0) return true;
-    return false;
-}
-
-unsigned executor::pull(weight w, bool look_anyway) noexcept {
-    if (!look_anyway && runtime.at_gate.waiting(w) == 0) return 0;
-    hook_queue taken;
-    auto count = static_cast<unsigned>(
-        runtime.at_gate.take(w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
-    if (count == 0) return 0;
-    if (runtime.attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
-        count = let_pass(*core_, taken);
-    runtime.loads.take(position_, count);
-    loop.ready_starts(taken);
-    // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
-    if (runtime.at_gate.waiting(w) != 0) wake_for(w);
-    return count;
-}
-
 void executor::before_flush() noexcept {
     flush_ended_group(*core_);
-    for (const weight w : classes)
+    for (const weight w : weight_classes)
         if (staged_[static_cast<std::size_t>(w)].count != 0) splice(w);
     if (is_control_) return;
     if (routes_.pending(position_) != 0) routes_.publish(position_);
@@ -263,7 +217,7 @@ void executor::begin_to_end() noexcept {
 
 void executor::end_if_drained() noexcept {
     if (!ending_) return;
-    const std::uint64_t ended = runtime.count_ended();  // first: see runtime_core.hpp, step 3
+    const std::uint64_t ended = runtime.count_ended();  // first: see life_cycle.cpp, step 3
     if (ended != runtime.count_admitted()) return;
     if (!runtime.services.close()) return;  // when they have ended, the loop goes idle once more
     ending_ = false;
@@ -303,25 +257,24 @@ void executor::sweep_gate() noexcept {
     const auto is_to_stop = [this, asked](const hook* item) noexcept {
         const auto& token = *static_cast<const token_record*>(item);
         return token.stop_requested() || ((asked & stopping_all) && !(token.flags & exempt)) ||
-               ((asked & killing) && runtime.kills.reason_for(token, false));
+               ((asked & killing) && runtime.kills.reason_for(token));
     };
-    // They end here, however busy the core is where they would have run; but what a domain counts ends at its home.
     const auto end_all = [this](hook_queue& found, unsigned lost) noexcept {
         while (!found.empty()) {
             auto& token = *static_cast<token_record*>(found.pop());
             token.flags = static_cast<std::uint16_t>(token.flags & ~lost);
             may_start(token);  // which it may not: now it knows why
-            send(token.flags & in_domain ? static_cast<domain*>(token.anchor)->position : position_, token);
+            send_to_end(token);
         }
     };
     hook_queue found;
-    for (const weight w : classes) runtime.at_gate.withdraw(w, is_to_stop, found);
+    for (const weight w : weight_classes) runtime.at_gate.withdraw(w, is_to_stop, found);
     end_all(found, windowed);  // one with a tier has its permit by now, and gives it back as it ends
-    for (const storage tier : tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
+    for (const storage tier : storage_tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
     end_all(found, holds_permit);
     runtime.holds.withdraw(is_to_stop, found);
     end_all(found, 0);
-    for (const storage tier : tiers)
+    for (const storage tier : storage_tiers)
         while (hook* admitted = runtime.at_gate.grant(tier))
             route_permitted(*core_, *static_cast<token_record*>(admitted));
     const bool again = is_control_ && runtime.tidy_kills();
@@ -420,105 +373,6 @@ void executor::note_run(operation_counters& operation, std::uint64_t elapsed_ns)
         static_cast<std::uint32_t>(std::min<std::uint64_t>(std::max(decayed, elapsed_ns), ~std::uint32_t{0}));
     operation.is_short = operation.longest_ns < short_ns;
     operation.until_measured = operation.is_short ? runs_between : 0;
-}
-
-// ---- admitting and routing ----------------------------------------------------------------------------------------------
-
-void executor::admit(core_context& core, token_record& token) noexcept {
-    core.counts.admitted.add(1);
-    token.position.store(no_position);
-    token.runtime.store(runtime.slot);
-    token.run = start_token;
-    if (core.current && (core.current->flags & (shielded | exempt))) [[unlikely]]
-        token.flags |= exempt;
-    if (runtime.attention.load(std::memory_order_relaxed) != 0 || (token.flags & watched)) [[unlikely]] {
-        if (!attend(core, token)) return;
-    }
-    pass_permits(core, token);
-}
-
-void executor::pass_permits(core_context& core, token_record& token) noexcept {
-    if (token.flags & has_tier) {
-        // Before the gate has it: once it waits there, a release on any loop may take it.
-        token.flags |= holds_permit;
-        if (token.flags & watched) {
-            if (!acquire_watched(token)) return;
-        } else {
-            token.state.store(token_state::waiting);
-            if (!runtime.at_gate.acquire(token.operation.load()->tier, &token)) return;
-        }
-    }
-    route(core, token);
-}
-
-sticky_registry::acquired executor::pin_key(std::uint64_t key, weight w) {
-    return runtime.registry.acquire(key, [&] { return routes_.place(w); });
-}
-
-void executor::route(core_context& core, token_record& token) noexcept {
-    if (token.flags & in_domain) {
-        send(static_cast<domain*>(token.anchor)->position, token);
-        return;
-    }
-    const weight w = token.operation.load()->weight_class;
-    if (token.flags & sticky_key) {
-        auto [held, redirected] = pin_key(reinterpret_cast<std::uintptr_t>(token.anchor.load()), w);
-        token.anchor = held;
-        token.flags = static_cast<std::uint16_t>((token.flags & ~sticky_key) | pinned);
-        if (redirected) core.counts.redirections.add(1);
-        send(held->position(), token);
-        return;
-    }
-    if (token.flags & (unroutable | bound)) {
-        send(token.flags & bound ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor.load()))
-                                 : position_,
-             token);
-        return;
-    }
-    token.flags |= windowed;
-    if (staged_[static_cast<std::size_t>(w)].count != 0 || runtime.at_gate.waiting(w) != 0) {
-        stage(w, token);  // first in, first out: nobody passes those who wait
-        return;
-    }
-    const unsigned to = routes_.route(w);
-    to == router::no_room ? stage(w, token) : send(to, token);
-}
-
-void executor::send(unsigned position, token_record& token) noexcept {
-    if (token.flags & watched) leave_gate(token, position);
-    token.position.store(static_cast<std::uint16_t>(position));
-    token.state.store(token_state::admitted);
-    if (position == position_)
-        loop.ready_start(&token);
-    else if (loop.send(position, &token) >= event_loop::outbox_limit)
-        loop.flush();
-}
-
-void executor::stage(weight w, token_record& token) noexcept {
-    if ((token.flags & watched) && !enter_backlog(token)) return;
-    token.state.store(token_state::waiting);
-    staged& at = staged_[static_cast<std::size_t>(w)];
-    at.chain.push(&token);
-    if (++at.count >= event_loop::outbox_limit) splice(w);
-}
-
-void executor::splice(weight w) noexcept {
-    staged& at = staged_[static_cast<std::size_t>(w)];
-    runtime.at_gate.wait(w, at.chain, std::exchange(at.count, 0));
-    wake_for(w);
-}
-
-void executor::wake_for(weight w) noexcept {
-    const unsigned home = routes_.first_position(w);
-    if (!wake_one_of(home, runtime.positions()) && runtime.options.spill == spill::when_saturated) wake_one_of(0, home);
-}
-
-bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
-    // A core may be marked as parked and not sleep (yet, or any more): it looks at the FIFO itself, but perhaps only after
-    // what it runs now. So go on until one was really woken.
-    for (unsigned at = first; (at = runtime.at_gate.find_parked(at, end)) != end; ++at)
-        if (loop.nudge(at)) return true;
-    return false;
 }
 
 }  // namespace tokengate::detail

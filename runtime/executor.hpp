@@ -98,6 +98,9 @@ public:
 
     /// The gate does not let it in: it ends unrun, and its awaiter gets the error.
     void refuse(token_record& token, std::exception_ptr why) noexcept;
+    /// To where a token ends that will not run: here, however busy the core is where it would have run; but what a domain
+    /// counts ends at its home.
+    void send_to_end(token_record& token) noexcept;
     /// Held ones that have been let go.
     void let_in(core_context& core, token_record& token, gate_holds::coming from) noexcept;
     /// One that has got its permit while it waited for it.
@@ -137,8 +140,15 @@ public:
     runtime_core& runtime;
     event_loop loop;
     const std::unique_ptr<trace_ring> trace;  ///< noted in by the executor's thread, read by any; null unless asked for
-    /// What its tokens did, by operation; only with runtime_options::metrics. Other threads read it by `find`.
+    /// What its tokens did, by operation; only with runtime_options::metrics.
     const std::unique_ptr<stats_table> stats;
+    [[nodiscard]] operation_stats* stats_of(std::uint32_t operation) noexcept {
+        return stats ? stats->of(operation) : nullptr;
+    }
+    /// Any thread; null where nothing has been counted.
+    [[nodiscard]] const operation_stats* known_stats_of(std::uint32_t operation) const noexcept {
+        return stats ? stats->find(operation) : nullptr;
+    }
 
     // event_loop::guest
     void turn_began(std::uint64_t wall_ns) noexcept override;

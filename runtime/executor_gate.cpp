@@ -8,6 +8,7 @@
 #include "runtime_core.hpp"
 #include "stop.hpp"
 #include "watch.hpp"
+#include "what_of.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -38,8 +39,9 @@ std::exception_ptr made_error(Make make) noexcept {
 
 bool executor::attend(core_context& core, token_record& token) noexcept {
     const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
-    if ((attention & watching) || (token.flags & watched)) watch_admission(core, token);
-    if (token.flags & watched) {
+    const bool is_watched = (attention & watching) || (token.flags & watched);
+    if (is_watched) {
+        watch_admission(core, token);
         if (std::exception_ptr why = guard_admission(core, token)) {
             refuse(token, std::move(why));
             return false;
@@ -48,8 +50,10 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
     if (!(attention & holding) || !runtime.holds.would_hold(token, core.current, gate_holds::coming::newly))
         return true;
     // Before it is held: then it may be let go at once, on another thread.
-    if ((token.flags & watched) && !enter_backlog(token)) return false;
-    if (token.flags & watched) watch_held(core, token);
+    if (is_watched) {
+        if (!enter_backlog(token)) return false;
+        watch_held(core, token);
+    }
     return !runtime.holds.hold(token, core.current, gate_holds::coming::newly);
 }
 
@@ -96,20 +100,17 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
 }
 
 // ---- the backlog --------------------------------------------------------------------------------------------------------
-// While it has a limit every token is watched, and one that waits at the gate and counts has the state `waiting`.
 
 bool executor::enter_backlog(token_record& token) noexcept {
-    const backlog_options& backlog = runtime.options.backlog;
-    if (backlog.limit == 0 || (token.flags & in_domain) || token.operation.load()->index < first_operation) return true;
-    if (token.state.load() == token_state::waiting) return true;  // has its place
-    while (!runtime.take_place()) {
-        if (backlog.policy == backlog_policy::wait) {
-            runtime.take_place_anyway();
+    if (!runtime.places.counts(token) || token.state.load() == token_state::waiting) return true;  // has its place
+    const backlog_policy policy = runtime.options.backlog.policy;
+    while (!runtime.places.take()) {
+        if (policy == backlog_policy::wait) {
+            runtime.places.take_anyway();
             break;
         }
-        if (backlog.policy == backlog_policy::shed_oldest && shed_oldest(token.operation.load()->weight_class))
-            continue;
-        refuse(token, made_error([&] { return runtime.backlog_is_full(token); }));
+        if (policy == backlog_policy::shed_oldest && shed_oldest(token.operation.load()->weight_class)) continue;
+        refuse(token, made_error([&] { return runtime.places.is_full(token); }));
         return false;
     }
     token.state.store(token_state::waiting);
@@ -117,16 +118,16 @@ bool executor::enter_backlog(token_record& token) noexcept {
 }
 
 bool executor::shed_oldest(weight w) noexcept {
-    for (const weight each : {weight::light, weight::medium, weight::heavy})
+    for (const weight each : weight_classes)
         if (staged_[static_cast<std::size_t>(each)].count != 0) splice(each);
     hook_queue oldest;
     if (runtime.at_gate.take(w, [](std::size_t) { return 1; }, oldest) == 0)
-        for (const weight other : {weight::heavy, weight::medium, weight::light})
+        for (const weight other : weight_classes)
             if (runtime.at_gate.take(other, [](std::size_t) { return 1; }, oldest) != 0) break;
     if (oldest.empty()) {
         if (hook* held = runtime.holds.take_oldest()) oldest.push(held);
     }
-    for (const storage tier : {storage::slow, storage::moderate, storage::fast, storage::insane}) {
+    for (const storage tier : storage_tiers) {
         if (!oldest.empty()) break;
         hook* waiting = runtime.at_gate.take_waiting(tier, [](const hook* each) noexcept {
             return !(static_cast<const token_record*>(each)->flags & in_domain);  // a chain is not cut
@@ -158,9 +159,7 @@ bool executor::acquire_watched(token_record& token) noexcept {
 }
 
 void executor::leave_gate(token_record& token, unsigned position) noexcept {
-    if (runtime.options.backlog.limit != 0 && token.state.load() == token_state::waiting &&
-        !(token.flags & in_domain) && token.operation.load()->index >= first_operation)
-        runtime.leave_backlog(1);
+    if (token.state.load() == token_state::waiting && runtime.places.counts(token)) runtime.places.leave(1);
     watch_routed(*core_, token, position);
 }
 
@@ -171,6 +170,10 @@ void executor::refuse(token_record& token, std::exception_ptr why) noexcept {
     token.stop.set_bits(stop_refused);
     if (token.flags & watched) watch_refused(*core_, token);
     token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
+    send_to_end(token);
+}
+
+void executor::send_to_end(token_record& token) noexcept {
     send(token.flags & in_domain ? static_cast<domain*>(token.anchor)->position : position_, token);
 }
 
@@ -181,7 +184,7 @@ bool executor::may_start(token_record& token) noexcept {
         return false;
     }
     if (!(asked & killing)) return true;
-    const auto reason = runtime.kills.reason_for(token, core_->position == token.position.load());
+    const auto reason = runtime.kills.reason_for(token);
     if (!reason) return true;
     token.stop.set_bits(stop_asked | stop_killed);
     promise_base::of(token).error = made_error([&] { return killed(token.id(), *reason); });
@@ -201,7 +204,7 @@ void executor::kill_those_here() noexcept {
         if (token.state.load_acquire() != token_state::executing || token.runtime.load() != runtime.slot ||
             token.position.load() != core_->position || (token.stop.load() & stop_killed))
             return;
-        auto reason = runtime.kills.reason_for(token, true);
+        auto reason = runtime.kills.reason_for(token);
         if (!reason) return;
         watch_from_now(token);  // so that its end forgets the reason
         try {
@@ -234,14 +237,7 @@ void executor::observe(const token_step& step) noexcept {
 
 void executor::warn_of_observer(const token_step& step, const std::exception_ptr& thrown) noexcept {
     try {
-        const std::string text = "the observer threw at " + step.id.text();
-        try {
-            std::rethrow_exception(thrown);
-        } catch (const std::exception& error) {
-            runtime.warn(text + ": " + error.what());
-        } catch (...) {
-            runtime.warn(text);
-        }
+        runtime.warn("the observer threw at " + step.id.text() + ": " + what_of(thrown));
     } catch (const std::bad_alloc&) {
         std::fputs("tokengate: the observer threw, and there is no memory to say more\n", stderr);
     }

@@ -26,6 +26,9 @@
 
 namespace tokengate::detail {
 
+inline constexpr std::array weight_classes{weight::heavy, weight::medium, weight::light};
+inline constexpr std::array storage_tiers{storage::slow, storage::moderate, storage::fast, storage::insane};
+
 class gate {
 public:
     gate(unsigned positions, const storage_limits& limits);
@@ -98,7 +101,7 @@ public:
         std::size_t kept = 0;
         for (std::size_t i = 0; i < from.used; ++i) {
             chain& each = from.at(i);
-            const std::size_t gone = split(each.hooks, is_to_go, into);
+            const std::size_t gone = each.hooks.split(is_to_go, into);
             each.count -= gone;
             taken += gone;
             if (each.count != 0) std::swap(from.at(kept++), each);
@@ -110,7 +113,7 @@ public:
     void withdraw(storage tier, Predicate is_to_go, hook_queue& into) noexcept {
         tier_permits& permits = permits_of(tier);
         const std::scoped_lock lock(permits.mutex);
-        permits.count -= split(permits.waiting, is_to_go, into);
+        permits.count -= permits.waiting.split(is_to_go, into);
     }
 
 private:
@@ -136,20 +139,6 @@ private:
         hook_queue waiting;
         std::size_t count = 0;  // of those that wait
     };
-
-    template <class Predicate>
-    static std::size_t split(hook_queue& from, Predicate is_to_go, hook_queue& into) noexcept {
-        hook_queue stay;
-        std::size_t gone = 0;
-        while (!from.empty()) {
-            hook* item = from.pop();
-            const bool goes = is_to_go(item);
-            (goes ? into : stay).push(item);
-            gone += goes;
-        }
-        from = stay;
-        return gone;
-    }
 
     static hook* next_permitted(tier_permits& permits) noexcept;
     static bool grow(fifo& full) noexcept;

@@ -14,6 +14,7 @@
 // executes is found by its loop, and a sweep takes out what waits. A rule says whom it means by what had been made before it, so
 // one that is made later is not met; it is forgotten when nobody is left whom it could meet.
 
+#include "deadline.hpp"
 #include "executor.hpp"
 #include "gate_rules.hpp"
 #include "health.hpp"
@@ -27,10 +28,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <future>
 #include <string>
 #include <thread>
-#include <utility>
 
 namespace tokengate {
 
@@ -57,28 +58,24 @@ void runtime_core::pause(const selection& what) {
 
 bool runtime_core::resume(const selection& what) {
     hook_queue freed;
-    bool was_held;
-    if (what.of() == selection::kind::all) {
-        was_held = holds.any();
-        holds.lift_all(freed);
-    } else {
-        was_held = holds.resume(what, freed);
-    }
-    settle_attention();
-    release(freed);
+    const bool was_held = what.of() == selection::kind::all ? holds.lift_all(freed) : holds.resume(what, freed);
+    holds_changed(freed);
     return was_held;
 }
 
 void runtime_core::lift_holds_for_good() {
     hook_queue freed;
     holds.seal(freed);
-    settle_attention();
-    release(freed);
+    holds_changed(freed);
 }
 
 void runtime_core::begin_drain(const selection& what, const sequence_marks& marks) {
     hook_queue freed;
     holds.drain(what, marks, freed);
+    holds_changed(freed);
+}
+
+void runtime_core::holds_changed(hook_queue& freed) noexcept {
     settle_attention();
     release(freed);
 }
@@ -158,95 +155,6 @@ std::vector<token_info> runtime_core::alive(const selection& what, const sequenc
     return found;
 }
 
-// ---- the backlog --------------------------------------------------------------------------------------------------------
-
-bool runtime_core::take_place() noexcept {
-    std::size_t seen = backlog_.load(std::memory_order_relaxed);
-    while (seen < options.backlog.limit)
-        if (backlog_.compare_exchange_weak(seen, seen + 1, std::memory_order_seq_cst)) return true;
-    return false;
-}
-
-void runtime_core::take_place_anyway() noexcept { backlog_.fetch_add(1, std::memory_order_seq_cst); }
-
-admission_rejected runtime_core::backlog_is_full(const token_record& token) const {
-    return admission_rejected("admission_rejected: " + token.id().text() +
-                              " was not let in: " + std::to_string(options.backlog.limit) +
-                              " tokens wait at the gate, as many as backlog.limit allows");
-}
-
-void runtime_core::take_place_for(token_record& token) {
-    const backlog_options& backlog = options.backlog;
-    if (backlog.limit == 0 || backlog.policy == backlog_policy::shed_oldest || (token.flags & in_domain)) return;
-    // A keeper of time or arguments takes no place, the token that it awaits will; but whoever submits it waits.
-    const bool takes_place = token.operation.load()->index >= first_operation;
-    if (!takes_place && backlog.policy == backlog_policy::reject) return;
-    const auto has_room = [&] {
-        return takes_place ? take_place() : backlog_.load(std::memory_order_seq_cst) < backlog.limit;
-    };
-    if (!has_room()) {
-        if (backlog.policy == backlog_policy::reject) throw backlog_is_full(token);
-        std::unique_lock lock(room_mutex_);
-        bool roomy = false;
-        room_wanted_.fetch_add(1, std::memory_order_seq_cst);  // then look, as leave_backlog subtracts and then looks
-        room_.wait(lock, [&] { return control().loop.closed() || (roomy = has_room()); });
-        room_wanted_.fetch_sub(1, std::memory_order_seq_cst);
-        if (!roomy) return;  // the submit will be refused
-    }
-    if (takes_place) token.state.store(token_state::waiting);
-}
-
-bool runtime_core::wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
-                                 const token_record& spawned) {
-    if (options.backlog.limit == 0 || options.backlog.policy != backlog_policy::wait || (spawned.flags & in_domain))
-        return false;
-    const std::scoped_lock lock(room_mutex_);
-    room_wanted_.fetch_add(1, std::memory_order_seq_cst);  // then look, as leave_backlog subtracts and then looks
-    if (backlog_.load(std::memory_order_seq_cst) < options.backlog.limit && spawners_.empty()) {
-        room_wanted_.fetch_sub(1, std::memory_order_seq_cst);
-        return false;
-    }
-    spawner.suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
-        auto& self = static_cast<suspension&>(point);
-        if (at.runtime->leave_room_queue(self)) self.wake();
-    });
-    spawners_.push(&spawner);
-    return true;
-}
-
-bool runtime_core::leave_room_queue(suspension& spawner) noexcept {
-    const std::scoped_lock lock(room_mutex_);
-    for (hook* each = spawners_.front(); each; each = each->next)
-        if (each == &spawner) {
-            spawners_.remove(&spawner);
-            room_wanted_.fetch_sub(1, std::memory_order_seq_cst);
-            return true;
-        }
-    return false;  // it has been woken
-}
-
-void runtime_core::pass_room_on() noexcept {
-    if (options.backlog.limit != 0 && room_wanted_.load(std::memory_order_seq_cst) != 0) leave_backlog(0);
-}
-
-void runtime_core::close_backlog() noexcept {
-    const std::scoped_lock lock(room_mutex_);
-    room_.notify_all();
-}
-
-void runtime_core::leave_backlog(std::size_t count) noexcept {
-    backlog_.fetch_sub(count, std::memory_order_seq_cst);
-    if (room_wanted_.load(std::memory_order_seq_cst) == 0) return;
-    const std::scoped_lock lock(room_mutex_);
-    room_.notify_all();
-    const std::size_t waiting = backlog_.load(std::memory_order_relaxed);
-    for (std::size_t room = waiting < options.backlog.limit ? options.backlog.limit - waiting : 0;
-         room != 0 && !spawners_.empty(); --room) {
-        room_wanted_.fetch_sub(1, std::memory_order_seq_cst);
-        static_cast<suspension*>(spawners_.pop())->wake_from_anywhere();
-    }
-}
-
 // ---- draining -----------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -282,13 +190,6 @@ std::vector<std::uint64_t> sequences_of_callers() {
     return found;
 }
 
-std::chrono::steady_clock::time_point end_of(time_span deadline) {
-    const auto now = std::chrono::steady_clock::now();
-    const std::chrono::nanoseconds span = deadline;
-    return span > std::chrono::steady_clock::time_point::max() - now ? std::chrono::steady_clock::time_point::max()
-                                                                     : now + span;
-}
-
 /// Until the next look: looking takes an eighth of the time at most.
 std::chrono::nanoseconds pause_after(std::chrono::steady_clock::time_point began) {
     return std::max<std::chrono::nanoseconds>(std::chrono::microseconds(200),
@@ -296,22 +197,33 @@ std::chrono::nanoseconds pause_after(std::chrono::steady_clock::time_point began
 }
 
 task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline) {
-    const auto until = end_of(deadline);
+    const auto until = from_now(deadline);
     const sequence_marks marks = mark_sequences();
-    const std::vector<std::uint64_t> callers = sequences_of_callers();
     of.begin_drain(what, marks);
     co_await control_turn(of);  // what had been submitted before is at the gate now
+    const std::function<std::vector<token_info>()> meant = [&] { return of.alive(what, marks); };
+    co_return co_await until_ended(meant, until);
+}
+
+}  // namespace
+
+task<stop_report> until_ended(std::function<std::vector<token_info>()> alive,
+                              std::chrono::steady_clock::time_point until) {
+    const std::vector<std::uint64_t> callers = sequences_of_callers();
     for (;;) {
         const auto began = std::chrono::steady_clock::now();
-        stop_report left{of.alive(what, marks)};
+        stop_report left{alive()};
         std::erase_if(left.survivors, [&](const token_info& info) {
-            return std::ranges::find(callers, info.id.sequence) != callers.end();
+            return info.state == token_state::created ||  // nobody has admitted it: its holder goes, or survives
+                   std::ranges::find(callers, info.id.sequence) != callers.end();
         });
         if (left.complete() || began >= until) co_return left;
         const auto rest = std::min<std::chrono::nanoseconds>(pause_after(began), until - began);
         co_await sleep_for(rest);
     }
 }
+
+namespace {
 
 void check_tier(storage tier) {
     if (tier == storage::none || tier > storage::insane)
@@ -353,7 +265,7 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
         const std::scoped_lock lock(of_->orphans);
         if (of_->joined) throw gate_closed("gate_closed: gate::wait_drained: the runtime has been stopped");
     }
-    const auto until = detail::end_of(deadline);
+    const auto until = detail::from_now(deadline);
     const detail::sequence_marks marks = detail::mark_sequences();
     of_->begin_drain(meant, marks);
     struct turn : detail::hook {

@@ -89,12 +89,12 @@ std::list<gate_holds::rule>::iterator gate_holds::find(const selection& what) {
 }
 
 void gate_holds::free(rule& from, hook_queue& freed) noexcept {
-    for (hook_queue* queue : {&from.older, &from.newer}) {
-        while (!queue->empty()) {
-            freed.push(queue->pop());
-            --held_;
-        }
-    }
+    for (hook_queue* queue : {&from.older, &from.newer}) held_ -= queue->split([](const hook*) { return true; }, freed);
+}
+
+bool gate_holds::free_all(hook_queue& freed) noexcept {
+    for (rule& each : rules_) free(each, freed);
+    return !std::exchange(rules_, {}).empty();
 }
 
 void gate_holds::pause(const selection& what) {
@@ -120,14 +120,12 @@ bool gate_holds::resume(const selection& what, hook_queue& freed) {
 void gate_holds::seal(hook_queue& freed) {
     const std::scoped_lock lock(mutex_);
     sealed_ = true;
-    for (rule& each : rules_) free(each, freed);
-    rules_.clear();
+    free_all(freed);
 }
 
-void gate_holds::lift_all(hook_queue& freed) {
+bool gate_holds::lift_all(hook_queue& freed) {
     const std::scoped_lock lock(mutex_);
-    for (rule& each : rules_) free(each, freed);
-    rules_.clear();
+    return free_all(freed);
 }
 
 void gate_holds::drain(const selection& what, const sequence_marks& now, hook_queue& freed) {
@@ -137,16 +135,14 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     if (known == rules_.end()) known = rules_.insert(rules_.end(), rule{.what = what});
     known->draining = true;
     known->before = now;
+    const auto passes = [&](hook* item) {
+        const auto& token = *static_cast<const token_record*>(item);
+        return selects(what, token) && now.covers(token.sequence.load());
+    };
     for (rule& each : rules_) {  // whoever holds one of them
-        hook_queue stay;
-        for (hook_queue* queue : {&each.older, &each.newer})
-            while (!queue->empty()) {
-                auto& token = *static_cast<token_record*>(queue->pop());
-                const bool goes = selects(what, token) && now.covers(token.sequence.load());
-                (goes ? freed : stay).push(&token);
-                held_ -= goes;
-            }
-        each.older = stay;
+        held_ -= each.older.split(passes, freed);
+        held_ -= each.newer.split(passes, freed);
+        each.older.append(each.newer);
     }
 }
 
@@ -236,7 +232,7 @@ void gate_kills::add(const selection& what, const sequence_marks& before, reason
     rules_.push_back({what, before, std::move(why), newest_});
 }
 
-gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its_thread) const {
+gate_kills::reason gate_kills::reason_for(const token_record& token) const {
     if (!is_users(token)) return nullptr;
     const std::shared_lock lock(mutex_);
     const std::uint64_t sequence = token.sequence.load();
@@ -244,8 +240,7 @@ gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its
     for (const rule& each : rules_) {
         if (!each.before.covers(sequence)) continue;
         if (selects(each.what, token)) return each.why;
-        if (each.what.of() == selection::kind::chain && on_its_thread && in_chain(token, each.what.id().sequence))
-            return each.why;
+        if (each.what.of() == selection::kind::chain && in_chain(token, each.what.id().sequence)) return each.why;
     }
     return nullptr;
 }

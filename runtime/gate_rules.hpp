@@ -29,7 +29,8 @@ namespace tokengate::detail {
 /// Whether a token is one of those. `chain` is not decided here, except for the lead before it starts: see in_chain.
 [[nodiscard]] bool selects(const selection& what, const token_record& token) noexcept;
 
-/// Whether a conducted token belongs to the chain of that lead, or to a chain inside of it. On the thread of its domain.
+/// Whether a conducted token belongs to the chain of that lead, or to a chain inside of it. For whoever has it in hand: it
+/// keeps its domain alive, that one the domain it lies in; and who contains whom was settled before it was made.
 [[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence) noexcept;
 
 /// The token whose body awaits this one, if one does. It lies suspended until this one has ended, so who runs below it may
@@ -61,7 +62,8 @@ public:
     bool resume(const selection& what, hook_queue& freed);
     /// What the selection means and was made before `now` passes from here on, also what has been held; the rest is held.
     void drain(const selection& what, const sequence_marks& now, hook_queue& freed);
-    void lift_all(hook_queue& freed);
+    /// True if there was any rule.
+    bool lift_all(hook_queue& freed);
     /// The same for good: from here on nothing is held.
     void seal(hook_queue& freed);
 
@@ -81,16 +83,7 @@ public:
     void withdraw(Predicate is_to_go, hook_queue& into) noexcept {
         const std::scoped_lock lock(mutex_);
         for (rule& each : rules_)
-            for (hook_queue* queue : {&each.older, &each.newer}) {
-                hook_queue stay;
-                while (!queue->empty()) {
-                    hook* item = queue->pop();
-                    const bool goes = is_to_go(item);
-                    (goes ? into : stay).push(item);
-                    held_ -= goes;
-                }
-                *queue = stay;
-            }
+            for (hook_queue* queue : {&each.older, &each.newer}) held_ -= queue->split(is_to_go, into);
     }
 
 private:
@@ -105,6 +98,7 @@ private:
     rule* holder_of(const token_record& token, const token_record* spawner, coming from) noexcept;
     std::list<rule>::iterator find(const selection& what);
     void free(rule& from, hook_queue& freed) noexcept;
+    bool free_all(hook_queue& freed) noexcept;
 
     const std::atomic<std::uint32_t>& at_start_;  // runtime_core::at_start
     mutable std::mutex mutex_;
@@ -119,8 +113,8 @@ public:
 
     /// Of what had been made by then. One that means the same as an older one takes its place.
     void add(const selection& what, const sequence_marks& before, reason why);
-    /// Why this token is to end; null if it is not. Chains are known on the thread of their domain alone.
-    [[nodiscard]] reason reason_for(const token_record& token, bool on_its_thread) const;
+    /// Why this token is to end; null if it is not. For whoever has it in hand: on its thread, or in a queue, under its mutex.
+    [[nodiscard]] reason reason_for(const token_record& token) const;
 
     /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
     [[nodiscard]] std::uint64_t newest() const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "guard.hpp"
 
+#include "deadline.hpp"
 #include "event_loop.hpp"
 #include "runtime_core.hpp"
 #include "watch.hpp"
@@ -182,9 +183,7 @@ void guard_desk::end_probe(std::uint64_t sequence, run_outcome outcome) noexcept
 }
 
 void guard_desk::open() noexcept {
-    const std::chrono::nanoseconds span = of_.breaker.open_for;
-    const time_point now = now_();
-    retry_at_ = span > time_point::max() - now ? time_point::max() : now + span;
+    retry_at_ = later(now_(), of_.breaker.open_for);
     state_ = breaker_state::open;
     probing_.clear();
 }
@@ -256,30 +255,11 @@ void guard_desk::add_to(operation_health& health) const noexcept {
 
 // ---- the table ----------------------------------------------------------------------------------------------------------
 
-guard_table::~guard_table() {
-    for (const auto& rows : chunks_) {
-        const chunk* owned = rows.load(std::memory_order_relaxed);
-        if (!owned) continue;
-        for (const auto& each : *owned) delete each.load(std::memory_order_relaxed);
-        delete owned;
-    }
-}
-
-guard_desk* guard_table::find(std::uint32_t index) const noexcept {
-    const chunk* rows = chunks_[index / chunk_size].load(std::memory_order_acquire);  // pairs with of()
-    return rows ? (*rows)[index % chunk_size].load(std::memory_order_acquire) : nullptr;
-}
-
 guard_desk& guard_table::of(const operation_record& operation) {
     if (guard_desk* known = find(operation.index)) return *known;
     const std::scoped_lock lock(making_);
     if (guard_desk* known = find(operation.index)) return *known;
-    auto made = std::make_unique<guard_desk>(operation);
-    std::atomic<chunk*>& place = chunks_[operation.index / chunk_size];
-    if (!place.load(std::memory_order_relaxed))
-        place.store(new chunk{}, std::memory_order_release);  // pairs with find()
-    (*place.load(std::memory_order_relaxed))[operation.index % chunk_size].store(made.get(), std::memory_order_release);
-    return *made.release();
+    return table_.add(operation.index, std::make_unique<guard_desk>(operation));
 }
 
 // ---- a token's steps ----------------------------------------------------------------------------------------------------
@@ -287,16 +267,6 @@ guard_desk& guard_table::of(const operation_record& operation) {
 namespace {
 
 bool is_guarded(const token_record& token) noexcept { return token.operation.load()->special.load() & guarded; }
-
-run_outcome outcome_of(const token_record& token) noexcept {
-    if (token.stop.load() & stop_refused) return run_outcome::refused;
-    switch (token.state.load()) {
-        case token_state::completed: return run_outcome::completed;
-        case token_state::timeout: return run_outcome::timed_out;
-        case token_state::killed: return run_outcome::killed;
-        default: return run_outcome::failed;
-    }
-}
 
 }  // namespace
 

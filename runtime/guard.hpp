@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "context.hpp"
 #include "histogram.hpp"
+#include "operation_stats.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/token_record.hpp>
@@ -66,8 +66,6 @@ private:
     std::uint32_t up_to_ = 0;  // how many lie in the buckets up to at_
     std::size_t at_ = 0;       // where the quantile lies
 };
-
-enum class run_outcome : std::uint8_t { completed, failed, timed_out, killed, refused };
 
 struct ended_run {
     token_id token;
@@ -147,23 +145,14 @@ private:
 /// The desks of a runtime, by operation.
 class guard_table {
 public:
-    guard_table() noexcept = default;
-    ~guard_table();
-    guard_table(const guard_table&) = delete;
-    guard_table& operator=(const guard_table&) = delete;
-
     /// Any thread. Throws std::bad_alloc.
     [[nodiscard]] guard_desk& of(const operation_record& operation);
     /// Any thread. Null for an operation that has not been here.
-    [[nodiscard]] guard_desk* find(std::uint32_t index) const noexcept;
+    [[nodiscard]] guard_desk* find(std::uint32_t index) const noexcept { return table_.find(index); }
 
 private:
-    static constexpr std::size_t chunk_size = 256;
-    using chunk = std::array<std::atomic<guard_desk*>, chunk_size>;
-
-    std::mutex making_;
-    /// These and those in the chunks: stored once (release) under the mutex, loaded by `find` (acquire).
-    std::array<std::atomic<chunk*>, most_operations / chunk_size> chunks_{};
+    std::mutex making_;  // of those who add
+    operation_table<guard_desk> table_;
 };
 
 // ---- what the steps of a guarded operation's token say here, on the thread where they are taken -------------------------

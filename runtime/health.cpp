@@ -50,9 +50,7 @@ std::optional<operation_health> health_of(const runtime_core& runtime, std::stri
         const guard_desk* desk = runtime.guards.find(each->index);
         if (desk && health.blocked.empty()) health.blocked = desk->blocked();
         if (desk && !runtime.options.metrics) desk->add_to(health);
-        for (const auto& executor : runtime.executors)
-            if (const operation_stats* stats = executor->stats ? executor->stats->find(each->index) : nullptr)
-                totals.add(*stats);
+        totals.add(runtime, each->index);
     }
     if (runtime.options.metrics) take(health, totals);
     const std::uint64_t failures = health.failed + health.timed_out;

@@ -2,6 +2,7 @@
 #include "metrics.hpp"
 
 #include "context.hpp"
+#include "guard.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/runtime.hpp>
@@ -136,7 +137,7 @@ std::vector<core_row> rows_by_core(const runtime_core& runtime) {
     return rows;
 }
 
-std::vector<operation_row> rows_by_operation(const std::vector<core_row>& cores) {
+std::vector<operation_row> rows_by_operation(const runtime_core& runtime, const std::vector<core_row>& cores) {
     std::map<std::string_view, std::vector<std::uint32_t>> indices;
     for (const operation_record* each : known_operations()) indices[each->name].push_back(each->index);
     std::vector<operation_row> rows;
@@ -145,8 +146,10 @@ std::vector<operation_row> rows_by_operation(const std::vector<core_row>& cores)
             operation_row row;
             for (const executor* each : core.of)
                 for (const std::uint32_t index : known)
-                    if (const operation_stats* found = each->stats ? each->stats->find(index) : nullptr)
-                        row.of.push_back(found);
+                    if (const operation_stats* found = each->known_stats_of(index)) row.of.push_back(found);
+            if (&core == &cores.back())  // the control loop, which was to admit them
+                for (const std::uint32_t index : known)
+                    if (const operation_stats* found = runtime.places.refused()->find(index)) row.of.push_back(found);
             if (row.of.empty()) continue;
             row.labels = label("operation", name) + ',' + core.labels;
             rows.push_back(std::move(row));
@@ -161,8 +164,8 @@ auto sum(const std::vector<Of>& of, Field field) {
     return total;
 }
 
-void write_operations(exposition& out, const std::vector<core_row>& cores) {
-    const std::vector<operation_row> rows = rows_by_operation(cores);
+void write_operations(exposition& out, const runtime_core& runtime, const std::vector<core_row>& cores) {
+    const std::vector<operation_row> rows = rows_by_operation(runtime, cores);
     const auto counter = [&](const operation_row& row, relaxed<std::uint64_t> operation_stats::* which,
                              std::string_view more = {}) {
         out.sample(sum(row.of, [&](const operation_stats& each) { return (each.*which).load(); }), row.labels, more);
@@ -226,7 +229,7 @@ void write_cores(exposition& out, const runtime_core& runtime, const std::vector
     }
 }
 
-void write_gate(exposition& out, gate& at_gate) {
+void write_gate(exposition& out, gate& at_gate, const snapshot& now) {
     constexpr std::array<std::pair<const char*, weight>, 3> classes{
         {{"light", weight::light}, {"medium", weight::medium}, {"heavy", weight::heavy}}};
     constexpr std::array<std::pair<const char*, storage>, 4> tiers{{{"slow", storage::slow},
@@ -235,10 +238,25 @@ void write_gate(exposition& out, gate& at_gate) {
                                                                     {"insane", storage::insane}}};
     out.family("tokengate_gate_waiting_tokens", "gauge", "Tokens that wait at the gate for a core of their class.");
     for (const auto& [name, which] : classes) out.sample(at_gate.waiting(which), label("class", name));
+    out.family("tokengate_gate_held_tokens", "gauge", "Tokens that a pause or a drain holds at the gate.");
+    out.sample(now.held);
+    out.family("tokengate_gate_paused", "gauge", "1 while everything is held at the gate.");
+    out.sample(static_cast<unsigned>(now.paused));
     out.family("tokengate_storage_permits_in_use", "gauge", "Tokens that hold a permit of their storage tier.");
     for (const auto& [name, which] : tiers) out.sample(at_gate.in_use(which), label("tier", name));
     out.family("tokengate_storage_permits_limit", "gauge", "Permits that a storage tier has.");
     for (const auto& [name, which] : tiers) out.sample(at_gate.limit(which), label("tier", name));
+    out.family("tokengate_storage_waiting_tokens", "gauge", "Tokens that wait for a permit of their storage tier.");
+    for (const auto& [name, which] : tiers) out.sample(at_gate.waiting_for_permit(which), label("tier", name));
+}
+
+void write_guards(exposition& out, const runtime_core& runtime) {
+    std::map<std::string_view, bool> blocked;  // of those that have a breaker or a quarantine and have been here
+    for (const operation_record* each : known_operations())
+        if (const guard_desk* desk = runtime.guards.find(each->index)) blocked[each->name] |= !desk->blocked().empty();
+    if (blocked.empty()) return;
+    out.family("tokengate_operation_blocked", "gauge", "1 while a breaker or a quarantine keeps an operation out.");
+    for (const auto& [name, is] : blocked) out.sample(static_cast<unsigned>(is), label("operation", name));
 }
 
 void write_totals(exposition& out, const runtime_core& runtime, const snapshot& now) {
@@ -278,25 +296,26 @@ void operation_totals::add(const operation_stats& from) noexcept {
     run_time.add(from.run_time);
 }
 
-operation_totals total_of(const runtime_core& runtime, std::uint32_t index) noexcept {
-    operation_totals totals;
+void operation_totals::add(const runtime_core& runtime, std::uint32_t index) noexcept {
     for (const auto& each : runtime.executors)
-        if (const operation_stats* found = each->stats ? each->stats->find(index) : nullptr) totals.add(*found);
-    return totals;
+        if (const operation_stats* found = each->known_stats_of(index)) add(*found);
+    if (const stats_table* outside = runtime.places.refused())
+        if (const operation_stats* found = outside->find(index)) add(*found);
 }
 
 std::string metrics_text(runtime_core& runtime, const snapshot& now) {
     const std::vector<core_row> cores = rows_by_core(runtime);
     exposition out;
     write_totals(out, runtime, now);
-    write_gate(out, runtime.at_gate);
+    write_gate(out, runtime.at_gate, now);
+    write_guards(out, runtime);
     write_cores(out, runtime, cores);
-    if (runtime.options.metrics) write_operations(out, cores);
+    if (runtime.options.metrics) write_operations(out, runtime, cores);
     return std::move(out).take();
 }
 
 }  // namespace detail
 
-std::string runtime::metrics() const { return detail::metrics_text(*core_, snapshot()); }
+std::string runtime::metrics() const { return detail::metrics_text(*core_, core_->counts()); }
 
 }  // namespace tokengate

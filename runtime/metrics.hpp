@@ -29,10 +29,9 @@ struct operation_totals {
     histogram_sum run_time;
 
     void add(const operation_stats& from) noexcept;
+    /// What all executors know of an operation; nothing without runtime_options::metrics.
+    void add(const runtime_core& runtime, std::uint32_t index) noexcept;
 };
-
-/// Zeros where the runtime keeps no statistics (runtime_options::metrics).
-[[nodiscard]] operation_totals total_of(const runtime_core& runtime, std::uint32_t index) noexcept;
 
 /// In Prometheus' text format, version 0.0.4. `now` is this runtime's. Throws std::bad_alloc.
 [[nodiscard]] std::string metrics_text(runtime_core& runtime, const snapshot& now);

@@ -1,32 +1,27 @@
 // SPDX-License-Identifier: MIT
 #include "operation_stats.hpp"
 
+#include <memory>
 #include <new>
 
 namespace tokengate::detail {
 
-stats_table::~stats_table() {
-    for (const auto& rows : chunks_) {
-        const chunk* owned = rows.load(std::memory_order_relaxed);
-        if (!owned) continue;
-        for (const auto& each : *owned) delete each.load(std::memory_order_relaxed);
-        delete owned;
+run_outcome outcome_of(const token_record& token) noexcept {
+    switch (token.state.load()) {
+        case token_state::completed: return run_outcome::completed;
+        case token_state::timeout: return run_outcome::timed_out;
+        case token_state::killed: return run_outcome::killed;
+        default: return token.stop.load() & stop_refused ? run_outcome::refused : run_outcome::failed;
     }
 }
 
 operation_stats* stats_table::make(std::uint32_t index) noexcept {
-    std::atomic<chunk*>& place = chunks_[index / chunk_size];
-    chunk* rows = place.load(std::memory_order_relaxed);
-    if (!rows) {
-        rows = new (std::nothrow) chunk{};
-        if (rows) place.store(rows, std::memory_order_release);  // pairs with find()
-    }
-    auto* made = rows ? new (std::nothrow) operation_stats{} : nullptr;
-    if (made)
-        (*rows)[index % chunk_size].store(made, std::memory_order_release);  // pairs with find()
-    else
+    try {
+        return &table_.add(index, std::make_unique<operation_stats>());
+    } catch (const std::bad_alloc&) {
         lost_.add(1);
-    return made;
+        return nullptr;
+    }
 }
 
 }  // namespace tokengate::detail

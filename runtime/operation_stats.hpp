@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "context.hpp"
 #include "histogram.hpp"
+#include "operation_table.hpp"
 
 #include <tokengate/detail/relaxed.hpp>
+#include <tokengate/detail/token_record.hpp>
 
-#include <array>
-#include <atomic>
-#include <cstddef>
 #include <cstdint>
 
 /// What one executor knows of each operation: what became of its tokens here, how long they waited and ran.
@@ -35,37 +33,30 @@ struct operation_stats {
     histogram run_time;
 };
 
+/// How a run ended. A refused one did not run.
+enum class run_outcome : std::uint8_t { completed, failed, timed_out, killed, refused };
+
+/// Of a token whose state is final.
+[[nodiscard]] run_outcome outcome_of(const token_record& token) noexcept;
+
 class stats_table {
 public:
-    stats_table() noexcept = default;
-    ~stats_table();
-    stats_table(const stats_table&) = delete;
-    stats_table& operator=(const stats_table&) = delete;
-
     /// The owner. Null where there is no memory.
     [[nodiscard]] operation_stats* of(std::uint32_t index) noexcept {
-        if (const chunk* rows = chunks_[index / chunk_size].load(std::memory_order_relaxed)) [[likely]]
-            if (operation_stats* known = (*rows)[index % chunk_size].load(std::memory_order_relaxed)) [[likely]]
-                return known;
+        if (operation_stats* known = table_.find(index)) [[likely]]
+            return known;
         return make(index);
     }
 
     /// Any thread. Null for an operation that has not been here.
-    [[nodiscard]] const operation_stats* find(std::uint32_t index) const noexcept {
-        const chunk* rows = chunks_[index / chunk_size].load(std::memory_order_acquire);  // pairs with make()
-        return rows ? (*rows)[index % chunk_size].load(std::memory_order_acquire) : nullptr;
-    }
+    [[nodiscard]] const operation_stats* find(std::uint32_t index) const noexcept { return table_.find(index); }
 
     [[nodiscard]] std::uint64_t lost() const noexcept { return lost_.load(); }
 
 private:
-    static constexpr std::size_t chunk_size = 256;
-    using chunk = std::array<std::atomic<operation_stats*>, chunk_size>;
-
     operation_stats* make(std::uint32_t index) noexcept;
 
-    /// These and those in the chunks: stored once by the owner (release), loaded by `find` (acquire).
-    std::array<std::atomic<chunk*>, most_operations / chunk_size> chunks_{};
+    operation_table<operation_stats> table_;
     relaxed<std::uint64_t> lost_{};
 };
 

@@ -55,7 +55,7 @@ task<> next_attempt_due(const operation_record& of, unsigned attempt, std::excep
     co_await sleep_for(backoff_after(attempt, of.retry, random_share(*this_core->current)));
     core_context& core = *this_core;
     core.counts.retries.add(1);
-    if (operation_stats* stats = core.host->stats ? core.host->stats->of(of.index) : nullptr) stats->retries.add(1);
+    if (operation_stats* stats = core.host->stats_of(of.index)) stats->retries.add(1);
 }
 
 }  // namespace tokengate::detail

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "backlog.hpp"
 #include "blocking_pool.hpp"
 #include "executor.hpp"
 #include "gate.hpp"
 #include "gate_rules.hpp"
 #include "guard.hpp"
 #include "router.hpp"
+#include "runtime_slots.hpp"
 #include "service.hpp"
 #include "signal_desk.hpp"
 #include "stall_detector.hpp"
@@ -28,49 +30,9 @@
 #include <vector>
 
 /// What a runtime is made of: the gate, the load table, the sticky registry, one executor a position, and behind them the
-/// control loop (an executor without a place in the routing).
-///
-/// # How it ends
-///
-///  1. `stop` closes the control loop's mailbox to foreign threads. That is one atomic with `submit`: from here on a submit is
-///     refused, and what was accepted before is in the mailbox and will be served. Who waits for room to submit is woken, and
-///     refused. Without a deadline, what the gate holds is let go, and nothing is held any more.
-///     What is alive then may end by itself while the grace lasts. After it, everything is asked to stop: `at_start` is for
-///     what starts later, a hook to each executor for what it executes, a sweep for what waits at the gate.
-///  2. The control loop learns that it is to end (`ending_`): by a hook from `stop`, or, under `run`, when the main token ended.
-///     It raises `draining`, and from then on every executor that goes idle reports to it.
-///  3. At each report it compares, over all executors, first what has ended and then what was admitted. Every token is
-///     counted as admitted before its maker can end, so equal sums mean that at the moment between the two readings nothing
-///     was alive; and where nothing is alive and nobody may submit, nothing will be.
-///     Services are not in these sums while they live. So the first time that they are equal, only services are alive: they
-///     are asked to stop, and none is started any more. What a service leaves behind was counted as admitted before the
-///     service ended, and services end on this loop: sums that are equal when no service is left mean the same again.
-///  4. It leaves its loop. Whoever owns the threads ends the stall detector, which must not signal a thread that has been
-///     joined, tells each executor to quit, and joins them. No loop sends any more.
-///     Then the threads for blocking calls are joined. They have no work, since each call was awaited by a token; one may
-///     still be on its way out of the post that ended a token's wait, so the loops must exist yet. Before step 5, because
-///     what such a thread leaves behind as it ends may be mail.
-///  5. Mail that no loop has taken (frames of unadmitted conducted tokens, dropped by foreign threads) is run by the
-///     destroying thread. Domains that such tokens, held elsewhere, still keep alive are ended under `orphans`; the last of
-///     them frees this structure.
-///  6. Rings are closed with their loops, after all of this.
+/// control loop (an executor without a place in the routing). How it ends is argued in life_cycle.cpp.
 
 namespace tokengate::detail {
-
-/// A number for a living runtime, by which tokens name theirs; 0 is none.
-class slot_lease {
-public:
-    slot_lease(runtime_core& of, const std::function<void(const failure&)>& failure_handler);
-    ~slot_lease();
-    slot_lease(const slot_lease&) = delete;
-    slot_lease& operator=(const slot_lease&) = delete;
-    [[nodiscard]] std::uint16_t slot() const noexcept { return slot_; }
-    /// From here on `with_runtime` finds nothing; waits for a visit under way.
-    void retire() const noexcept;
-
-private:
-    std::uint16_t slot_;
-};
 
 struct suspension;
 
@@ -92,9 +54,13 @@ struct runtime_core {
     void run_main(promise_base& main);
     void start();
     stop_report stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
+    [[nodiscard]] task<stop_report> stop_others(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
     void submit(token_record& token);
     /// `services`: also those, and what works for them.
     [[nodiscard]] std::vector<token_info> tokens(bool services = true) const;
+
+    /// What snapshot() says, but for the operations.
+    [[nodiscard]] snapshot counts();
 
     void warn(const std::string& text) const noexcept;
 
@@ -115,25 +81,7 @@ struct runtime_core {
     /// Calls visit(token_info, operation) for each token alive.
     void look(const std::function<void(const token_info&, const operation_record&)>& visit) const;
 
-    // The backlog's places, while it has a limit.
-    bool take_place() noexcept;
-    void take_place_anyway() noexcept;
-    [[nodiscard]] admission_rejected backlog_is_full(const token_record& token) const;
-    /// For a submit, before the token is posted: its state says whether it has its place. Blocks until there is one, or
-    /// throws admission_rejected, as the policy says.
-    void take_place_for(token_record& token);
-    /// True: the spawner is suspended, and will be woken when there is room.
-    bool wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
-                       const token_record& spawned);
-    [[nodiscard]] bool leave_room_queue(suspension& spawner) noexcept;
-    /// A spawner that had waited for room has done with it: what it has not used is for the next.
-    void pass_room_on() noexcept;
-    /// `count` tokens have left the gate.
-    void leave_backlog(std::size_t count) noexcept;
-    /// Who waits for room to submit is to look whether the gate has been closed.
-    void close_backlog() noexcept;
-
-    /// Sum over executors; see step 3.
+    /// Sum over executors; see life_cycle.cpp, step 3.
     [[nodiscard]] std::uint64_t count_ended() const noexcept;
     [[nodiscard]] std::uint64_t count_admitted() const noexcept;
 
@@ -152,6 +100,7 @@ struct runtime_core {
 
     load_table loads;
     gate at_gate;
+    backlog places{options.backlog, options.metrics};
     sticky_registry registry;
     std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
     // From before the executors run until after they do: threads that enter and leave a loop tell it.
@@ -199,9 +148,11 @@ private:
         std::atomic<bool> under_way{false};
     };
 
+    void holds_changed(hook_queue& freed) noexcept;
     void release(hook_queue& freed) noexcept;
     void release_some() noexcept;
     void settle_attention() noexcept;
+    void begin_to_stop(bool for_ever);
     void ask_everything_to_stop() noexcept;
 
     /// While it lives, this thread hosts the control loop.
@@ -234,19 +185,16 @@ private:
     release_hook release_;
     std::mutex attention_change_;  // so that `holding` is not lowered while somebody raises it
 
-    std::mutex room_mutex_;
-    hook_queue spawners_;           // suspended until there is room; under the mutex; as many as tokens that spawn
-    std::condition_variable room_;  // notified when the backlog has shrunk below its limit
-    std::atomic<std::size_t> backlog_{0};   // tokens that wait at the gate, while that has a limit
-    std::atomic<unsigned> room_wanted_{0};  // seq_cst, as the backlog is: see leave_backlog
-    std::thread control_thread_;            // after start()
+    std::thread control_thread_;  // after start()
 };
 
-/// Calls `visit` with the living runtime that has this slot, and keeps it alive meanwhile.
-void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit);
+/// Looks again and again who of them is `alive`, until nobody is or the time is over. Whoever awaits it, and those that wait
+/// for him, cannot end before it: they do not count.
+[[nodiscard]] task<stop_report> until_ended(std::function<std::vector<token_info>()> alive,
+                                            std::chrono::steady_clock::time_point until);
 
-/// The handler of the runtime that has this slot; null when it is gone.
-std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(std::uint16_t slot);
+/// Fills in what the user left open. Throws configuration_error.
+[[nodiscard]] core_layout settle(runtime_options& options);
 
 /// Registers a runtime; throws configuration_error if living operations contradict each other.
 void check_operations();

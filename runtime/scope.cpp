@@ -45,7 +45,7 @@ bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting, c
         ++alive_;
         waiting.has_room = true;
         core_context& core = *this_core;
-        if (!core.runtime->wait_for_room(waiting, core, awaiting, spawned)) return false;
+        if (!core.runtime->places.wait_for_room(waiting, core, awaiting, spawned)) return false;
         if (waiting.token) give_up_permit(core, *waiting.token);
         return true;
     }
@@ -66,7 +66,7 @@ void scope_core::spawner_resumed() {
 }
 
 void scope_core::give_room_back() noexcept {
-    this_core->runtime->pass_room_on();
+    this_core->runtime->places.pass_room_on();
     if (spawners_.empty()) {
         --alive_;
         wake_if_joined();
@@ -92,7 +92,7 @@ void scope_core::admit_child(token_record& token) {
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(added));
     token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
     admit(core, token);
-    core.runtime->pass_room_on();
+    core.runtime->places.pass_room_on();
 }
 
 void scope_core::child_ended(token_record& token, waiter& self) noexcept {

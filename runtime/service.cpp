@@ -4,6 +4,7 @@
 #include "executor.hpp"
 #include "runtime_core.hpp"
 #include "stop.hpp"
+#include "what_of.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/operation.hpp>
@@ -19,26 +20,16 @@
 #include <utility>
 
 // An instance is counted neither as admitted nor as ended while it lives; when it has ended, it is counted as both at once.
-// So the sums of runtime_core.hpp, step 3, are those of all other tokens. Instances start and end on the control loop's
+// So the sums of life_cycle.cpp, step 3, are those of all other tokens. Instances start and end on the control loop's
 // thread, which is also where the sums are taken.
 
 namespace tokengate::detail {
 
 namespace {
 
-std::string text_of(const std::exception_ptr& error) {
-    try {
-        std::rethrow_exception(error);
-    } catch (const std::exception& thrown) {
-        return thrown.what();
-    } catch (...) {
-        return "an exception that is no std::exception";
-    }
-}
-
 std::string ended_text(const operation_record& operation, const std::exception_ptr& error) {
     return std::string("the service \"") + operation.name +
-           "\" has ended, until the runtime is run or started again: " + text_of(error);
+           "\" has ended, until the runtime is run or started again: " + what_of(error);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "runtime_core.hpp"
 #include "stop.hpp"
 #include "watch.hpp"
+#include "what_of.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -16,6 +17,7 @@
 #include <atomic>
 #include <cstdio>
 #include <exception>
+#include <new>
 #include <string>
 
 namespace tokengate::detail {
@@ -341,14 +343,11 @@ void report_failure(token_record& token, std::exception_ptr error) noexcept {
     } catch (...) {
         std::fprintf(stderr, "tokengate: the failure handler itself threw\n");
     }
-    const char* what = "an exception that is no std::exception";
     try {
-        std::rethrow_exception(heard.error);
-    } catch (const std::exception& thrown) {
-        what = thrown.what();
-        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n", heard.id.text().c_str(), what);
-    } catch (...) {
-        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n", heard.id.text().c_str(), what);
+        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n", heard.id.text().c_str(),
+                     what_of(heard.error).c_str());
+    } catch (const std::bad_alloc&) {
+        std::fputs("tokengate: a token failed that nobody awaits, and there is no memory to say which\n", stderr);
     }
 }
 

@@ -35,7 +35,7 @@ private:
 };
 
 operation_stats* stats_of(const core_context& core, const token_record& token) noexcept {
-    return core.host->stats ? core.host->stats->of(token.operation.load()->index) : nullptr;
+    return core.host->stats_of(token.operation.load()->index);
 }
 
 void trace(const core_context& core, trace_kind kind, const token_record& token, std::uint64_t argument,
@@ -83,11 +83,12 @@ void note_start(core_context& core, token_record& token, step_clock& clock) noex
 }
 
 void count_end(operation_stats& stats, const token_record& token) noexcept {
-    switch (token.state.load()) {
-        case token_state::completed: stats.completed.add(1); break;
-        case token_state::killed: stats.killed.add(1); break;
-        case token_state::timeout: stats.timed_out.add(1); break;
-        default: (token.stop.load() & stop_refused ? stats.refused : stats.failed).add(1);
+    switch (outcome_of(token)) {
+        case run_outcome::completed: stats.completed.add(1); break;
+        case run_outcome::failed: stats.failed.add(1); break;
+        case run_outcome::timed_out: stats.timed_out.add(1); break;
+        case run_outcome::killed: stats.killed.add(1); break;
+        case run_outcome::refused: stats.refused.add(1); break;
     }
 }
 

@@ -123,6 +123,15 @@ public:
     /// grace is half the deadline unless given. Blocks; on an event loop's thread: wrong_thread.
     stop_report stop(time_span deadline = time_span::max(), std::optional<time_span> grace = {});
 
+    /// The same from inside, for a body that ends the program it is part of: does not wait for the body itself, nor for whoever
+    /// awaits it, and reports who else is left. It is asked to stop like all others, but hears of that after the report.
+    /// The runtime ends when it has ended; its threads, with `run`, `stop` or the destructor.
+    ///
+    ///     const tg::operation shut_down{{.name = "shut_down"}, [](tg::runtime* runtime) -> tg::task<> {
+    ///         const tg::stop_report left = co_await runtime->stop_others(5s); … }};
+    [[nodiscard]] task<stop_report> stop_others(time_span deadline = time_span::max(),
+                                                std::optional<time_span> grace = {});
+
     /// Every token that this runtime has admitted and that has not ended, and those `created` on its threads that nobody has
     /// admitted yet. Nothing is stopped for it; it looks at every frame there is.
     [[nodiscard]] std::vector<token_info> tokens() const;

@@ -56,6 +56,19 @@ tg::task<> chain(int links) {
     for (int i = 0; i < links; ++i) co_await child();
 }
 const tg::operation lead{{.name = "gate_control_test_lead"}, tg::lead{"gate_control_test_child"}, chain};
+const tg::operation leads_one{
+    {.name = "gate_control_test_leads_one"}, tg::lead{"gate_control_test_stays"}, []() -> tg::task<> {
+        ++ran;
+        co_await stays();
+    }};
+const tg::operation leads_many{{.name = "gate_control_test_leads_many"},
+                               tg::lead{"gate_control_test_stays", "gate_control_test_leads_one"},
+                               []() -> tg::task<> {
+                                   ++ran;
+                                   stays().admit();
+                                   stores().admit();
+                                   co_await leads_one();
+                               }};
 const tg::operation anchored{
     {.name = "gate_control_test_anchored"}, tg::sticky{"gate_control_test"}, [](int) { return stay(); }};
 
@@ -612,6 +625,30 @@ TEST_SUITE("gate_control: kill") {
             leave = true;
             co_await chain_b;
             CHECK(children_ran == 1);
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("a chain to its last link: nobody awaits it, it waits for a permit, it leads a chain of its own") {
+        reset();
+        tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}, .on_failure = [](const tg::failure&) {}}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<void> holder = stores();  // of the only permit
+            holder.admit();
+            co_await until([] { return ran == 1; });
+            tg::token<void> all = leads_many();
+            all.admit();
+            // It, one that nobody awaits, the inner lead and its child.
+            co_await until([&] { return ran == 5 && runtime.snapshot().waiting_for_permit == 1; });
+            CHECK(runtime.snapshot().domains == 2);
+            CHECK(runtime.gate().kill(tg::chain_of{all.id()}, "stuck") >= 3);  // and the inner chain
+            const std::string text = co_await error_of<tg::token_killed>(std::move(all));
+            CHECK(has(text, "stuck"));
+            co_await until([&] { return runtime.snapshot().domains == 0; });
+            CHECK(runtime.snapshot().waiting_for_permit == 0);
+            leave = true;
+            co_await holder;
+            CHECK(ran == 5);  // what waited for the permit has never begun
         });
         check_settled(runtime);
     }

@@ -37,6 +37,8 @@ const tg::operation odd_name{{.name = R"(metrics_test "quoted" \ {x="y"},)"}, []
 const tg::operation adds{{.name = "metrics_test_adds", .weight = tg::weight::heavy},
                          [](std::atomic<int>* to) { ++*to; }};
 const tg::operation fails{{.name = "metrics_test_fails"}, [] { throw std::runtime_error("it is to fail"); }};
+const tg::operation guarded_fails{{.name = "metrics_test_guarded", .breaker = {.failure_rate = 0.5, .min_runs = 2}},
+                                  [] { throw std::runtime_error("it is to fail"); }};
 const tg::operation slow_waits{{.name = "metrics_test_slow_waits", .storage = tg::storage::slow},
                                [](manual_event* event) -> tg::task<> { co_await *event; }};
 
@@ -49,6 +51,12 @@ std::uint32_t index_of(std::string_view name) {
         if (each->name == name) return each->index;
     FAIL("no such operation");
     return 0;
+}
+
+operation_totals total_of(const runtime_core& runtime, std::uint32_t index) {
+    operation_totals totals;
+    totals.add(runtime, index);
+    return totals;
 }
 
 bool is_name(std::string_view text) {
@@ -177,8 +185,11 @@ TEST_SUITE("metrics") {
             return count;
         };
         // One that awaits something else than tokens keeps its permit, so the third waits.
-        wait_until([&] { return executing() == 2 && runtime.snapshot().admitted == 3; });
+        const std::string waiting = "tokengate_storage_waiting_tokens{tier=\"slow\"}";
+        wait_until([&] { return executing() == 2 && parsed(runtime.metrics())[waiting] == 1; });
         const parsed now(runtime.metrics());
+        CHECK(now["tokengate_gate_held_tokens"] == 0);
+        CHECK(now["tokengate_gate_paused"] == 0);
         CHECK(now["tokengate_tokens_admitted_total"] == 3);
         CHECK(now["tokengate_tokens_ended_total"] == 0);
         CHECK(now["tokengate_storage_permits_in_use{tier=\"slow\"}"] == 2);
@@ -212,6 +223,29 @@ TEST_SUITE("metrics") {
         CHECK(after["tokengate_tokens_ended_total"] == 3);
         CHECK(after["tokengate_core_busy_seconds_total{core=\"control\"}"] > 0);
         CHECK(after["tokengate_storage_permits_in_use{tier=\"slow\"}"] == 0);
+    }
+
+    TEST_CASE("what is held, and what is kept out") {
+        tg::runtime runtime{{.cores = 1}};
+        runtime.start();
+        const auto now = [&](const char* name) { return parsed(runtime.metrics())[name]; };
+        runtime.gate().pause();
+        std::atomic<int> sum{0};
+        std::future<void> held = runtime.submit(adds(&sum));
+        wait_until([&] { return now("tokengate_gate_held_tokens") == 1; });
+        CHECK(now("tokengate_gate_paused") == 1);
+        runtime.gate().resume();
+        held.get();
+        CHECK(now("tokengate_gate_held_tokens") == 0);
+        CHECK(now("tokengate_gate_paused") == 0);
+
+        constexpr const char* blocked = "tokengate_operation_blocked{operation=\"metrics_test_guarded\"}";
+        CHECK_THROWS_AS(runtime.submit(guarded_fails()).get(), std::runtime_error);
+        CHECK(now(blocked) == 0);
+        CHECK_THROWS_AS(runtime.submit(guarded_fails()).get(), std::runtime_error);
+        CHECK(now(blocked) == 1);
+        CHECK(runtime.gate().release("metrics_test_guarded"));
+        CHECK(now(blocked) == 0);
     }
 
     TEST_CASE("operations: counts and histograms by name and core, outcomes told apart") {

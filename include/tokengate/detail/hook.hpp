@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 /// A hook is the intrusive link by which anything waits in a queue of the runtime: a token about to start, a completion on
@@ -61,6 +62,21 @@ public:
         (head_ ? tail_->next : head_) = other.head_;
         tail_ = other.tail_;
         other.head_ = nullptr;
+    }
+
+    /// Moves those that `goes` to the end of `into`; who stays and who goes keep their order. How many went.
+    template <class Predicate>
+    std::size_t split(Predicate goes, hook_queue& into) noexcept {
+        hook_queue stay;
+        std::size_t gone = 0;
+        while (!empty()) {
+            hook* item = pop();
+            const bool leaves = goes(item);
+            (leaves ? into : stay).push(item);
+            gone += leaves;
+        }
+        *this = stay;
+        return gone;
     }
 
 private:

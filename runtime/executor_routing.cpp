@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+
+// How an executor places tokens: those it admits, on their way to a core or into the FIFO of their class; and those it takes
+// from the FIFOs when it has room. The decisions are the router's (router.hpp).
+
+#include "executor.hpp"
+#include "runtime_core.hpp"
+#include "watch.hpp"
+
+#include <tokengate/detail/promise.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace tokengate::detail {
+
+// ---- admitting and routing ----------------------------------------------------------------------------------------------
+
+void executor::admit(core_context& core, token_record& token) noexcept {
+    core.counts.admitted.add(1);
+    token.position.store(no_position);
+    token.runtime.store(runtime.slot);
+    token.run = start_token;
+    if (core.current && (core.current->flags & (shielded | exempt))) [[unlikely]]
+        token.flags |= exempt;
+    if (runtime.attention.load(std::memory_order_relaxed) != 0 || (token.flags & watched)) [[unlikely]] {
+        if (!attend(core, token)) return;
+    }
+    pass_permits(core, token);
+}
+
+void executor::pass_permits(core_context& core, token_record& token) noexcept {
+    if (token.flags & has_tier) {
+        // Before the gate has it: once it waits there, a release on any loop may take it.
+        token.flags |= holds_permit;
+        if (token.flags & watched) {
+            if (!acquire_watched(token)) return;
+        } else {
+            token.state.store(token_state::waiting);
+            if (!runtime.at_gate.acquire(token.operation.load()->tier, &token)) return;
+        }
+    }
+    route(core, token);
+}
+
+sticky_registry::acquired executor::pin_key(std::uint64_t key, weight w) {
+    return runtime.registry.acquire(key, [&] { return routes_.place(w); });
+}
+
+void executor::route(core_context& core, token_record& token) noexcept {
+    if (token.flags & in_domain) {
+        send(static_cast<domain*>(token.anchor)->position, token);
+        return;
+    }
+    const weight w = token.operation.load()->weight_class;
+    if (token.flags & sticky_key) {
+        auto [held, redirected] = pin_key(reinterpret_cast<std::uintptr_t>(token.anchor.load()), w);
+        token.anchor = held;
+        token.flags = static_cast<std::uint16_t>((token.flags & ~sticky_key) | pinned);
+        if (redirected) core.counts.redirections.add(1);
+        send(held->position(), token);
+        return;
+    }
+    if (token.flags & (unroutable | bound)) {
+        send(token.flags & bound ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor.load()))
+                                 : position_,
+             token);
+        return;
+    }
+    token.flags |= windowed;
+    if (staged_[static_cast<std::size_t>(w)].count != 0 || runtime.at_gate.waiting(w) != 0) {
+        stage(w, token);  // first in, first out: nobody passes those who wait
+        return;
+    }
+    const unsigned to = routes_.route(w);
+    to == router::no_room ? stage(w, token) : send(to, token);
+}
+
+void executor::send(unsigned position, token_record& token) noexcept {
+    if (token.flags & watched) leave_gate(token, position);
+    token.position.store(static_cast<std::uint16_t>(position));
+    token.state.store(token_state::admitted);
+    if (position == position_)
+        loop.ready_start(&token);
+    else if (loop.send(position, &token) >= event_loop::outbox_limit)
+        loop.flush();
+}
+
+void executor::stage(weight w, token_record& token) noexcept {
+    if ((token.flags & watched) && !enter_backlog(token)) return;
+    token.state.store(token_state::waiting);
+    staged& at = staged_[static_cast<std::size_t>(w)];
+    at.chain.push(&token);
+    if (++at.count >= event_loop::outbox_limit) splice(w);
+}
+
+void executor::splice(weight w) noexcept {
+    staged& at = staged_[static_cast<std::size_t>(w)];
+    runtime.at_gate.wait(w, at.chain, std::exchange(at.count, 0));
+    wake_for(w);
+}
+
+void executor::wake_for(weight w) noexcept {
+    const unsigned home = routes_.first_position(w);
+    if (!wake_one_of(home, runtime.positions()) && runtime.options.spill == spill::when_saturated) wake_one_of(0, home);
+}
+
+bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
+    // A core may be marked as parked and not sleep (yet, or any more): it looks at the FIFO itself, but perhaps only after
+    // what it runs now. So go on until one was really woken.
+    for (unsigned at = first; (at = runtime.at_gate.find_parked(at, end)) != end; ++at)
+        if (loop.nudge(at)) return true;
+    return false;
+}
+
+// ---- with room ---------------------------------------------------------------------------------------------------------
+
+bool executor::work_waits() const noexcept {
+    if (is_control_) return false;
+    for (const weight w : weight_classes)
+        if (runtime.at_gate.waiting(w) != 0 &&
+            (runtime.options.spill != spill::never || routes_.may_serve(position_, w)))
+            return true;
+    return false;
+}
+
+bool executor::find_work(bool parking) noexcept {
+    if (is_control_) return false;
+    publish_started();
+    if (!parking && !work_waits()) return false;
+    if (2 * runtime.loads.occupancy(position_) > static_cast<int>(window_)) return false;
+    for (unsigned i = 0; i < weight_classes.size(); ++i) {
+        const unsigned at = (next_class_ + i) % weight_classes.size();
+        if (routes_.may_serve(position_, weight_classes[at]) && pull(weight_classes[at], parking) != 0) {
+            next_class_ = at + 1;
+            return true;
+        }
+    }
+    for (const weight w : weight_classes)
+        if (routes_.may_help(position_, w) && pull(w, parking) != 0) return true;
+    return false;
+}
+
+unsigned executor::pull(weight w, bool look_anyway) noexcept {
+    if (!look_anyway && runtime.at_gate.waiting(w) == 0) return 0;
+    hook_queue taken;
+    auto count = static_cast<unsigned>(
+        runtime.at_gate.take(w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
+    if (count == 0) return 0;
+    if (runtime.attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
+        count = let_pass(*core_, taken);
+    runtime.loads.take(position_, count);
+    loop.ready_starts(taken);
+    // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
+    if (runtime.at_gate.waiting(w) != 0) wake_for(w);
+    return count;
+}
+
+}  // namespace tokengate::detail

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <tokengate/runtime.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+/// The runtimes of the process by number, for what reaches a token's runtime from threads that know nothing of it.
+///
+/// Threads: all from any, under one mutex of the process.
+
+namespace tokengate::detail {
+
+struct runtime_core;
+
+/// A number for a living runtime, by which tokens name theirs; 0 is none.
+class slot_lease {
+public:
+    slot_lease(runtime_core& of, const std::function<void(const failure&)>& failure_handler);
+    ~slot_lease();
+    slot_lease(const slot_lease&) = delete;
+    slot_lease& operator=(const slot_lease&) = delete;
+    [[nodiscard]] std::uint16_t slot() const noexcept { return slot_; }
+    /// From here on `with_runtime` finds nothing; waits for a visit under way.
+    void retire() const noexcept;
+
+private:
+    std::uint16_t slot_;
+};
+
+/// Calls `visit` with the living runtime that has this slot, and keeps it alive meanwhile.
+void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit);
+
+/// The handler of the runtime that has this slot; null when it is gone.
+std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(std::uint16_t slot);
+
+}  // namespace tokengate::detail
