@@ -18,17 +18,27 @@ bool backlog::take_one_of(std::atomic<std::size_t>& places) const noexcept {
 
 bool backlog::take() noexcept { return take_one_of(taken_); }
 
-void backlog::leave(std::size_t count) noexcept {
-    taken_.fetch_sub(count, std::memory_order_seq_cst);
-    if (wanted_.load(std::memory_order_seq_cst) == 0) return;
-    const std::scoped_lock lock(mutex_);
-    room_.notify_all();
-    const std::size_t waiting = taken_.load(std::memory_order_relaxed);
-    for (std::size_t room = waiting < options_.limit ? options_.limit - waiting : 0; room != 0 && !spawners_.empty();
-         --room) {
-        wanted_.fetch_sub(1, std::memory_order_seq_cst);
-        static_cast<suspension*>(spawners_.pop())->wake_from_anywhere();
+void backlog::leave() noexcept {
+    taken_.fetch_sub(1, std::memory_order_seq_cst);
+    pass_room_on();
+}
+
+void backlog::pass_room_on() noexcept {
+    if (options_.limit != 0 && wanted_.load(std::memory_order_seq_cst) != 0) wake_one();
+}
+
+void backlog::wake_one() noexcept {
+    hook_queue woken;
+    {
+        const std::scoped_lock lock(mutex_);
+        room_.notify_all();
+        // One, since it takes its place later; it passes on what is left.
+        if (!spawners_.empty() && has_room()) {
+            wanted_.fetch_sub(1, std::memory_order_seq_cst);
+            woken.push(spawners_.pop());
+        }
     }
+    if (!woken.empty()) static_cast<suspension*>(woken.pop())->wake_from_anywhere();
 }
 
 admission_rejected backlog::is_full(const token_record& token) const {
@@ -73,19 +83,17 @@ void backlog::leave_mail() noexcept {
     room_.notify_all();
 }
 
-bool backlog::wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
-                            const token_record& spawned) {
+bool backlog::wait_for_room(suspension& spawner, const token_record& spawned) noexcept {
     if (options_.limit == 0 || (spawned.flags & in_domain)) return false;
     if (options_.policy != backlog_policy::wait) {
         if (has_room()) return false;
         // Somebody will be refused, at once, and end on this loop; a spawner that never let go of it would heap them up. So it
         // comes behind those that have not started, and then behind the ends that are to be heard of.
-        spawner.suspend(core, awaiting, nullptr);
         spawner.run = [](hook* self) noexcept {
             self->run = &suspension::resume_suspended;
             this_core->host->loop.ready(self);
         };
-        core.host->loop.ready_start(&spawner);
+        this_core->host->loop.ready_start(&spawner);
         return true;
     }
     const std::scoped_lock lock(mutex_);
@@ -94,10 +102,6 @@ bool backlog::wait_for_room(suspension& spawner, core_context& core, std::corout
         wanted_.fetch_sub(1, std::memory_order_seq_cst);
         return false;
     }
-    spawner.suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
-        auto& self = static_cast<suspension&>(point);
-        if (at.runtime->places.leave_queue(self)) self.wake();
-    });
     spawners_.push(&spawner);
     return true;
 }
@@ -111,10 +115,6 @@ bool backlog::leave_queue(suspension& spawner) noexcept {
             return true;
         }
     return false;  // it has been woken
-}
-
-void backlog::pass_room_on() noexcept {
-    if (options_.limit != 0 && wanted_.load(std::memory_order_seq_cst) != 0) leave(0);
 }
 
 void backlog::close() noexcept {

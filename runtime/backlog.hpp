@@ -11,7 +11,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <coroutine>
 #include <cstddef>
 #include <memory>
 #include <mutex>
@@ -20,9 +19,9 @@
 /// and one that has taken a place has the state `waiting`.
 ///
 ///     if (!places.take()) …                              // on a loop: what then, the policy says; executor_gate.cpp
-///     places.leave(1);                                   // it goes to a core, or ends
+///     places.leave();                                    // it goes to a core, or ends
 ///     const bool in_mail = places.enter_from_outside(token);        // a submit; blocks, or throws admission_rejected
-///     if (places.wait_for_room(spawner, core, awaiting, token)) …   // the spawner is suspended
+///     if (places.wait_for_room(spawner, token)) …        // the spawner will be woken
 ///
 /// Threads: all members from any. Spawners wait in a queue, linked through their frames, submits on a condition variable;
 /// both are woken by whoever leaves a place. The count is never above the limit but for tokens that nothing could hold back
@@ -46,8 +45,8 @@ public:
 
     bool take() noexcept;
     void take_anyway() noexcept { taken_.fetch_add(1, std::memory_order_seq_cst); }
-    /// `count` tokens have left the gate.
-    void leave(std::size_t count) noexcept;
+    /// A token has left the gate.
+    void leave() noexcept;
     [[nodiscard]] admission_rejected is_full(const token_record& token) const;
 
     /// For a submit, before the token is posted: its state says whether it has its place. Blocks until there is one, or
@@ -58,10 +57,11 @@ public:
     /// Submits that were refused, by operation; null without metrics.
     [[nodiscard]] const stats_table* refused() const noexcept { return refused_.get(); }
 
-    /// True: the spawner is suspended, and will be woken when there is room; or, where a full gate refuses, when what has
-    /// been refused so far has ended.
-    bool wait_for_room(suspension& spawner, core_context& core, std::coroutine_handle<> awaiting,
-                       const token_record& spawned);
+    /// True: a spawner, which has been suspended on this loop, will be woken when there is room; or, where a full gate
+    /// refuses, when what has been refused so far has ended: then no stop finds it in the queue.
+    bool wait_for_room(suspension& spawner, const token_record& spawned) noexcept;
+    /// For a stop: false if it is not in the queue (any more), and has been or will be woken.
+    [[nodiscard]] bool leave_queue(suspension& spawner) noexcept;
     /// A spawner that had waited for room has done with it: what it has not used is for the next.
     void pass_room_on() noexcept;
 
@@ -71,7 +71,7 @@ public:
 private:
     [[nodiscard]] bool has_room() const noexcept { return taken_.load(std::memory_order_seq_cst) < options_.limit; }
     bool take_one_of(std::atomic<std::size_t>& places) const noexcept;
-    [[nodiscard]] bool leave_queue(suspension& spawner) noexcept;
+    void wake_one() noexcept;
 
     const backlog_options& options_;
     const std::unique_ptr<stats_table> refused_;  // written under the mutex, read by any

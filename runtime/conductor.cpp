@@ -2,6 +2,7 @@
 #include "conductor.hpp"
 
 #include "digest.hpp"
+#include "gate_rules.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/detail/admission.hpp>
@@ -22,6 +23,8 @@ void open_domain(core_context& core, token_record& lead) noexcept {
     opened_here->lead.store(lead.operation.load());
     opened_here->lead_created_ns.store(lead.created_ns.load());
     opened_here->lead_sequence.store(lead.sequence.load());
+    const token_record* above = keeper_of(lead);
+    opened_here->call_sequence.store(above ? above->sequence.load() : lead.sequence.load());
     opened_here->digested = false;
     core.counts.live_domains.add(1);
     lead.anchor = opened_here;

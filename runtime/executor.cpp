@@ -257,7 +257,7 @@ void executor::sweep_gate() noexcept {
     const auto is_to_stop = [this, asked](const hook* item) noexcept {
         const auto& token = *static_cast<const token_record*>(item);
         return token.stop_requested() || ((asked & stopping_all) && !(token.flags & exempt)) ||
-               ((asked & killing) && runtime.kills.reason_for(token));
+               ((asked & killing) && runtime.kills.reason_for(token, false));
     };
     const auto end_all = [this](hook_queue& found, unsigned lost) noexcept {
         while (!found.empty()) {

@@ -159,7 +159,7 @@ bool executor::acquire_watched(token_record& token) noexcept {
 }
 
 void executor::leave_gate(token_record& token, unsigned position) noexcept {
-    if (token.state.load() == token_state::waiting && runtime.places.counts(token)) runtime.places.leave(1);
+    if (token.state.load() == token_state::waiting && runtime.places.counts(token)) runtime.places.leave();
     watch_routed(*core_, token, position);
 }
 
@@ -184,7 +184,7 @@ bool executor::may_start(token_record& token) noexcept {
         return false;
     }
     if (!(asked & killing)) return true;
-    const auto reason = runtime.kills.reason_for(token);
+    const auto reason = runtime.kills.reason_for(token, core_->position == token.position.load());
     if (!reason) return true;
     token.stop.set_bits(stop_asked | stop_killed);
     promise_base::of(token).error = made_error([&] { return killed(token.id(), *reason); });
@@ -204,7 +204,7 @@ void executor::kill_those_here() noexcept {
         if (token.state.load_acquire() != token_state::executing || token.runtime.load() != runtime.slot ||
             token.position.load() != core_->position || (token.stop.load() & stop_killed))
             return;
-        auto reason = runtime.kills.reason_for(token);
+        auto reason = runtime.kills.reason_for(token, true);
         if (!reason) return;
         watch_from_now(token);  // so that its end forgets the reason
         try {

@@ -28,7 +28,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
 #include <future>
 #include <string>
 #include <thread>
@@ -201,29 +200,18 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
     const sequence_marks marks = mark_sequences();
     of.begin_drain(what, marks);
     co_await control_turn(of);  // what had been submitted before is at the gate now
-    const std::function<std::vector<token_info>()> meant = [&] { return of.alive(what, marks); };
-    co_return co_await until_ended(meant, until);
-}
-
-}  // namespace
-
-task<stop_report> until_ended(std::function<std::vector<token_info>()> alive,
-                              std::chrono::steady_clock::time_point until) {
-    const std::vector<std::uint64_t> callers = sequences_of_callers();
     for (;;) {
         const auto began = std::chrono::steady_clock::now();
-        stop_report left{alive()};
+        stop_report left{of.alive(what, marks)};
+        const std::vector<std::uint64_t> callers = sequences_of_callers();
         std::erase_if(left.survivors, [&](const token_info& info) {
-            return info.state == token_state::created ||  // nobody has admitted it: its holder goes, or survives
-                   std::ranges::find(callers, info.id.sequence) != callers.end();
+            return std::ranges::find(callers, info.id.sequence) != callers.end();
         });
         if (left.complete() || began >= until) co_return left;
         const auto rest = std::min<std::chrono::nanoseconds>(pause_after(began), until - began);
         co_await sleep_for(rest);
     }
 }
-
-namespace {
 
 void check_tier(storage tier) {
     if (tier == storage::none || tier > storage::insane)

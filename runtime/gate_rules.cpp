@@ -32,6 +32,11 @@ const token_record* awaiter_of(const token_record& token) noexcept {
     return reinterpret_cast<const waiter*>(claimed)->token;
 }
 
+const token_record* keeper_of(const token_record& token) noexcept {
+    const token_record* above = awaiter_of(token);
+    return above && above->operation.load() == token.operation.load()->keeper ? above : nullptr;
+}
+
 bool selects(const selection& what, const token_record& token) noexcept {
     switch (what.of()) {
         case selection::kind::all: return is_users(token);
@@ -42,10 +47,11 @@ bool selects(const selection& what, const token_record& token) noexcept {
     return false;
 }
 
-bool in_chain(const token_record& token, std::uint64_t lead_sequence) noexcept {
+bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_its_thread) noexcept {
     if (!(token.flags & in_domain)) return false;
-    for (const auto* each = static_cast<const domain*>(token.anchor); each; each = each->outer)
-        if (each->lead_sequence.load() == lead_sequence) return true;
+    for (const auto* each = static_cast<const domain*>(token.anchor); each;
+         each = on_its_thread ? each->outer : nullptr)
+        if (each->lead_sequence.load() == lead_sequence || each->call_sequence.load() == lead_sequence) return true;
     return false;
 }
 
@@ -128,6 +134,25 @@ bool gate_holds::lift_all(hook_queue& freed) {
     return free_all(freed);
 }
 
+namespace {
+
+/// Who awaits a call with a time limit or with retries knows it by the id of its keeper.
+bool selects_or_keeper(const selection& what, const token_record& token) noexcept {
+    if (selects(what, token)) return true;
+    if (what.of() != selection::kind::one && what.of() != selection::kind::chain) return false;
+    const token_record* keeper = keeper_of(token);
+    return keeper && selects(what, *keeper);
+}
+
+}  // namespace
+
+bool gate_holds::is_to_end(const rule& drained, const token_record& token, const token_record* spawner) noexcept {
+    if (drained.before.covers(token.sequence.load()) && selects_or_keeper(drained.what, token)) return true;
+    for (const token_record* above = spawner ? spawner : awaiter_of(token); above; above = awaiter_of(*above))
+        if (selects(drained.what, *above) && drained.before.covers(above->sequence.load())) return true;
+    return false;
+}
+
 void gate_holds::drain(const selection& what, const sequence_marks& now, hook_queue& freed) {
     const std::scoped_lock lock(mutex_);
     if (sealed_) return;
@@ -135,28 +160,13 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     if (known == rules_.end()) known = rules_.insert(rules_.end(), rule{.what = what});
     known->draining = true;
     known->before = now;
-    const auto passes = [&](hook* item) {
-        const auto& token = *static_cast<const token_record*>(item);
-        return selects(what, token) && now.covers(token.sequence.load());
-    };
+    const auto passes = [&](hook* item) { return is_to_end(*known, *static_cast<const token_record*>(item), nullptr); };
     for (rule& each : rules_) {  // whoever holds one of them
         held_ -= each.older.split(passes, freed);
         held_ -= each.newer.split(passes, freed);
         each.older.append(each.newer);
     }
 }
-
-namespace {
-
-/// Who awaits a call with a time limit or with retries knows it by the id of its keeper.
-bool selects_or_keeper(const selection& what, const token_record& token) noexcept {
-    if (selects(what, token)) return true;
-    if (what.of() != selection::kind::one && what.of() != selection::kind::chain) return false;
-    const token_record* above = awaiter_of(token);
-    return above && above->operation.load() == token.operation.load()->keeper && selects(what, *above);
-}
-
-}  // namespace
 
 gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner, coming from) noexcept {
     // Under the mutex, as is the sweep's `withdraw`: either this sees the stop, or the sweep sees the token.
@@ -167,9 +177,7 @@ gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_r
         if (!selects_or_keeper(each.what, token)) continue;
         if (each.draining) {
             if (from == coming::from_a_queue) continue;
-            if (each.before.covers(token.sequence.load())) return nullptr;
-            for (const token_record* above = spawner ? spawner : awaiter_of(token); above; above = awaiter_of(*above))
-                if (selects(each.what, *above) && each.before.covers(above->sequence.load())) return nullptr;
+            if (is_to_end(each, token, spawner)) return nullptr;
         }
         if (!held_by) held_by = &each;
     }
@@ -232,7 +240,7 @@ void gate_kills::add(const selection& what, const sequence_marks& before, reason
     rules_.push_back({what, before, std::move(why), newest_});
 }
 
-gate_kills::reason gate_kills::reason_for(const token_record& token) const {
+gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its_thread) const {
     if (!is_users(token)) return nullptr;
     const std::shared_lock lock(mutex_);
     const std::uint64_t sequence = token.sequence.load();
@@ -240,7 +248,8 @@ gate_kills::reason gate_kills::reason_for(const token_record& token) const {
     for (const rule& each : rules_) {
         if (!each.before.covers(sequence)) continue;
         if (selects(each.what, token)) return each.why;
-        if (each.what.of() == selection::kind::chain && in_chain(token, each.what.id().sequence)) return each.why;
+        if (each.what.of() == selection::kind::chain && in_chain(token, each.what.id().sequence, on_its_thread))
+            return each.why;
     }
     return nullptr;
 }

@@ -29,13 +29,18 @@ namespace tokengate::detail {
 /// Whether a token is one of those. `chain` is not decided here, except for the lead before it starts: see in_chain.
 [[nodiscard]] bool selects(const selection& what, const token_record& token) noexcept;
 
-/// Whether a conducted token belongs to the chain of that lead, or to a chain inside of it. For whoever has it in hand: it
-/// keeps its domain alive, that one the domain it lies in; and who contains whom was settled before it was made.
-[[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence) noexcept;
+/// Whether a conducted token belongs to the chain of that lead, or of a call with a time limit or retries that made it. For
+/// whoever has it in hand. On the thread of its domain also whether it belongs to a chain inside of that one; elsewhere the
+/// domain that it keeps alive is all that can be looked at.
+[[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_its_thread) noexcept;
 
 /// The token whose body awaits this one, if one does. It lies suspended until this one has ended, so who runs below it may
 /// look at it.
 [[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
+
+/// The token that keeps this one's time limit, or the arguments for its next attempt; null if there is none, or if it has
+/// admitted this one and does not await it yet.
+[[nodiscard]] const token_record* keeper_of(const token_record& token) noexcept;
 
 /// The same by what can be seen from outside, of a token that is not the runtime's own.
 [[nodiscard]] bool means(const selection& what, const token_info& info) noexcept;
@@ -95,6 +100,8 @@ private:
         hook_queue newer{};
     };
 
+    /// Whether a drain waits for it: it was made before and is meant, or one that is waits for it.
+    static bool is_to_end(const rule& drained, const token_record& token, const token_record* spawner) noexcept;
     rule* holder_of(const token_record& token, const token_record* spawner, coming from) noexcept;
     std::list<rule>::iterator find(const selection& what);
     void free(rule& from, hook_queue& freed) noexcept;
@@ -114,7 +121,7 @@ public:
     /// Of what had been made by then. One that means the same as an older one takes its place.
     void add(const selection& what, const sequence_marks& before, reason why);
     /// Why this token is to end; null if it is not. For whoever has it in hand: on its thread, or in a queue, under its mutex.
-    [[nodiscard]] reason reason_for(const token_record& token) const;
+    [[nodiscard]] reason reason_for(const token_record& token, bool on_its_thread) const;
 
     /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
     [[nodiscard]] std::uint64_t newest() const;

@@ -26,12 +26,14 @@
 //  6. Rings are closed with their loops, after all of this.
 
 #include "deadline.hpp"
+#include "gate_rules.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
 #include <tokengate/stop.hpp>
+#include <tokengate/time.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -188,7 +190,7 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
     while (!stopped_) {
         if (!all_asked_ && std::chrono::steady_clock::now() >= ask_at) ask_everything_to_stop();
         const auto wake_at = all_asked_ ? until : std::min(ask_at, until);
-        if (!hosted_ && stop_seen_ && control().drained()) {
+        if (!hosted_ && stop_seen_.load(std::memory_order_relaxed) && control().drained()) {
             if (control_thread_.joinable()) control_thread_.join();
             join_executors();
             stopped_ = true;
@@ -220,19 +222,77 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
     return {};
 }
 
+/// Those that are inside of stop_others, and who waits for them: none of them can end before it has.
+class runtime_core::insider {
+public:
+    explicit insider(runtime_core& of) : of_(of) {
+        const std::scoped_lock lock(of.lifecycle_);
+        of.inside_.push_back(this_core->current);
+    }
+    ~insider() {
+        const std::scoped_lock lock(of_.lifecycle_);
+        of_.inside_.erase(std::ranges::find(of_.inside_, self_));
+    }
+    insider(const insider&) = delete;
+    insider& operator=(const insider&) = delete;
+
+private:
+    runtime_core& of_;
+    const token_record* const self_ = this_core->current;
+};
+
+std::vector<const token_record*> runtime_core::insiders() {
+    std::vector<const token_record*> all;
+    for (const token_record* each : inside_)
+        for (; each && std::ranges::find(all, each) == all.end(); each = awaiter_of(*each)) all.push_back(each);
+    return all;
+}
+
+bool runtime_core::only_insiders_are_left() {
+    const std::scoped_lock lock(lifecycle_);
+    if (!stop_seen_.load(std::memory_order_acquire))
+        return false;  // what was submitted before has been admitted by then
+    const auto counted = std::ranges::count_if(insiders(), [](const token_record* each) {
+        return !(each->flags.load_acquire() & ran_in_place) && !is_service(*each->operation.load());
+    });
+    const std::uint64_t ended = count_ended();  // first, as in step 3: then nobody else was alive in between
+    return count_admitted() - ended == static_cast<std::uint64_t>(counted);
+}
+
+stop_report runtime_core::outsiders() {
+    const std::scoped_lock lock(lifecycle_);
+    const std::vector<const token_record*> inside = insiders();
+    stop_report left{tokens(false)};
+    std::erase_if(left.survivors, [&](const token_info& info) {
+        return info.state == token_state::created ||  // nobody has admitted it: its holder goes, or survives
+               std::ranges::any_of(inside,
+                                   [&](const token_record* each) { return each->sequence.load() == info.id.sequence; });
+    });
+    return left;
+}
+
 task<stop_report> runtime_core::stop_others(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace) {
+    if (!on_a_loop() || this_core->runtime != this || !this_core->current)
+        throw wrong_runtime(
+            "wrong_runtime: runtime::stop_others was awaited outside of this runtime's own tokens: call stop there");
     const auto ask_at = from_now(grace);
     const auto deadline_at = from_now(deadline);
     const shielding deaf;  // to the stop that it asks for itself
+    const insider here(*this);
     begin_to_stop(deadline == std::chrono::nanoseconds::max());
-    const std::function<std::vector<token_info>()> all = [this] { return tokens(false); };
-    stop_report left = co_await until_ended(all, std::min(ask_at, deadline_at));
-    if (left.complete() || ask_at > deadline_at) co_return left;
-    {
-        const std::scoped_lock lock(lifecycle_);
-        ask_everything_to_stop();
+    constexpr std::chrono::nanoseconds longest_pause = std::chrono::milliseconds(10);
+    for (std::chrono::nanoseconds pause = std::chrono::microseconds(50);; pause = std::min(2 * pause, longest_pause)) {
+        if (only_insiders_are_left()) co_return {};
+        const auto now = std::chrono::steady_clock::now();
+        if (now >= deadline_at) {
+            stop_report left = outsiders();
+            if (!left.complete()) co_return left;  // else they have ended just now, or are on their way to the gate
+        } else if (now >= ask_at) {
+            const std::scoped_lock lock(lifecycle_);
+            ask_everything_to_stop();
+        }
+        co_await sleep_for(pause);
     }
-    co_return co_await until_ended(all, deadline_at);
 }
 
 void runtime_core::submit(token_record& token) {
@@ -248,7 +308,7 @@ void runtime_core::submit(token_record& token) {
     token.run = in_mail ? admit_from_mail : admit_posted;
     if (!control().loop.submit(&token)) {
         if (in_mail) places.leave_mail();
-        if (token.state.load() == token_state::waiting) places.leave(1);
+        if (token.state.load() == token_state::waiting) places.leave();
         token.state.store(token_state::created);
         throw gate_closed("gate_closed: " + id.text() + " was not admitted: the runtime is stopping or has stopped");
     }

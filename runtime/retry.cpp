@@ -21,7 +21,12 @@ double random_share(const token_record& token) noexcept {
 
 bool is_worth_another(const operation_record& of, unsigned attempt, const std::exception_ptr& failure) {
     if (attempt >= of.retry.attempts) return false;
-    if (this_core->current->stop_requested()) return false;
+    const core_context& core = *this_core;
+    if (core.current->stop_requested()) return false;
+    // Killed a moment ago, and the news has not come here yet.
+    if ((core.runtime->at_start.load(std::memory_order_relaxed) & killing) &&
+        core.runtime->kills.reason_for(*core.current, true))
+        return false;
     if (retry_on<token_killed, token_stopped, admission_rejected, operation_blocked, gate_closed>(failure))
         return false;
     return !of.retry.retry_if || of.retry.retry_if(failure);

@@ -45,7 +45,7 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;
-        core.stop_seen_ = true;
+        core.stop_seen_.store(true, std::memory_order_release);  // pairs with only_insiders_are_left
         core.control().begin_to_end();
     };
     sweep_.of = this;

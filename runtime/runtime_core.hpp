@@ -153,6 +153,11 @@ private:
     void release_some() noexcept;
     void settle_attention() noexcept;
     void begin_to_stop(bool for_ever);
+    class insider;
+    /// Under lifecycle_: those inside of stop_others and who waits for them.
+    [[nodiscard]] std::vector<const token_record*> insiders();
+    [[nodiscard]] bool only_insiders_are_left();
+    [[nodiscard]] stop_report outsiders();
     void ask_everything_to_stop() noexcept;
 
     /// While it lives, this thread hosts the control loop.
@@ -177,8 +182,11 @@ private:
     std::condition_variable left_;  // notified when the control loop's host has left it
     bool hosted_ = false;
     bool stop_posted_ = false;
-    bool stop_seen_ = false;  // set by the control loop; read here once it has been left
-    bool stopped_ = false;    // all threads have been joined
+    std::vector<const token_record*> inside_;  // of stop_others; suspended there
+    /// Stored by the control loop (release) when it has taken all mail from before the stop; loaded by those who wait for
+    /// the end (acquire).
+    std::atomic<bool> stop_seen_{false};
+    bool stopped_ = false;  // all threads have been joined
     bool all_asked_ = false;
     stop_hook stop_;
     sweep_hook sweep_;
@@ -187,11 +195,6 @@ private:
 
     std::thread control_thread_;  // after start()
 };
-
-/// Looks again and again who of them is `alive`, until nobody is or the time is over. Whoever awaits it, and those that wait
-/// for him, cannot end before it: they do not count.
-[[nodiscard]] task<stop_report> until_ended(std::function<std::vector<token_info>()> alive,
-                                            std::chrono::steady_clock::time_point until);
 
 /// Fills in what the user left open. Throws configuration_error.
 [[nodiscard]] core_layout settle(runtime_options& options);

@@ -41,23 +41,37 @@ void scope_core::check_spawn(const token_record& token, bool admitted) const {
 }
 
 bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting, const token_record& spawned) {
-    if (alive_ < room_ && spawners_.empty()) {
-        ++alive_;
-        waiting.has_room = true;
-        core_context& core = *this_core;
-        if (!core.runtime->places.wait_for_room(waiting, core, awaiting, spawned)) return false;
-        if (waiting.token) give_up_permit(core, *waiting.token);
-        return true;
-    }
+    core_context& core = *this_core;
     waiting.of = this;
-    waiting.suspend(*this_core, awaiting, [](core_context&, wait_point& point) noexcept {
+    waiting.spawned = &spawned;
+    waiting.suspend(core, awaiting, [](core_context&, wait_point& point) noexcept {
         auto& self = static_cast<spawner&>(static_cast<suspension&>(point));
         self.of->spawners_.remove(&self);
         self.wake();
     });
-    spawners_.push(&waiting);
-    if (waiting.token) give_up_permit(*this_core, *waiting.token);  // those it waits for may need one
+    if (alive_ < room_ && spawners_.empty()) {
+        ++alive_;
+        if (!wait_for_gate(waiting)) {
+            waiting.wait_is_over();
+            return false;
+        }
+    } else {
+        spawners_.push(&waiting);
+    }
+    if (waiting.token) give_up_permit(core, *waiting.token);  // those it waits for may need one
     return true;
+}
+
+bool scope_core::wait_for_gate(spawner& waiting) noexcept {
+    waiting.has_room = true;
+    waiting.on_stop = [](core_context& at, wait_point& point) noexcept {
+        auto& self = static_cast<spawner&>(static_cast<suspension&>(point));
+        if (!at.runtime->places.leave_queue(self)) return;  // it has been woken
+        self.has_room = false;
+        self.of->give_room_back();
+        self.wake();
+    };
+    return this_core->runtime->places.wait_for_room(waiting, *waiting.spawned);
 }
 
 void scope_core::spawner_resumed() {
@@ -73,8 +87,7 @@ void scope_core::give_room_back() noexcept {
         return;
     }
     auto& next = *static_cast<spawner*>(spawners_.pop());  // the room goes from hand to hand
-    next.has_room = true;
-    next.wake();
+    if (!wait_for_gate(next)) next.wake();
 }
 
 void scope_core::admit_child(token_record& token) {

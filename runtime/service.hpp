@@ -60,7 +60,7 @@ private:
     std::shared_ptr<node> node_;  // shared with the desk, until it is removed and has ended
 };
 
-/// The services of a runtime. "How it ends", in runtime_core.hpp, says how they fit in.
+/// The services of a runtime. life_cycle.cpp says how they fit in.
 class service_desk {
 public:
     explicit service_desk(runtime_core& of) noexcept;

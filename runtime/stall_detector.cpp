@@ -216,13 +216,28 @@ bool stall_detector::wait_until(std::uint64_t steady_ns) noexcept {
 
 void stall_detector::look(std::uint64_t now_ns) {
     for (unsigned position = 0; position < loops_.size(); ++position) {
-        const std::uint64_t turn_ns = of_.executors[position]->loop.turn_began_ns();
-        if (turn_ns == 0 || turn_ns == loops_[position].reported_turn) continue;
-        if (now_ns > turn_ns && now_ns - turn_ns > threshold_ns_) look_at(position, turn_ns);
+        const executor& at = *of_.executors[position];
+        loop_state& known = loops_[position];
+        const std::uint64_t turn_ns = at.loop.turn_began_ns();
+        if (turn_ns == 0) continue;
+        std::uint64_t since_ns = turn_ns;
+        const std::uint64_t in_place = at.counts().in_place.load();
+        if (turn_ns == known.reported_turn) {
+            if (in_place == known.reported_in_place) continue;
+            if (in_place != known.in_place) {
+                known.in_place = in_place;
+                known.in_place_since_ns = now_ns;
+            }
+            since_ns = known.in_place_since_ns;
+        }
+        if (now_ns > since_ns && now_ns - since_ns > threshold_ns_) {
+            known.in_place = known.reported_in_place = in_place;
+            look_at(position, turn_ns, since_ns);
+        }
     }
 }
 
-void stall_detector::look_at(unsigned position, std::uint64_t turn_ns) {
+void stall_detector::look_at(unsigned position, std::uint64_t turn_ns, std::uint64_t since_ns) {
     const event_loop& loop = of_.executors[position]->loop;
     const bool has_answered = ask(position);
     if (stopping_.load(std::memory_order_relaxed)) return;
@@ -230,7 +245,7 @@ void stall_detector::look_at(unsigned position, std::uint64_t turn_ns) {
     loops_[position].reported_turn = turn_ns;  // first: a report that fails is not tried again
     stall_report seen;
     seen.core = of_.core_of(position);
-    seen.held = std::chrono::nanoseconds(event_loop::steady_ns() - turn_ns);
+    seen.held = std::chrono::nanoseconds(event_loop::steady_ns() - since_ns);
     if (has_answered) {
         if (answer_.operation) seen.id = {answer_.operation->name, answer_.created_ns, answer_.sequence};
         seen.backtrace = backtrace_of(answer_);

@@ -37,7 +37,9 @@
 /// ends lets go of that name first (end_elsewhere).
 ///
 /// A turn ends by itself after the first measured resumption that ends beyond 200 µs, and after 128 that are short, which
-/// are 6.4 ms at most: so one that has lasted for `shortest_threshold` is held by the resumption at hand.
+/// are 6.4 ms at most: so one that has lasted for `shortest_threshold` is held by the resumption at hand. Conducted children
+/// run inside of it. Their number is counted, so a turn in which somebody has been reported is looked at again once another
+/// child has held it for as long.
 
 namespace tokengate::detail {
 
@@ -78,7 +80,12 @@ private:
     struct loop_state {
         std::optional<pthread_t> thread;  // under `threads_`: who is in it is alive
         bool was_blocked = false;         // the signal, in that thread; its own
-        std::uint64_t reported_turn = 0;  // the detector's own
+        // The detector's own: the turn in which somebody was reported, how many children had run in place by then, and
+        // since when another has.
+        std::uint64_t reported_turn = 0;
+        std::uint64_t reported_in_place = 0;
+        std::uint64_t in_place = 0;
+        std::uint64_t in_place_since_ns = 0;
     };
 
     struct sighting {
@@ -93,7 +100,7 @@ private:
 
     void watch() noexcept;
     void look(std::uint64_t now_ns);
-    void look_at(unsigned position, std::uint64_t turn_ns);
+    void look_at(unsigned position, std::uint64_t turn_ns, std::uint64_t since_ns);
     [[nodiscard]] bool ask(unsigned position) noexcept;
     [[nodiscard]] bool send_signal(unsigned position) noexcept;
     void tell(const stall_report& seen) const;

@@ -216,6 +216,10 @@ void note_failure(core_context& core, token_record& token) noexcept {
         }
     } catch (...) {}
     token.state.store(state);
+    // One that was killed and failed in its own way: whoever would try again must not.
+    if (state == token_state::failed && (reasons & stop_killed))
+        if (const token_record* keeper = keeper_of(token))
+            const_cast<token_record*>(keeper)->stop.set_bits(stop_asked | stop_killed);
 }
 
 void end_anchored(core_context& core, token_record& token) noexcept {

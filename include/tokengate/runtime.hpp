@@ -125,7 +125,8 @@ public:
 
     /// The same from inside, for a body that ends the program it is part of: does not wait for the body itself, nor for whoever
     /// awaits it, and reports who else is left. It is asked to stop like all others, but hears of that after the report.
-    /// The runtime ends when it has ended; its threads, with `run`, `stop` or the destructor.
+    /// Several bodies may wait for the others at once. The runtime ends when they have ended; its threads, with `run`, `stop`
+    /// or the destructor. Awaited by a token of another runtime: wrong_runtime.
     ///
     ///     const tg::operation shut_down{{.name = "shut_down"}, [](tg::runtime* runtime) -> tg::task<> {
     ///         const tg::stop_report left = co_await runtime->stop_others(5s); … }};

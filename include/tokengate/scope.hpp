@@ -74,6 +74,7 @@ protected:
     /// One who waits for room, in turn.
     struct spawner : suspension {
         scope_core* of = nullptr;
+        const token_record* spawned = nullptr;
         bool has_room = false;
     };
 
@@ -92,6 +93,8 @@ protected:
     void check_spawn(const token_record& token, bool admitted) const;
     /// Takes room for a child, or waits for it, without its storage permit; true if the spawner is suspended.
     bool take_room(spawner& waiting, std::coroutine_handle<> awaiting, const token_record& spawned);
+    /// One that has room here waits for room at the gate too, if it has to; it has been suspended.
+    static bool wait_for_gate(spawner& waiting) noexcept;
     static void spawner_resumed();
     void give_room_back() noexcept;
     void admit_child(token_record& token);

@@ -43,6 +43,7 @@ using tg::detail::copyable;
 using tg::test::check_settled;
 using tg::test::counted;
 using tg::test::live_slots;
+using tg::test::until;
 
 namespace {
 
@@ -85,6 +86,26 @@ unsigned succeed_at(unsigned attempt) {
     return now;
 }
 
+std::atomic<int> sulked{0};
+std::atomic<bool> backs_off{false};
+/// Whoever stops it hears of something else.
+const tg::operation defies{{.name = "operation_retry_test_defies", .retry = {.attempts = 3, .backoff = 1us}},
+                           []() -> tg::task<> {
+                               ++sulked;
+                               try {
+                                   co_await tg::sleep_for(1h);
+                               } catch (const tg::token_stopped&) {}
+                               throw std::runtime_error("sulking");
+                           }};
+const tg::operation fails_for_long{{.name = "operation_retry_test_fails_for_long",
+                                    .retry = {.attempts = 3,
+                                              .backoff = 1h,
+                                              .max_backoff = 1h,
+                                              .retry_if = [](const std::exception_ptr&) { return backs_off = true; }}},
+                                   [] {
+                                       ++sulked;
+                                       throw std::runtime_error("sulking");
+                                   }};
 const tg::operation third{{.name = "operation_retry_test_third", .retry = {.attempts = 4, .backoff = 1us}},
                           [](counted) { return std::make_unique<unsigned>(succeed_at(3)); }};
 const tg::operation third_routine{
@@ -100,9 +121,12 @@ const tg::operation third_refers{
     }};
 const tg::operation never{{.name = "operation_retry_test_never", .retry = {.attempts = 3, .backoff = 0ms}},
                           [] { succeed_at(100); }};
-const tg::operation waits_long{
-    {.name = "operation_retry_test_waits_long", .retry = {.attempts = 3, .backoff = 1h, .max_backoff = 1h}},
-    [](counted) { succeed_at(100); }};
+const tg::operation waits_long{{.name = "operation_retry_test_waits_long",
+                                .retry = {.attempts = 3,
+                                          .backoff = 1h,
+                                          .max_backoff = 1h,
+                                          .retry_if = [](const std::exception_ptr&) { return backs_off = true; }}},
+                               [](counted) { succeed_at(100); }};
 const tg::operation sometimes{
     {.name = "operation_retry_test_sometimes",
      .retry = {.attempts = 100,
@@ -350,6 +374,41 @@ TEST_SUITE("operation retry") {
                 CHECK(failed);
                 CHECK(noted.attempts() == attempts);
             }
+        });
+    }
+
+    TEST_CASE("what the gate has killed is not attempted again, even if it fails in its own way") {
+        tg::runtime runtime{{.cores = 2}};
+        const settled check(runtime);
+        runtime.run([&]() -> tg::task<> {
+            // By the id of its handle, of the attempt, by its operation; in the backoff.
+            for (const int how : {0, 1, 2, 3}) {
+                sulked = 0;
+                tg::token<void> call = how == 3 ? fails_for_long() : defies();
+                const tg::token_id id = call.id();
+                call.admit();
+                co_await until([&] { return sulked == 1; });
+                tg::token_id attempt;
+                for (const tg::token_info& each : runtime.tokens())
+                    if (each.awaited_by_sequence == id.sequence) attempt = each.id;
+                if (how == 3) co_await until([] { return backs_off.load(); });
+                switch (how) {
+                    case 1: CHECK(runtime.gate().kill(attempt, "test") == 1); break;
+                    case 2: CHECK(runtime.gate().kill("operation_retry_test_defies", "test") >= 1); break;
+                    default: CHECK(runtime.gate().kill(id, "test") == 1);
+                }
+                std::string text = "(nothing)";
+                try {
+                    co_await call;
+                } catch (const std::exception& error) {
+                    text = error.what();
+                }
+                CAPTURE(how);
+                CAPTURE(text);
+                CHECK(contains(text, how == 3 ? "killed: test" : "sulking"));
+                CHECK(sulked == 1);
+            }
+            CHECK(runtime.snapshot().retries == 0);
         });
     }
 

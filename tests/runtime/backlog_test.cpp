@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cstdint>
 #include <future>
 #include <string>
 #include <thread>
@@ -223,6 +224,61 @@ TEST_SUITE("backlog") {
             check_settled(runtime);
         }
         CHECK(limited_ran == 60);
+    }
+
+    TEST_CASE("wait: a spawn that waits for room may have a time limit") {
+        tg::runtime runtime{{.cores = 2, .backlog = {.limit = 1}}};
+        runtime.run([&]() -> tg::task<> {
+            runtime.gate().pause("backlog_test_returns");
+            tg::token<int> held = returns(1);
+            held.admit();
+            co_await until([&] { return runtime.snapshot().held == 1; });
+            bool timed_out = false;
+            co_await tg::with_scope([&](tg::scope& jobs) -> tg::task<> {
+                const std::uint64_t before = runtime.snapshot().admitted;
+                try {
+                    co_await tg::with_timeout(jobs.spawn(returns(2)), 1ms);
+                } catch (const tg::token_timeout&) {
+                    timed_out = true;
+                }
+                CHECK(runtime.snapshot().admitted == before);
+                CHECK(jobs.size() == 0);
+            });
+            CHECK(timed_out);
+            runtime.gate().resume();
+            co_await held;
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("wait: who had to wait for room in its scope waits for room at the gate, too") {
+        tg::runtime runtime{{.cores = 2, .backlog = {.limit = 1}}};
+        std::atomic<bool> go{false}, spawned{false};
+        runtime.run([&]() -> tg::task<> {
+            runtime.gate().pause("backlog_test_returns");
+            const auto stay = [&]() -> tg::task<> { co_await until([&] { return go.load(); }); };
+            co_await tg::with_scope({.limit = 1}, [&](tg::scope& jobs) -> tg::task<> {
+                co_await jobs.spawn(stay());
+                tg::token<int> held = returns(1);
+                held.admit();
+                co_await until([&] { return runtime.snapshot().held == 1; });
+                const auto frees = [&]() -> tg::task<> {
+                    go = true;
+                    co_await until([&] { return jobs.size() == 1; });
+                    for (int i = 0; i < 100; ++i) co_await tg::yield();
+                    CHECK_FALSE(spawned);  // its scope has had room since `stay` ended
+                    runtime.gate().resume();
+                };
+                tg::token<> freeing = tg::as_token(frees());
+                freeing.admit();
+                co_await jobs.spawn(returns(2));
+                spawned = true;
+                co_await held;
+                co_await freeing;
+            });
+        });
+        CHECK(spawned);
+        check_settled(runtime);
     }
 
     TEST_CASE("wait: who waits for room hears of a stop") {

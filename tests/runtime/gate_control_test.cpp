@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <future>
 #include <mutex>
 #include <string>
@@ -61,6 +62,20 @@ const tg::operation leads_one{
         ++ran;
         co_await stays();
     }};
+const tg::operation leads_for_a_time{{.name = "gate_control_test_leads_for_a_time", .timeout = 1h},
+                                     tg::lead{"gate_control_test_stays"},
+                                     []() -> tg::task<> {
+                                         ++ran;
+                                         stays().admit();
+                                         co_await tg::sleep_for(1h);
+                                     }};
+const tg::operation stored_child{{.name = "gate_control_test_stored_child", .storage = tg::storage::slow},
+                                 [] { ++children_ran; }};
+const tg::operation leads_stored{{.name = "gate_control_test_leads_stored"},
+                                 tg::lead{"gate_control_test_stored_child"},
+                                 []() -> tg::task<> { co_await stored_child(); }};
+const tg::operation stores_until{{.name = "gate_control_test_stores_until", .storage = tg::storage::slow},
+                                 [](std::function<tg::task<>()> what) -> tg::task<> { co_await what(); }};
 const tg::operation leads_many{{.name = "gate_control_test_leads_many"},
                                tg::lead{"gate_control_test_stays", "gate_control_test_leads_one"},
                                []() -> tg::task<> {
@@ -421,6 +436,59 @@ TEST_SUITE("gate_control: drain") {
         check_settled(runtime);
     }
 
+    TEST_CASE("one token by its id, also the call with a time limit that had been held; a chain by its lead's") {
+        reset();
+        tg::runtime runtime{{.cores = 2}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<void> call = limited(), neighbour = limited();
+            runtime.gate().pause(call.id());
+            runtime.gate().pause(neighbour.id());
+            call.admit();
+            neighbour.admit();
+            co_await until([&] { return runtime.snapshot().held == 2; });
+            tg::stop_report left = co_await runtime.gate().drain(call.id());
+            CHECK(left.complete());
+            CHECK(ran == 1);
+            CHECK(runtime.snapshot().held == 1);
+            runtime.gate().resume();
+            co_await call;
+            co_await neighbour;
+
+            tg::token<void> first = lead(3), second = lead(3);
+            runtime.gate().pause(tg::chain_of{first.id()});
+            first.admit();
+            co_await until([&] { return runtime.snapshot().held == 1; });
+            second.admit();
+            co_await until([] { return ran == 3; });  // the second one
+            leave = true;
+            left = co_await runtime.gate().drain(tg::chain_of{first.id()});
+            CHECK(left.complete());
+            CHECK(ran == 4);
+            runtime.gate().resume();
+            co_await first;
+            co_await second;
+            CHECK(children_ran == 6);
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("a chain's child is drained by name while the chain runs: the chain is not cut") {
+        reset();
+        tg::runtime runtime{{.cores = 2}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<void> chain_a = lead(5);
+            chain_a.admit();
+            co_await until([] { return ran == 1; });
+            const tg::stop_report left = co_await runtime.gate().drain("gate_control_test_child");
+            CHECK(left.complete());  // there was none yet
+            leave = true;
+            co_await chain_a;
+            CHECK(children_ran == 5);
+            CHECK(runtime.gate().resume());
+        });
+        check_settled(runtime);
+    }
+
     TEST_CASE("a parent's children pass while their operation is drained, else it would never end") {
         reset();
         tg::runtime runtime{{.cores = 2}};
@@ -649,6 +717,53 @@ TEST_SUITE("gate_control: kill") {
             leave = true;
             co_await holder;
             CHECK(ran == 5);  // what waited for the permit has never begun
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("a chain whose lead has a time limit, by the id of the call's handle") {
+        reset();
+        tg::runtime runtime{{.cores = 2, .on_failure = [](const tg::failure&) {}}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<void> call = leads_for_a_time();
+            const tg::token_id id = call.id();
+            tg::token<std::string> heard = tg::as_token(error_of<tg::token_killed>(std::move(call)));
+            heard.admit();
+            co_await until([] { return ran == 2; });  // the lead, and a child that nobody awaits
+            static_cast<void>(runtime.gate().kill(tg::chain_of{id}, "stuck"));
+            const std::string text = co_await heard;
+            CHECK(has(text, "stuck"));
+            co_await until([&] { return runtime.snapshot().domains == 0; });
+        });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("a chain's child that waits for a permit starts although all is paused; by its operation it is killed") {
+        reset();
+        tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}}};
+        runtime.run([&]() -> tg::task<> {
+            std::atomic<bool> let_go{false};
+            const auto wait = [&]() -> tg::task<> { co_await until([&] { return let_go.load(); }); };
+            tg::token<void> holder = stores_until(wait);
+            holder.admit();
+            co_await until([&] { return runtime.gate().storage_in_use(tg::storage::slow) == 1; });
+            tg::token<std::string> first = tg::as_token(error_of<tg::token_killed>(leads_stored()));
+            first.admit();
+            co_await until([&] { return runtime.snapshot().waiting_for_permit == 1; });
+            CHECK(runtime.gate().kill("gate_control_test_stored_child", "wrong") == 1);
+            const std::string text = co_await first;
+            CHECK(has(text, "wrong"));
+            CHECK(children_ran == 0);
+
+            tg::token<void> second = leads_stored();
+            second.admit();
+            co_await until([&] { return runtime.snapshot().waiting_for_permit == 1; });
+            runtime.gate().pause();
+            let_go = true;
+            co_await second;
+            CHECK(children_ran == 1);
+            runtime.gate().resume();
+            co_await holder;
         });
         check_settled(runtime);
     }

@@ -504,6 +504,53 @@ TEST_SUITE("life cycle: stop_others") {
         CHECK(left->complete());
     }
 
+    TEST_CASE("two at once do not wait for each other, nor for who comes to await them later") {
+        tg::runtime runtime{{.cores = 2}};
+        std::atomic<int> inside{0};
+        const auto ends_all = [&]() -> tg::task<> {
+            ++inside;
+            const tg::stop_report left = co_await runtime.stop_others();
+            CHECK(left.complete());
+        };
+        runtime.run([&]() -> tg::task<> {
+            tg::token<> first = tg::as_token(ends_all()), second = tg::as_token(ends_all());
+            first.admit();
+            second.admit();
+            co_await until([&] { return inside == 2; });
+            co_await std::move(second);
+            co_await std::move(first);
+        });
+        CHECK(runtime.stop().complete());
+    }
+
+    TEST_CASE("what had been submitted before is among the others") {
+        for (int round = 0; round < 50; ++round) {
+            tg::runtime runtime{{.cores = 2}};
+            runtime.start();
+            blockade busy;
+            std::future<void> blocking = runtime.submit(tg::as_token([](blockade* at) -> tg::task<> {
+                at->wait();  // the control loop
+                co_return;
+            }(&busy)));
+            busy.until(1);
+            std::atomic<int> begun{0};
+            std::future<void> late = runtime.submit(sleeps(&begun));
+            busy.end();
+            const tg::stop_report left = runtime.submit(stops_others(&runtime, 1min)).get();
+            CHECK(left.complete());
+            CHECK(fulfilled(late));
+            blocking.get();
+        }
+    }
+
+    TEST_CASE("a token of another runtime is told to call stop") {
+        tg::runtime runtime{{.cores = 1}}, other{{.cores = 1}};
+        const std::string text = what_of<tg::wrong_runtime>([&] {
+            other.run([&]() -> tg::task<> { static_cast<void>(co_await runtime.stop_others()); });
+        });
+        CHECK(has(text, "call stop"));
+    }
+
     TEST_CASE("without a deadline nobody is asked; what is held is let go") {
         tg::runtime runtime{{.cores = 2}};
         manual_event release;

@@ -107,6 +107,13 @@ const tg::operation hold{{.name = "stall_detector_test_hold"}, [](const reports*
                              tokengate_test_hold_the_core(*to, here.id);
                              return here;
                          }};
+const tg::operation leads_holders{{.name = "stall_detector_test_leads_holders"},
+                                  tg::lead{"stall_detector_test_hold"},
+                                  [](const reports* to) -> tg::task<std::vector<where>> {
+                                      std::vector<where> all;
+                                      for (int i = 0; i < 3; ++i) all.push_back(co_await hold(to));
+                                      co_return all;
+                                  }};
 const tg::operation nothing{{.name = "stall_detector_test_nothing"}, [] {}};
 
 bool names(const std::vector<std::string>& backtrace, std::string_view function) {
@@ -167,6 +174,15 @@ TEST_CASE("each stall is reported, one after the other and side by side") {
     CHECK(heard.of(first).size() == 1);
     CHECK(heard.of(second.get().id).size() == 1);
     CHECK(heard.of(third.get().id).size() == 1);
+}
+
+TEST_CASE("children that run in place hold their chain's core one after the other: each is reported") {
+    reports heard;
+    tg::runtime runtime{reporting_to(heard)};
+    runtime.start();
+    const std::vector<where> all = runtime.submit(leads_holders(&heard)).get();
+    REQUIRE(all.size() == 3);
+    for (const where& each : all) CHECK(heard.of(each.id).size() == 1);
 }
 
 TEST_CASE("the main coroutine stalls the control loop") {

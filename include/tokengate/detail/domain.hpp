@@ -19,10 +19,11 @@ struct domain {
     core_context* home;
     std::uint16_t position;  ///< of the executor whose thread has that context
     runtime_core* runtime;
-    domain* outer;  ///< the domain the lead itself is a child of; also the link of the free list
+    domain* outer;  ///< the domain the lead itself is a child of, until the lead ends
     relaxed<const operation_record*> lead;
     relaxed<std::uint64_t> lead_created_ns;
     relaxed<std::uint64_t> lead_sequence;
+    relaxed<std::uint64_t> call_sequence;  ///< of the keeper of the lead's time or arguments; else the lead's
     bool digested;  ///< `digest` is computed at the first look
     std::array<char, 64> digest;
 };
