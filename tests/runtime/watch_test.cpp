@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+#include "support/log_book.hpp"
 #include "support/settled.hpp"
 #include "support/waiting.hpp"
 
@@ -9,8 +10,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -18,58 +17,11 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
-using tg::token_state;
 using tg::test::check_settled;
+using tg::test::log_book;
 using tg::test::until;
 
 namespace {
-
-/// What an observer has heard, by token.
-struct log_book {
-    std::mutex mutex;
-    std::map<std::uint64_t, std::vector<tg::token_step>> steps;
-
-    auto observer() {
-        return [this](const tg::token_step& step) {
-            const std::scoped_lock lock(mutex);
-            steps[step.id.sequence].push_back(step);
-        };
-    }
-    /// The states that the tokens of an operation have gone through, each as one text.
-    std::map<std::string, int> ways(std::string_view operation) {
-        const std::scoped_lock lock(mutex);
-        std::map<std::string, int> found;
-        for (const auto& [sequence, taken] : steps) {
-            if (taken.front().id.operation != operation) continue;
-            std::string way;
-            for (const tg::token_step& step : taken)
-                way += std::string(way.empty() ? "" : " ") + std::string(name_of(step.state));
-            ++found[way];
-        }
-        return found;
-    }
-    /// Whether only legal steps were taken, in time, and each token ended once.
-    bool legal() {
-        const std::scoped_lock lock(mutex);
-        for (const auto& [sequence, taken] : steps) {
-            token_state before = token_state::none;
-            std::chrono::nanoseconds at{0};
-            for (const tg::token_step& step : taken) {
-                const bool in_turn = step.state <= token_state::executing &&
-                                     static_cast<int>(step.state) == static_cast<int>(before) + 1;
-                const bool ends = step.state == token_state::completed ? before == token_state::executing
-                                  : step.state > token_state::completed
-                                      ? before >= token_state::waiting && before <= token_state::executing
-                                      : false;
-                if (!(in_turn || ends) || step.at < at) return false;
-                before = step.state;
-                at = step.at;
-            }
-            if (before < token_state::completed) return false;
-        }
-        return true;
-    }
-};
 
 const tg::operation returns{{.name = "watch_test_returns"}, [](int n) { return n; }};
 const tg::operation throws{{.name = "watch_test_throws"}, []() -> int { throw std::runtime_error("as asked"); }};
@@ -128,22 +80,20 @@ TEST_SUITE("watch: the observer") {
             runtime.gate().resume();
         });
         CHECK(book.legal());
-        CHECK(book.ways("watch_test_returns") == std::map<std::string, int>{{whole, 3000}});
-        CHECK(book.ways("watch_test_lead") == std::map<std::string, int>{{whole, 1}});
-        CHECK(book.ways("watch_test_child") == std::map<std::string, int>{{whole, 10}});
-        CHECK(book.ways("watch_test_stores") == std::map<std::string, int>{{whole, 20}});
-        CHECK(book.ways("watch_test_throws") ==
-              std::map<std::string, int>{{"created waiting admitted executing failed", 1}});
-        CHECK(book.ways("watch_test_sleeps") ==
-              std::map<std::string, int>{{"created waiting admitted executing killed", 1},
-                                         {"created waiting admitted killed", 1}});
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 3000}});
+        CHECK(book.ways("watch_test_lead") == log_book::counts{{whole, 1}});
+        CHECK(book.ways("watch_test_child") == log_book::counts{{whole, 10}});
+        CHECK(book.ways("watch_test_stores") == log_book::counts{{whole, 20}});
+        CHECK(book.ways("watch_test_throws") == log_book::counts{{"created waiting admitted executing failed", 1}});
+        CHECK(book.ways("watch_test_sleeps") == log_book::counts{{"created waiting admitted executing killed", 1},
+                                                                 {"created waiting admitted killed", 1}});
         int timed_out = 0;  // the token, perhaps before it had started, and its keeper of time
         for (const auto& [way, times] : book.ways("watch_test_limited")) {
             CHECK(way.ends_with(" timeout"));
             timed_out += times;
         }
         CHECK(timed_out == 2);
-        CHECK(book.ways("main") == std::map<std::string, int>{{whole, 1}});
+        CHECK(book.ways("main") == log_book::counts{{whole, 1}});
         check_settled(runtime);
     }
 
@@ -163,11 +113,10 @@ TEST_SUITE("watch: the observer") {
             CHECK(third_time == 3);
         });
         CHECK(book.legal());
-        CHECK(book.ways("watch_test_returns") ==
-              std::map<std::string, int>{{whole, 1}, {"created waiting admitted failed", 1}});
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 1}, {"created waiting admitted failed", 1}});
         const auto attempts = book.ways("watch_test_retried");
-        CHECK(attempts == std::map<std::string, int>{{whole, 2},  // the last one, and the keeper of the arguments
-                                                     {"created waiting admitted executing failed", 2}});
+        CHECK(attempts == log_book::counts{{whole, 2},  // the last one, and the keeper of the arguments
+                                           {"created waiting admitted executing failed", 2}});
         check_settled(runtime);
     }
 
