@@ -9,7 +9,8 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <cstdint>
+#include <cstddef>
+#include <future>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -41,6 +42,14 @@ const tg::operation retried{{.name = "watch_test_retried", .retry = {.attempts =
                             }};
 const tg::operation stores{{.name = "watch_test_stores", .storage = tg::storage::slow}, [] {}};
 
+const tg::operation guarded{
+    {.name = "watch_test_guarded", .breaker = {.failure_rate = 0.5, .min_runs = 2, .open_for = 1h}},
+    [] { throw std::runtime_error("as asked"); }};
+const tg::operation group_lead{{.name = "watch_test_group_lead"}, tg::lead{"watch_test_child"}, []() -> tg::task<int> {
+                                   auto [a, b] = co_await tg::when_all(child(1), child(2));
+                                   co_return a + b;
+                               }};
+
 template <class Awaited>
 tg::task<> dropping_error(Awaited awaited) {
     try {
@@ -48,7 +57,12 @@ tg::task<> dropping_error(Awaited awaited) {
     } catch (const std::exception&) {}
 }
 
+tg::task<> failing_group() { co_await tg::when_all(returns(1), throws(), returns(2)); }
+
 constexpr const char* whole = "created waiting admitted executing completed";
+constexpr const char* threw = "created waiting admitted executing failed";
+constexpr const char* refused = "created waiting admitted failed";
+constexpr const char* stopped_unrun = "created waiting admitted killed";
 
 }  // namespace
 
@@ -84,9 +98,9 @@ TEST_SUITE("watch: the observer") {
         CHECK(book.ways("watch_test_lead") == log_book::counts{{whole, 1}});
         CHECK(book.ways("watch_test_child") == log_book::counts{{whole, 10}});
         CHECK(book.ways("watch_test_stores") == log_book::counts{{whole, 20}});
-        CHECK(book.ways("watch_test_throws") == log_book::counts{{"created waiting admitted executing failed", 1}});
-        CHECK(book.ways("watch_test_sleeps") == log_book::counts{{"created waiting admitted executing killed", 1},
-                                                                 {"created waiting admitted killed", 1}});
+        CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 1}});
+        CHECK(book.ways("watch_test_sleeps") ==
+              log_book::counts{{"created waiting admitted executing killed", 1}, {stopped_unrun, 1}});
         int timed_out = 0;  // the token, perhaps before it had started, and its keeper of time
         for (const auto& [way, times] : book.ways("watch_test_limited")) {
             CHECK(way.ends_with(" timeout"));
@@ -113,10 +127,103 @@ TEST_SUITE("watch: the observer") {
             CHECK(third_time == 3);
         });
         CHECK(book.legal());
-        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 1}, {"created waiting admitted failed", 1}});
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 1}, {refused, 1}});
         const auto attempts = book.ways("watch_test_retried");
         CHECK(attempts == log_book::counts{{whole, 2},  // the last one, and the keeper of the arguments
-                                           {"created waiting admitted executing failed", 2}});
+                                           {threw, 2}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that a backlog sheds have not run") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2,
+                             .backlog = {.limit = 2, .policy = tg::backlog_policy::shed_oldest},
+                             .observer = book.observer()}};
+        runtime.run([&]() -> tg::task<> {
+            runtime.gate().pause("watch_test_returns");
+            std::vector<tg::token<int>> all;
+            for (int i = 0; i < 5; ++i) {
+                all.push_back(returns(i));
+                all.back().admit();
+            }
+            for (std::size_t i = 0; i < 3; ++i) co_await dropping_error(std::move(all[i]));
+            runtime.gate().resume();
+            for (std::size_t i = 3; i < 5; ++i) co_await std::move(all[i]);
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 2}, {refused, 3}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that a breaker refuses have not run") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
+        runtime.run([]() -> tg::task<> {
+            for (int i = 0; i < 5; ++i) co_await dropping_error(guarded());
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_guarded") == log_book::counts{{threw, 2}, {refused, 3}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that are asked to stop before they start have not run") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<int> before = returns(1);
+            before.request_stop();
+            co_await dropping_error(std::move(before));
+            tg::token<void> in_hand = sleeps(), at_the_gate = sleeps();
+            in_hand.request_stop();
+            in_hand.admit();
+            co_await dropping_error(std::move(in_hand));
+            runtime.gate().pause("watch_test_sleeps");
+            at_the_gate.admit();
+            CHECK(runtime.snapshot().held == 1);
+            at_the_gate.request_stop();
+            co_await dropping_error(std::move(at_the_gate));
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{stopped_unrun, 1}});
+        CHECK(book.ways("watch_test_sleeps") == log_book::counts{{stopped_unrun, 2}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that a plain thread submits go the same way, whether they wait for room or not") {
+        for (const std::size_t limit : {std::size_t{0}, std::size_t{1}}) {
+            CAPTURE(limit);
+            log_book book;
+            tg::runtime runtime{{.cores = 2, .backlog = {.limit = limit}, .observer = book.observer()}};
+            runtime.start();
+            std::vector<std::future<int>> ended;
+            for (int i = 0; i < 100; ++i) ended.push_back(runtime.submit(returns(i)));
+            for (int i = 0; i < 100; ++i) CHECK(ended[static_cast<std::size_t>(i)].get() == i);
+            CHECK_THROWS_AS(runtime.submit(throws()).get(), std::runtime_error);
+            tg::token<int> unwanted = returns(0);
+            unwanted.request_stop();
+            CHECK_THROWS_AS(runtime.submit(std::move(unwanted)).get(), tg::token_stopped);
+            CHECK(runtime.stop().complete());
+            CHECK(book.legal());
+            CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 100}, {stopped_unrun, 1}});
+            CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 1}});
+            check_settled(runtime);
+        }
+    }
+
+    TEST_CASE("members of a group are tokens like others, conducted ones and tasks too") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
+        runtime.run([]() -> tg::task<> {
+            const auto [a, b, c] = co_await tg::when_all(returns(1), group_lead(), dropping_error(throws()));
+            CHECK(a + b == 4);
+            co_await dropping_error(tg::as_token(failing_group()));
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 3}});
+        CHECK(book.ways("watch_test_group_lead") == log_book::counts{{whole, 1}});
+        CHECK(book.ways("watch_test_child") == log_book::counts{{whole, 2}});
+        CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 2}});
+        CHECK(book.ways("task") == log_book::counts{{whole, 1}, {threw, 1}});
         check_settled(runtime);
     }
 
