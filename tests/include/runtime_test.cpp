@@ -143,6 +143,72 @@ TEST_SUITE("runtime: looking") {
         CHECK(ran == 3000);
     }
 
+    TEST_CASE("what belongs to a conducted chain is listed with its lead") {
+        manual_event release;
+        tg::runtime runtime{{.cores = 1}};
+        runtime.start();
+        tg::token_id child_id, unadmitted_id;
+        std::optional<tg::token<int>> unadmitted;
+        auto lead = leads(
+            [&] {
+                tg::token<int> child = waits(&release, 1);
+                child_id = child.id();
+                child.admit();  // and runs on by itself
+                unadmitted = waits(&release, 2);
+                unadmitted_id = unadmitted->id();
+            },
+            &release);
+        const tg::token_id lead_id = lead.id();
+        auto stranger = waits(&release, 3);
+        const tg::token_id stranger_id = stranger.id();
+        auto lead_ended = runtime.submit(std::move(lead));
+        auto stranger_ended = runtime.submit(std::move(stranger));
+        wait_until([&] {
+            const auto now = runtime.tokens();
+            return std::count_if(now.begin(), now.end(),
+                                 [](const auto& t) { return t.state == tg::token_state::executing; }) == 3;
+        });
+        CHECK(runtime.tokens().size() == 4);
+        CHECK(find(runtime, lead_id).value().domain == lead_id);
+        CHECK(find(runtime, child_id).value().domain == lead_id);
+        CHECK(find(runtime, stranger_id).value().domain == tg::token_id{});
+        const tg::token_info waiting = find(runtime, unadmitted_id).value();
+        CHECK(waiting.domain == lead_id);
+        CHECK(waiting.state == tg::token_state::created);
+        CHECK(waiting.core == tg::control_core);
+        CHECK(waiting.awaited_by_sequence == 0);
+        unadmitted.reset();  // here, from afar: it has to go home first
+        wait_until([&] { return !find(runtime, unadmitted_id); });
+        release.set();
+        lead_ended.get();
+        CHECK(stranger_ended.get() == 3);
+        CHECK(runtime.stop().complete());
+        CHECK(runtime.tokens().empty());
+    }
+
+    TEST_CASE("one that nobody has admitted yet is listed as created, nowhere, and goes when it is dropped") {
+        tg::runtime runtime{{.cores = 1}};
+        runtime.run([&]() -> tg::task<> {
+            const int four =
+                co_await twice(2);  // in the frame that the next one gets: none of this is to be seen of it
+            CHECK(four == 4);
+            tg::token_id id;
+            {
+                const tg::token<int> made = twice(3);
+                id = made.id();
+                const tg::token_info listed = find(runtime, id).value();
+                CHECK(listed.id == id);
+                CHECK(listed.state == tg::token_state::created);
+                CHECK(listed.core == tg::control_core);
+                CHECK(listed.awaited_by_sequence == 0);
+                CHECK(listed.domain == tg::token_id{});
+                CHECK(runtime.tokens().size() == 2);  // with main
+            }
+            CHECK_FALSE(find(runtime, id));
+            CHECK(runtime.tokens().size() == 1);
+        });
+    }
+
     TEST_CASE("a snapshot's counts are exact when nothing moves") {
         manual_event release;
         tg::runtime runtime{{.cores = 2}};

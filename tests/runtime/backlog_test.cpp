@@ -29,6 +29,11 @@ const tg::operation lead{{.name = "backlog_test_lead"}, tg::lead{"backlog_test_c
                              co_return sum;
                          }};
 
+const tg::operation slow_child{{.name = "backlog_test_slow_child", .storage = tg::storage::slow}, [] { return 7; }};
+const tg::operation slow_lead{{.name = "backlog_test_slow_lead"},
+                              tg::lead{"backlog_test_slow_child"},
+                              []() -> tg::task<int> { co_return co_await slow_child(); }};
+
 }  // namespace
 
 TEST_SUITE("backlog") {
@@ -163,6 +168,62 @@ TEST_SUITE("backlog") {
             CHECK(let_in >= 3);
             CHECK(let_in < 5000);
         });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("reject: a chain's child that has to wait at a full gate is not refused") {
+        fixture here;
+        at = &here;
+        tg::runtime runtime{
+            {.cores = 2, .storage = {.slow = 1}, .backlog = {.limit = 2, .policy = tg::backlog_policy::reject}}};
+        runtime.run([&]() -> tg::task<> {
+            std::vector<tg::token<std::string>> all = outcomes(3);
+            co_await until([&] { return here.started == 1 && runtime.snapshot().waiting_for_permit == 2; });
+            tg::token<int> chain = slow_lead();
+            chain.admit();
+            co_await until([&] { return runtime.snapshot().waiting_for_permit == 3; });
+            std::vector<tg::token<std::string>> late = outcomes(1);
+            co_await until([&] { return here.refused == 1; });  // the gate is full indeed
+            CHECK(runtime.snapshot().waiting_for_permit == 3);
+            here.go = true;
+            const int result = co_await std::move(chain);
+            CHECK(result == 7);
+            for (const std::string& text : co_await tg::when_all(std::move(all))) CHECK(text == "done");
+            const std::string refusal = co_await std::move(late.front());
+            CHECK(refusal.starts_with("admission_rejected: backlog_test_holds_"));
+        });
+        CHECK(here.refused == 1);
+        check_settled(runtime);
+    }
+
+    TEST_CASE("shed_oldest: a chain's child that has waited longest makes no room for newcomers") {
+        fixture here;
+        at = &here;
+        tg::runtime runtime{
+            {.cores = 2, .storage = {.slow = 1}, .backlog = {.limit = 2, .policy = tg::backlog_policy::shed_oldest}}};
+        runtime.run([&]() -> tg::task<> {
+            std::vector<tg::token<std::string>> first = outcomes(1);
+            co_await until([&] { return here.started == 1; });
+            tg::token<int> chain = slow_lead();
+            chain.admit();
+            co_await until([&] { return runtime.snapshot().waiting_for_permit == 1; });  // before all others
+            std::vector<tg::token<std::string>> newer = outcomes(2);
+            co_await until([&] { return runtime.snapshot().waiting_for_permit == 3; });
+            CHECK(here.refused == 0);
+            std::vector<tg::token<std::string>> newest = outcomes(1);
+            co_await until([&] { return here.refused == 1; });
+            CHECK(runtime.snapshot().waiting_for_permit == 3);
+            here.go = true;
+            const int result = co_await std::move(chain);
+            CHECK(result == 7);
+            const std::string shed = co_await std::move(newer[0]);
+            CHECK(shed.starts_with("admission_rejected: backlog_test_holds_"));
+            for (tg::token<std::string>* each : {&first[0], &newer[1], &newest[0]}) {
+                const std::string text = co_await std::move(*each);
+                CHECK(text == "done");
+            }
+        });
+        CHECK(here.refused == 1);
         check_settled(runtime);
     }
 

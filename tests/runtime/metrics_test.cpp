@@ -13,6 +13,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -41,6 +42,14 @@ const tg::operation guarded_fails{{.name = "metrics_test_guarded", .breaker = {.
                                   [] { throw std::runtime_error("it is to fail"); }};
 const tg::operation slow_waits{{.name = "metrics_test_slow_waits", .storage = tg::storage::slow},
                                [](manual_event* event) -> tg::task<> { co_await *event; }};
+
+std::atomic<int> were_watched, had_notes;
+const tg::operation looks_at_itself{{.name = "metrics_test_looks_at_itself", .weight = tg::weight::light}, [] {
+                                        token_record& self = *this_core->current;
+                                        if (!(self.flags & watched)) return;  // then it has none, whatever lies there
+                                        ++were_watched;
+                                        had_notes += promise_base::of(self).notes() != nullptr;
+                                    }};
 
 runtime_core& core_of(tg::runtime& runtime) {
     return *runtime.run([]() -> tg::task<runtime_core*> { co_return this_core->runtime; });
@@ -470,5 +479,66 @@ TEST_SUITE("metrics") {
             if (sample.starts_with("tokengate_operation_ended_total")) ended += value;
         CHECK(ended == good + bad + 1 + 1);
         CHECK(now["tokengate_tokens_ended_total"] == ended);
+    }
+
+    constexpr int many = 16'000;
+
+    operation_totals totals_of_many(tg::runtime & runtime) {
+        were_watched = had_notes = 0;
+        const runtime_core* core = runtime.run([]() -> tg::task<const runtime_core*> {
+            std::vector<tg::token<void>> all;
+            for (int i = 0; i < many; ++i) all.push_back(looks_at_itself());
+            co_await tg::when_all(std::move(all));
+            co_return this_core->runtime;
+        });
+        return total_of(*core, index_of("metrics_test_looks_at_itself"));
+    }
+
+    bool has_rows_of_operations(const tg::runtime& runtime) {
+        return runtime.metrics().find("tokengate_operation_started_total{") != std::string::npos;
+    }
+
+    TEST_CASE("timing sampled, or metrics alone: all are counted, one in 16 is timed") {
+        // Whether a token is timed is a hash of its sequence. Were it drawn by chance, the count's standard
+        // deviation would be √(16,000 × 1/16 × 15/16), some 31; ten times that is not met by chance.
+        constexpr int expected = many / 16;
+        const int margin = static_cast<int>(10 * std::sqrt(many * (1.0 / 16) * (15.0 / 16)));
+        REQUIRE(margin < expected / 2);
+        for (const tg::timing timing : {tg::timing::off, tg::timing::sampled}) {
+            CAPTURE(static_cast<int>(timing));
+            tg::runtime runtime{{.cores = 2, .timing = timing, .metrics = timing == tg::timing::off}};
+            const operation_totals totals = totals_of_many(runtime);
+            CHECK(were_watched == many);
+            CHECK(totals.admitted == many);
+            CHECK(totals.started == many);
+            CHECK(totals.completed == many);
+            CHECK(had_notes > expected - margin);
+            CHECK(had_notes < expected + margin);
+            CHECK(totals.queue_wait.count() == static_cast<std::uint64_t>(had_notes));
+            CHECK(totals.run_time.count() == static_cast<std::uint64_t>(had_notes));
+            CHECK(has_rows_of_operations(runtime));
+        }
+    }
+
+    TEST_CASE("timing full: all are counted, and all are timed") {
+        tg::runtime runtime{{.cores = 2, .timing = tg::timing::full}};
+        const operation_totals totals = totals_of_many(runtime);
+        CHECK(were_watched == many);
+        CHECK(had_notes == many);
+        CHECK(totals.started == many);
+        CHECK(totals.queue_wait.count() == many);
+        CHECK(totals.run_time.count() == many);
+        CHECK(has_rows_of_operations(runtime));
+    }
+
+    TEST_CASE("all off: nothing is counted, nothing is noted, nobody is watched") {
+        tg::runtime runtime{{.cores = 2}};
+        const operation_totals totals = totals_of_many(runtime);
+        CHECK(were_watched == 0);
+        CHECK(totals.admitted == 0);
+        CHECK(totals.started == 0);
+        CHECK(totals.queue_wait.count() == 0);
+        CHECK(runtime.metrics().find("tokengate_operation_") == std::string::npos);
+        CHECK(runtime.snapshot().ended == many + 1);
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+#include "support/log_book.hpp"
 #include "support/settled.hpp"
 #include "support/waiting.hpp"
 
@@ -8,9 +9,8 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <cstdint>
-#include <map>
-#include <mutex>
+#include <cstddef>
+#include <future>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -18,58 +18,11 @@
 
 namespace tg = tokengate;
 using namespace std::chrono_literals;
-using tg::token_state;
 using tg::test::check_settled;
+using tg::test::log_book;
 using tg::test::until;
 
 namespace {
-
-/// What an observer has heard, by token.
-struct log_book {
-    std::mutex mutex;
-    std::map<std::uint64_t, std::vector<tg::token_step>> steps;
-
-    auto observer() {
-        return [this](const tg::token_step& step) {
-            const std::scoped_lock lock(mutex);
-            steps[step.id.sequence].push_back(step);
-        };
-    }
-    /// The states that the tokens of an operation have gone through, each as one text.
-    std::map<std::string, int> ways(std::string_view operation) {
-        const std::scoped_lock lock(mutex);
-        std::map<std::string, int> found;
-        for (const auto& [sequence, taken] : steps) {
-            if (taken.front().id.operation != operation) continue;
-            std::string way;
-            for (const tg::token_step& step : taken)
-                way += std::string(way.empty() ? "" : " ") + std::string(name_of(step.state));
-            ++found[way];
-        }
-        return found;
-    }
-    /// Whether only legal steps were taken, in time, and each token ended once.
-    bool legal() {
-        const std::scoped_lock lock(mutex);
-        for (const auto& [sequence, taken] : steps) {
-            token_state before = token_state::none;
-            std::chrono::nanoseconds at{0};
-            for (const tg::token_step& step : taken) {
-                const bool in_turn = step.state <= token_state::executing &&
-                                     static_cast<int>(step.state) == static_cast<int>(before) + 1;
-                const bool ends = step.state == token_state::completed ? before == token_state::executing
-                                  : step.state > token_state::completed
-                                      ? before >= token_state::waiting && before <= token_state::executing
-                                      : false;
-                if (!(in_turn || ends) || step.at < at) return false;
-                before = step.state;
-                at = step.at;
-            }
-            if (before < token_state::completed) return false;
-        }
-        return true;
-    }
-};
 
 const tg::operation returns{{.name = "watch_test_returns"}, [](int n) { return n; }};
 const tg::operation throws{{.name = "watch_test_throws"}, []() -> int { throw std::runtime_error("as asked"); }};
@@ -89,6 +42,14 @@ const tg::operation retried{{.name = "watch_test_retried", .retry = {.attempts =
                             }};
 const tg::operation stores{{.name = "watch_test_stores", .storage = tg::storage::slow}, [] {}};
 
+const tg::operation guarded{
+    {.name = "watch_test_guarded", .breaker = {.failure_rate = 0.5, .min_runs = 2, .open_for = 1h}},
+    [] { throw std::runtime_error("as asked"); }};
+const tg::operation group_lead{{.name = "watch_test_group_lead"}, tg::lead{"watch_test_child"}, []() -> tg::task<int> {
+                                   auto [a, b] = co_await tg::when_all(child(1), child(2));
+                                   co_return a + b;
+                               }};
+
 template <class Awaited>
 tg::task<> dropping_error(Awaited awaited) {
     try {
@@ -96,7 +57,12 @@ tg::task<> dropping_error(Awaited awaited) {
     } catch (const std::exception&) {}
 }
 
+tg::task<> failing_group() { co_await tg::when_all(returns(1), throws(), returns(2)); }
+
 constexpr const char* whole = "created waiting admitted executing completed";
+constexpr const char* threw = "created waiting admitted executing failed";
+constexpr const char* refused = "created waiting admitted failed";
+constexpr const char* stopped_unrun = "created waiting admitted killed";
 
 }  // namespace
 
@@ -128,22 +94,20 @@ TEST_SUITE("watch: the observer") {
             runtime.gate().resume();
         });
         CHECK(book.legal());
-        CHECK(book.ways("watch_test_returns") == std::map<std::string, int>{{whole, 3000}});
-        CHECK(book.ways("watch_test_lead") == std::map<std::string, int>{{whole, 1}});
-        CHECK(book.ways("watch_test_child") == std::map<std::string, int>{{whole, 10}});
-        CHECK(book.ways("watch_test_stores") == std::map<std::string, int>{{whole, 20}});
-        CHECK(book.ways("watch_test_throws") ==
-              std::map<std::string, int>{{"created waiting admitted executing failed", 1}});
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 3000}});
+        CHECK(book.ways("watch_test_lead") == log_book::counts{{whole, 1}});
+        CHECK(book.ways("watch_test_child") == log_book::counts{{whole, 10}});
+        CHECK(book.ways("watch_test_stores") == log_book::counts{{whole, 20}});
+        CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 1}});
         CHECK(book.ways("watch_test_sleeps") ==
-              std::map<std::string, int>{{"created waiting admitted executing killed", 1},
-                                         {"created waiting admitted killed", 1}});
+              log_book::counts{{"created waiting admitted executing killed", 1}, {stopped_unrun, 1}});
         int timed_out = 0;  // the token, perhaps before it had started, and its keeper of time
         for (const auto& [way, times] : book.ways("watch_test_limited")) {
             CHECK(way.ends_with(" timeout"));
             timed_out += times;
         }
         CHECK(timed_out == 2);
-        CHECK(book.ways("main") == std::map<std::string, int>{{whole, 1}});
+        CHECK(book.ways("main") == log_book::counts{{whole, 1}});
         check_settled(runtime);
     }
 
@@ -163,11 +127,103 @@ TEST_SUITE("watch: the observer") {
             CHECK(third_time == 3);
         });
         CHECK(book.legal());
-        CHECK(book.ways("watch_test_returns") ==
-              std::map<std::string, int>{{whole, 1}, {"created waiting admitted failed", 1}});
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 1}, {refused, 1}});
         const auto attempts = book.ways("watch_test_retried");
-        CHECK(attempts == std::map<std::string, int>{{whole, 2},  // the last one, and the keeper of the arguments
-                                                     {"created waiting admitted executing failed", 2}});
+        CHECK(attempts == log_book::counts{{whole, 2},  // the last one, and the keeper of the arguments
+                                           {threw, 2}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that a backlog sheds have not run") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2,
+                             .backlog = {.limit = 2, .policy = tg::backlog_policy::shed_oldest},
+                             .observer = book.observer()}};
+        runtime.run([&]() -> tg::task<> {
+            runtime.gate().pause("watch_test_returns");
+            std::vector<tg::token<int>> all;
+            for (int i = 0; i < 5; ++i) {
+                all.push_back(returns(i));
+                all.back().admit();
+            }
+            for (std::size_t i = 0; i < 3; ++i) co_await dropping_error(std::move(all[i]));
+            runtime.gate().resume();
+            for (std::size_t i = 3; i < 5; ++i) co_await std::move(all[i]);
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 2}, {refused, 3}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that a breaker refuses have not run") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
+        runtime.run([]() -> tg::task<> {
+            for (int i = 0; i < 5; ++i) co_await dropping_error(guarded());
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_guarded") == log_book::counts{{threw, 2}, {refused, 3}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that are asked to stop before they start have not run") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
+        runtime.run([&]() -> tg::task<> {
+            tg::token<int> before = returns(1);
+            before.request_stop();
+            co_await dropping_error(std::move(before));
+            tg::token<void> in_hand = sleeps(), at_the_gate = sleeps();
+            in_hand.request_stop();
+            in_hand.admit();
+            co_await dropping_error(std::move(in_hand));
+            runtime.gate().pause("watch_test_sleeps");
+            at_the_gate.admit();
+            CHECK(runtime.snapshot().held == 1);
+            at_the_gate.request_stop();
+            co_await dropping_error(std::move(at_the_gate));
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{stopped_unrun, 1}});
+        CHECK(book.ways("watch_test_sleeps") == log_book::counts{{stopped_unrun, 2}});
+        check_settled(runtime);
+    }
+
+    TEST_CASE("those that a plain thread submits go the same way, whether they wait for room or not") {
+        for (const std::size_t limit : {std::size_t{0}, std::size_t{1}}) {
+            CAPTURE(limit);
+            log_book book;
+            tg::runtime runtime{{.cores = 2, .backlog = {.limit = limit}, .observer = book.observer()}};
+            runtime.start();
+            std::vector<std::future<int>> ended;
+            for (int i = 0; i < 100; ++i) ended.push_back(runtime.submit(returns(i)));
+            for (int i = 0; i < 100; ++i) CHECK(ended[static_cast<std::size_t>(i)].get() == i);
+            CHECK_THROWS_AS(runtime.submit(throws()).get(), std::runtime_error);
+            tg::token<int> unwanted = returns(0);
+            unwanted.request_stop();
+            CHECK_THROWS_AS(runtime.submit(std::move(unwanted)).get(), tg::token_stopped);
+            CHECK(runtime.stop().complete());
+            CHECK(book.legal());
+            CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 100}, {stopped_unrun, 1}});
+            CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 1}});
+            check_settled(runtime);
+        }
+    }
+
+    TEST_CASE("members of a group are tokens like others, conducted ones and tasks too") {
+        log_book book;
+        tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
+        runtime.run([]() -> tg::task<> {
+            const auto [a, b, c] = co_await tg::when_all(returns(1), group_lead(), dropping_error(throws()));
+            CHECK(a + b == 4);
+            co_await dropping_error(tg::as_token(failing_group()));
+        });
+        CHECK(book.legal());
+        CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 3}});
+        CHECK(book.ways("watch_test_group_lead") == log_book::counts{{whole, 1}});
+        CHECK(book.ways("watch_test_child") == log_book::counts{{whole, 2}});
+        CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 2}});
+        CHECK(book.ways("task") == log_book::counts{{whole, 1}, {threw, 1}});
         check_settled(runtime);
     }
 
