@@ -3,6 +3,7 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
+#include "support/thrown.hpp"
 #include "support/waiting.hpp"
 
 #include <tokengate/operation.hpp>
@@ -37,6 +38,7 @@ using tg::test::live_slots;
 using tg::test::manual_event;
 using tg::test::until;
 using tg::test::wait_until;
+using tg::test::what_of;
 
 namespace {
 
@@ -74,18 +76,6 @@ const tg::operation stops_others{
     }};
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-template <class Error, class Call>
-std::string what_of(Call call) {
-    try {
-        call();
-    } catch (const Error& thrown) {
-        return thrown.what();
-    } catch (const std::exception& other) {
-        return std::string("another exception: ") + other.what();
-    }
-    return "nothing was thrown";
-}
 
 std::optional<tg::token_info> find(const tg::runtime& runtime, const tg::token_id& id) {
     for (const tg::token_info& each : runtime.tokens())

@@ -3,6 +3,7 @@
 #include "topology.hpp"
 
 #include "support/child.hpp"
+#include "support/thrown.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
@@ -40,6 +41,7 @@ namespace tg = tokengate;
 using namespace std::chrono_literals;
 using tg::test::in_child;
 using tg::test::refuse;
+using tg::test::what_of;
 
 namespace {
 
@@ -51,18 +53,6 @@ const tg::operation meets{{.name = "options_test_meets", .weight = tg::weight::h
                           [](std::function<void()> what) { what(); }};
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-template <class Error, class Call>
-std::string what_of(Call call) {
-    try {
-        call();
-    } catch (const Error& thrown) {
-        return thrown.what();
-    } catch (const std::exception& other) {
-        return std::string("another exception: ") + other.what();
-    }
-    return "nothing was thrown";
-}
 
 }  // namespace
 
