@@ -169,10 +169,10 @@ TEST_SUITE("runtime: looking") {
                                  [](const auto& t) { return t.state == tg::token_state::executing; }) == 3;
         });
         CHECK(runtime.tokens().size() == 4);
-        CHECK(find(runtime, lead_id).value().domain == lead_id);
-        CHECK(find(runtime, child_id).value().domain == lead_id);
-        CHECK(find(runtime, stranger_id).value().domain == tg::token_id{});
-        const tg::token_info waiting = find(runtime, unadmitted_id).value();
+        CHECK(find(runtime, lead_id).value_or(tg::token_info{}).domain == lead_id);
+        CHECK(find(runtime, child_id).value_or(tg::token_info{}).domain == lead_id);
+        CHECK(find(runtime, stranger_id).value_or(tg::token_info{}).domain == tg::token_id{});
+        const tg::token_info waiting = find(runtime, unadmitted_id).value_or(tg::token_info{});
         CHECK(waiting.domain == lead_id);
         CHECK(waiting.state == tg::token_state::created);
         CHECK(waiting.core == tg::control_core);
@@ -196,7 +196,7 @@ TEST_SUITE("runtime: looking") {
             {
                 const tg::token<int> made = twice(3);
                 id = made.id();
-                const tg::token_info listed = find(runtime, id).value();
+                const tg::token_info listed = find(runtime, id).value_or(tg::token_info{});
                 CHECK(listed.id == id);
                 CHECK(listed.state == tg::token_state::created);
                 CHECK(listed.core == tg::control_core);
