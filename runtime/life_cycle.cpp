@@ -89,7 +89,7 @@ void runtime_core::run_main(promise_base& main) {
     const hosting here(*this);
     control().open();
     note_time(context());
-    adopt(context(), main, main_operation(), 0);
+    adopt(context(), main, main_operation());
     main.token.awaited_by.store(0);
     struct main_waiter : waiter {
         runtime_core* of;

@@ -51,7 +51,7 @@ void run_detached(task<> work, const char* name) {
     const operation_record& operation = service_operation(name);
     const auto coroutine = task_access::release(std::move(work));
     if (!coroutine) throw_empty_task();
-    adopt(context(), coroutine.promise(), operation, 0);
+    adopt(context(), coroutine.promise(), operation);
     token_access::adopt(coroutine).admit();
 }
 
@@ -151,7 +151,7 @@ void service_desk::start(service::node& chosen) {
     if (!coroutine) throw_empty_task();
     core_context& core = *this_core;
     token_record& token = coroutine.promise().token;
-    adopt(core, coroutine.promise(), *chosen.operation, 0);
+    adopt(core, coroutine.promise(), *chosen.operation);
     chosen.waiter::done = [](token_record& of, waiter& self) noexcept {
         auto& ended_one = static_cast<service::node&>(self);
         ended_one.of->services.ended(of, ended_one);

@@ -128,8 +128,9 @@ struct signature_of<R (C::*)(P...)> {
 
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
 /// `awaited_by` and `position` are for later: they are looked at only once a runtime has the token.
+template <bool sticky = false>
 [[gnu::always_inline]] inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
-                                         std::uint64_t key) noexcept {
+                                         [[maybe_unused]] std::uint64_t key = 0) noexcept {
     token_record& token = promise.token;
     token.operation.store(&operation);
     token.next = nullptr;  // waits nowhere
@@ -144,10 +145,13 @@ struct signature_of<R (C::*)(P...)> {
     if (core.current && (core.current->flags & in_domain)) {
         auto* inherited = static_cast<domain*>(core.current->anchor);
         ++inherited->pending;
-        if (flags & sticky_key) core.counts.sticky_bypassed.add(1);
-        flags = static_cast<std::uint16_t>((flags & ~sticky_key) | in_domain);
+        if constexpr (sticky) {
+            core.counts.sticky_bypassed.add(1);
+            flags &= static_cast<std::uint16_t>(~sticky_key);
+        }
+        flags |= in_domain;
         token.anchor = inherited;
-    } else if (flags & sticky_key) {
+    } else if constexpr (sticky) {
         token.anchor = reinterpret_cast<void*>(key);
     }
     token.flags = flags;
@@ -212,7 +216,7 @@ private:
         else
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
-        adopt(core, coroutine.promise(), record, key);
+        adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
         return token_access::adopt(coroutine);
     }
 
@@ -246,7 +250,7 @@ private:
         const auto keeper = task_access::release(std::move(work));
         core_context& core = context();
         if (!core.host) note_time(core);
-        adopt(core, keeper.promise(), *record_.keeper, 0);
+        adopt(core, keeper.promise(), *record_.keeper);
         return token_access::adopt(keeper);
     }
 

@@ -40,7 +40,7 @@ template <class T>
     if (!coroutine) detail::throw_empty_task();
     detail::core_context& core = detail::context();
     if (!core.host) detail::note_time(core);
-    detail::adopt(core, coroutine.promise(), detail::task_operation(), 0);
+    detail::adopt(core, coroutine.promise(), detail::task_operation());
     return detail::token_access::adopt(coroutine);
 }
 
