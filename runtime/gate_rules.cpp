@@ -95,7 +95,8 @@ std::list<gate_holds::rule>::iterator gate_holds::find(const selection& what) {
 }
 
 void gate_holds::free(rule& from, hook_queue& freed) noexcept {
-    for (hook_queue* queue : {&from.older, &from.newer}) held_ -= queue->split([](const hook*) { return true; }, freed);
+    for (hook_queue* queue : {&from.older, &from.newer}) freed.append(*queue);
+    from.held = 0;
 }
 
 bool gate_holds::free_all(hook_queue& freed) noexcept {
@@ -162,8 +163,8 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     known->before = now;
     const auto passes = [&](hook* item) { return is_to_end(*known, *static_cast<const token_record*>(item), nullptr); };
     for (rule& each : rules_) {  // whoever holds one of them
-        held_ -= each.older.split(passes, freed);
-        held_ -= each.newer.split(passes, freed);
+        each.held -= each.older.split(passes, freed);
+        each.held -= each.newer.split(passes, freed);
         each.older.append(each.newer);
     }
 }
@@ -197,7 +198,7 @@ bool gate_holds::hold(token_record& token, const token_record* spawner, coming f
     if (!held_by) return false;
     token.state.store(token_state::waiting);
     (from == coming::newly ? held_by->newer : held_by->older).push(&token);
-    ++held_;
+    ++held_by->held;
     return true;
 }
 
@@ -206,7 +207,7 @@ hook* gate_holds::take_oldest() noexcept {
     for (rule& each : rules_)
         for (hook_queue* queue : {&each.older, &each.newer})
             if (!queue->empty()) {
-                --held_;
+                --each.held;
                 return queue->pop();
             }
     return nullptr;
@@ -224,7 +225,9 @@ bool gate_holds::paused(const selection& what) const {
 
 std::size_t gate_holds::held() const {
     const std::scoped_lock lock(mutex_);
-    return held_;
+    std::size_t all = 0;
+    for (const rule& each : rules_) all += each.held;
+    return all;
 }
 
 // ---- kills --------------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ public:
     void withdraw(Predicate is_to_go, hook_queue& into) noexcept {
         const std::scoped_lock lock(mutex_);
         for (rule& each : rules_)
-            for (hook_queue* queue : {&each.older, &each.newer}) held_ -= queue->split(is_to_go, into);
+            for (hook_queue* queue : {&each.older, &each.newer}) each.held -= queue->split(is_to_go, into);
     }
 
 private:
@@ -98,19 +98,19 @@ private:
         sequence_marks before{};  // when draining: those pass
         hook_queue older{};
         hook_queue newer{};
+        std::size_t held = 0;  // in both
     };
 
     /// Whether a drain waits for it: it was made before and is meant, or one that is waits for it.
     static bool is_to_end(const rule& drained, const token_record& token, const token_record* spawner) noexcept;
     rule* holder_of(const token_record& token, const token_record* spawner, coming from) noexcept;
     std::list<rule>::iterator find(const selection& what);
-    void free(rule& from, hook_queue& freed) noexcept;
+    static void free(rule& from, hook_queue& freed) noexcept;
     bool free_all(hook_queue& freed) noexcept;
 
     const std::atomic<std::uint32_t>& at_start_;  // runtime_core::at_start
     mutable std::mutex mutex_;
     std::list<rule> rules_;
-    std::size_t held_ = 0;
     bool sealed_ = false;
 };
 
