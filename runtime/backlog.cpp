@@ -42,9 +42,9 @@ void backlog::wake_one() noexcept {
 }
 
 admission_rejected backlog::is_full(const token_record& token) const {
-    return admission_rejected("admission_rejected: " + token.id().text() +
-                              " was not let in: " + std::to_string(options_.limit) +
-                              " tokens wait at the gate, as many as backlog.limit allows");
+    return admission_rejected(
+        "admission_rejected: " + token.id().text() + " was not let in: " + std::to_string(options_.limit) +
+        " tokens wait at the gate, those that are held there included, as many as backlog.limit allows");
 }
 
 bool backlog::enter_from_outside(token_record& token) {

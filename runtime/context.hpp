@@ -24,6 +24,7 @@ struct sequence_marks {
         const std::uint64_t context = sequence >> sequence_bits;
         return context < next.size() && sequence < next[context];
     }
+    friend bool operator==(const sequence_marks&, const sequence_marks&) = default;
 };
 [[nodiscard]] sequence_marks mark_sequences();
 

@@ -179,6 +179,19 @@ void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
     runtime.loads.publish_room(position_);
 }
 
+std::uint64_t executor::busy_ns() const noexcept {
+    constexpr std::uint64_t long_turn_ns = 10'000'000;  // a shorter one may turn out to have run nothing
+    const std::uint64_t before = busy_ns_.load();
+    const std::uint64_t began = loop.turn_began_ns();
+    const std::uint64_t now = event_loop::steady_ns();
+    const std::uint64_t open = began != 0 && now > began + long_turn_ns ? now - began : 0;
+    // Between the two looks the turn may have ended, and be in the first: then it is not counted twice for long.
+    const std::uint64_t sum = busy_ns_.load() == before ? before + open : busy_ns_.load();
+    std::uint64_t told = busy_told_.load(std::memory_order_relaxed);
+    while (told < sum && !busy_told_.compare_exchange_weak(told, sum, std::memory_order_relaxed)) {}
+    return std::max(told, sum);
+}
+
 void executor::going_idle() noexcept {
     core_->pool->flush_returns();
     core_->pool->collect();

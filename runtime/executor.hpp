@@ -93,6 +93,9 @@ public:
     /// What the gate's operator said of a killed token of this executor; null if nothing is known.
     [[nodiscard]] std::shared_ptr<const std::string> kill_reason(const token_record& token) const;
     void forget_kill_reason(const token_record& token) noexcept;
+    /// Whether the running token, or one that awaits it below, is to be killed: for a body that asks before the loop has
+    /// taken that message. It has been asked to stop then.
+    bool meet_kill(token_record& running) noexcept;
     void observe(const token_step& step) noexcept;
     void warn_of_observer(const token_step& step, const std::exception_ptr& thrown) noexcept;
 
@@ -135,7 +138,8 @@ public:
         if (!core) return {};
         return core->next_sequence.load() >> sequence_bits;
     }
-    [[nodiscard]] std::uint64_t busy_ns() const noexcept { return busy_ns_.load(); }
+    /// Any thread: time spent in turns that ran something. A turn that goes on and on counts too; never less than before.
+    [[nodiscard]] std::uint64_t busy_ns() const noexcept;
 
     runtime_core& runtime;
     event_loop loop;
@@ -185,6 +189,7 @@ private:
     void ask_all_to_stop() noexcept;
     void sweep_gate() noexcept;
     void kill_those_here() noexcept;
+    void keep_kill_reason(token_record& token, std::shared_ptr<const std::string> reason) noexcept;
     bool attend(core_context& core, token_record& token) noexcept;
     bool acquire_watched(token_record& token) noexcept;
     void leave_gate(token_record& token, unsigned position) noexcept;
@@ -227,6 +232,8 @@ private:
     std::atomic<core_context*> hosted_by_{
         nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
     relaxed<std::uint64_t> busy_ns_{};
+    mutable std::atomic<std::uint64_t> busy_told_{
+        0};  // the most that anybody has been told; among those who ask (relaxed)
 
     struct kill_hook : member_hook {
         /// Exchanged (acq_rel) to true by whoever posts the hook, to false by the executor before it looks.

@@ -206,16 +206,28 @@ void executor::kill_those_here() noexcept {
             return;
         auto reason = runtime.kills.reason_for(token, true);
         if (!reason) return;
-        watch_from_now(token);  // so that its end forgets the reason
-        try {
-            kill_reasons_.insert_or_assign(token.sequence.load(), std::move(reason));
-        } catch (const std::bad_alloc&) {
-            // Then its awaiter hears no reason.
-        }
+        keep_kill_reason(token, std::move(reason));
         token.stop.set_bits(stop_asked | stop_killed);
         deliver_stop(*core_, token);
     });
     kills_met_.store(newest);
+}
+
+bool executor::meet_kill(token_record& running) noexcept {
+    auto reason = runtime.kills.reason_for(running, true);
+    if (!reason) return false;
+    keep_kill_reason(running, std::move(reason));
+    request_stop(running, stop_asked | stop_killed);
+    return true;
+}
+
+void executor::keep_kill_reason(token_record& token, std::shared_ptr<const std::string> reason) noexcept {
+    watch_from_now(token);  // so that its end forgets the reason
+    try {
+        kill_reasons_.insert_or_assign(token.sequence.load(), std::move(reason));
+    } catch (const std::bad_alloc&) {
+        // Then its awaiter hears no reason.
+    }
 }
 
 std::shared_ptr<const std::string> executor::kill_reason(const token_record& token) const {

@@ -106,7 +106,10 @@ void runtime_core::release_some() noexcept {
 
 std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     const sequence_marks before = mark_sequences();
-    kills.add(what, before, std::make_shared<const std::string>(reason));
+    std::string why(reason);
+    std::ranges::replace_if(
+        why, [](unsigned char each) { return each < ' ' || each == 0x7f; }, ' ');  // errors are one line
+    kills.add(what, before, std::make_shared<const std::string>(std::move(why)));
     at_start.fetch_or(killing, std::memory_order_seq_cst);
     const auto tell_all = [this] {
         for (const auto& each : executors) each->post_kill();
@@ -207,6 +210,7 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
         std::erase_if(left.survivors, [&](const token_info& info) {
             return std::ranges::find(callers, info.id.sequence) != callers.end();
         });
+        if (left.complete()) of.holds.end_drain(what, marks);
         if (left.complete() || began >= until) co_return left;
         const auto rest = std::min<std::chrono::nanoseconds>(pause_after(began), until - began);
         co_await sleep_for(rest);
@@ -216,7 +220,7 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
 void check_tier(storage tier) {
     if (tier == storage::none || tier > storage::insane)
         throw configuration_error(
-            "configuration_error: gate::storage_limit: this tier has no limit: slow, moderate, fast or insane");
+            "configuration_error: gate: this storage tier has no limit; those that have: slow, moderate, fast, insane");
 }
 
 }  // namespace
@@ -237,7 +241,7 @@ std::string selection::text() const {
 
 void gate_control::pause(const selection& what) { of_->pause(detail::settled(what)); }
 bool gate_control::resume(const selection& what) { return of_->resume(detail::settled(what)); }
-bool gate_control::paused(const selection& what) const { return of_->holds.paused(what); }
+bool gate_control::paused(const selection& what) const { return of_->holds.paused(detail::settled(what)); }
 
 task<stop_report> gate_control::drain(selection what, time_span deadline) {
     return detail::drain_of(*of_, detail::settled(what), deadline);
@@ -273,6 +277,7 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
     for (;;) {
         const auto began = std::chrono::steady_clock::now();
         stop_report left{of_->alive(meant, marks)};
+        if (left.complete()) of_->holds.end_drain(meant, marks);
         if (left.complete() || began >= until) return left;
         std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(detail::pause_after(began), until - began));
     }

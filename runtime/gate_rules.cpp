@@ -108,7 +108,7 @@ void gate_holds::pause(const selection& what) {
     const std::scoped_lock lock(mutex_);
     if (sealed_) return;
     if (const auto known = find(what); known != rules_.end()) {
-        known->draining = false;
+        known->draining = known->over = false;
         known->before = {};
         return;
     }
@@ -137,18 +137,22 @@ bool gate_holds::lift_all(hook_queue& freed) {
 
 namespace {
 
-/// Who awaits a call with a time limit or with retries knows it by the id of its keeper.
-bool selects_or_keeper(const selection& what, const token_record& token) noexcept {
+/// Who awaits a call with a time limit or with retries knows it by the id of its keeper, which admits a further attempt
+/// before it awaits it.
+bool selects_or_keeper(const selection& what, const token_record& token, const token_record* spawner) noexcept {
     if (selects(what, token)) return true;
     if (what.of() != selection::kind::one && what.of() != selection::kind::chain) return false;
     const token_record* keeper = keeper_of(token);
+    if (!keeper && spawner && spawner->operation.load() == token.operation.load()->keeper) keeper = spawner;
     return keeper && selects(what, *keeper);
 }
 
 }  // namespace
 
 bool gate_holds::is_to_end(const rule& drained, const token_record& token, const token_record* spawner) noexcept {
-    if (drained.before.covers(token.sequence.load()) && selects_or_keeper(drained.what, token)) return true;
+    if (!drained.over && drained.before.covers(token.sequence.load()) &&
+        selects_or_keeper(drained.what, token, spawner))
+        return true;
     for (const token_record* above = spawner ? spawner : awaiter_of(token); above; above = awaiter_of(*above))
         if (selects(drained.what, *above) && drained.before.covers(above->sequence.load())) return true;
     return false;
@@ -160,6 +164,7 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     auto known = find(what);
     if (known == rules_.end()) known = rules_.insert(rules_.end(), rule{.what = what});
     known->draining = true;
+    known->over = false;
     known->before = now;
     const auto passes = [&](hook* item) { return is_to_end(*known, *static_cast<const token_record*>(item), nullptr); };
     for (rule& each : rules_) {  // whoever holds one of them
@@ -169,13 +174,19 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     }
 }
 
+void gate_holds::end_drain(const selection& what, const sequence_marks& then) {
+    const std::scoped_lock lock(mutex_);
+    const auto known = find(what);
+    if (known != rules_.end() && known->draining && known->before == then) known->over = true;
+}
+
 gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner, coming from) noexcept {
     // Under the mutex, as is the sweep's `withdraw`: either this sees the stop, or the sweep sees the token.
     const bool all_stop = at_start_.load(std::memory_order_relaxed) & stopping_all;
     if (token.stop_requested() || (all_stop && !(token.flags & exempt))) return nullptr;
     rule* held_by = nullptr;
     for (rule& each : rules_) {
-        if (!selects_or_keeper(each.what, token)) continue;
+        if (!selects_or_keeper(each.what, token, spawner)) continue;
         if (each.draining) {
             if (from == coming::from_a_queue) continue;
             if (is_to_end(each, token, spawner)) return nullptr;
@@ -255,6 +266,15 @@ gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its
             return each.why;
     }
     return nullptr;
+}
+
+bool gate_kills::names(const token_record& token) const {
+    if (!is_users(token)) return false;
+    const std::shared_lock lock(mutex_);
+    const std::uint64_t sequence = token.sequence.load();
+    return singles_.contains(sequence) || std::ranges::any_of(rules_, [&](const rule& each) {
+               return each.before.covers(sequence) && selects(each.what, token);
+           });
 }
 
 std::uint64_t gate_kills::newest() const {

@@ -67,6 +67,8 @@ public:
     bool resume(const selection& what, hook_queue& freed);
     /// What the selection means and was made before `now` passes from here on, also what has been held; the rest is held.
     void drain(const selection& what, const sequence_marks& now, hook_queue& freed);
+    /// The drain that looked at `then` has met all it waited for: what comes from outside is held now, whenever it was made.
+    void end_drain(const selection& what, const sequence_marks& then);
     /// True if there was any rule.
     bool lift_all(hook_queue& freed);
     /// The same for good: from here on nothing is held.
@@ -95,6 +97,7 @@ private:
     struct rule {
         selection what;
         bool draining = false;
+        bool over = false;        // the drain: then only those pass that one it meant spawns, who has waited for it
         sequence_marks before{};  // when draining: those pass
         hook_queue older{};
         hook_queue newer{};
@@ -122,6 +125,9 @@ public:
     void add(const selection& what, const sequence_marks& before, reason why);
     /// Why this token is to end; null if it is not. For whoever has it in hand: on its thread, or in a queue, under its mutex.
     [[nodiscard]] reason reason_for(const token_record& token, bool on_its_thread) const;
+
+    /// Whether there is one that means it, for itself or its operation's sake: on any thread, while its frame lives.
+    [[nodiscard]] bool names(const token_record& token) const;
 
     /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
     [[nodiscard]] std::uint64_t newest() const;

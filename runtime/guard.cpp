@@ -147,6 +147,7 @@ void guard_desk::ended(const ended_run& run) noexcept {
         case run_outcome::timed_out: ++timed_out_; break;
         case run_outcome::killed: ++killed_; break;
         case run_outcome::refused: ++refused_; break;
+        case run_outcome::expired: ++expired_; break;
     }
     const bool counts = run.outcome < run_outcome::killed;
     if (of_.breaker.failure_rate != 0) {
@@ -247,6 +248,7 @@ void guard_desk::add_to(operation_health& health) const noexcept {
     health.killed += killed_;
     health.timed_out += timed_out_;
     health.refused += refused_;
+    health.expired += expired_;
     if (history_ && history_->runs() != 0) {
         health.run_p50 = std::chrono::nanoseconds(history_->quantile(0.5));
         health.run_p99 = std::chrono::nanoseconds(history_->quantile(0.99));

@@ -125,7 +125,7 @@ private:
     const clock now_;
 
     mutable std::mutex mutex_;  // guards all below but the last
-    std::uint64_t admitted_ = 0, completed_ = 0, failed_ = 0, timed_out_ = 0, killed_ = 0, refused_ = 0;
+    std::uint64_t admitted_ = 0, completed_ = 0, failed_ = 0, timed_out_ = 0, killed_ = 0, refused_ = 0, expired_ = 0;
 
     breaker_state state_ = breaker_state::closed;
     last_runs last_;

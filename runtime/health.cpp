@@ -35,6 +35,7 @@ void take(operation_health& health, const operation_totals& from) noexcept {
     health.killed = from.killed;
     health.timed_out = from.timed_out;
     health.refused = from.refused;
+    health.expired = from.expired;
     health.retries = from.retries;
     health.queue_p50 = nanoseconds(from.queue_wait.quantile(0.5));
     health.queue_p99 = nanoseconds(from.queue_wait.quantile(0.99));

@@ -191,6 +191,7 @@ void write_operations(exposition& out, const runtime_core& runtime, const std::v
         counter(row, &operation_stats::failed, R"(outcome="failed")");
         counter(row, &operation_stats::killed, R"(outcome="killed")");
         counter(row, &operation_stats::timed_out, R"(outcome="timeout")");
+        counter(row, &operation_stats::expired, R"(outcome="expired")");
     }
     counters("tokengate_operation_refused_total", "Tokens that the gate refused.", &operation_stats::refused);
     counters("tokengate_operation_retries_total", "Attempts after the first one.", &operation_stats::retries);
@@ -290,6 +291,7 @@ void operation_totals::add(const operation_stats& from) noexcept {
     failed += from.failed.load();
     killed += from.killed.load();
     timed_out += from.timed_out.load();
+    expired += from.expired.load();
     refused += from.refused.load();
     retries += from.retries.load();
     queue_wait.add(from.queue_wait);

@@ -23,6 +23,7 @@ struct operation_totals {
     std::uint64_t failed = 0;
     std::uint64_t killed = 0;
     std::uint64_t timed_out = 0;
+    std::uint64_t expired = 0;
     std::uint64_t refused = 0;
     std::uint64_t retries = 0;
     histogram_sum queue_wait;

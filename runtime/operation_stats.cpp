@@ -9,7 +9,8 @@ namespace tokengate::detail {
 run_outcome outcome_of(const token_record& token) noexcept {
     switch (token.state.load()) {
         case token_state::completed: return run_outcome::completed;
-        case token_state::timeout: return run_outcome::timed_out;
+        case token_state::timeout:
+            return token.stop.load() & stop_unrun ? run_outcome::expired : run_outcome::timed_out;
         case token_state::killed: return run_outcome::killed;
         default: return token.stop.load() & stop_refused ? run_outcome::refused : run_outcome::failed;
     }

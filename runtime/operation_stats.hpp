@@ -27,14 +27,15 @@ struct operation_stats {
     relaxed<std::uint64_t> failed{};
     relaxed<std::uint64_t> killed{};
     relaxed<std::uint64_t> timed_out{};
+    relaxed<std::uint64_t> expired{};
     relaxed<std::uint64_t> refused{};
     relaxed<std::uint64_t> retries{};
     histogram queue_wait;
     histogram run_time;
 };
 
-/// How a run ended. A refused one did not run.
-enum class run_outcome : std::uint8_t { completed, failed, timed_out, killed, refused };
+/// How a run ended. A refused one did not run, nor did one that had expired: its time was over before it had started.
+enum class run_outcome : std::uint8_t { completed, failed, timed_out, killed, refused, expired };
 
 /// Of a token whose state is final.
 [[nodiscard]] run_outcome outcome_of(const token_record& token) noexcept;

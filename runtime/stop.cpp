@@ -242,11 +242,35 @@ stop_callback_base::~stop_callback_base() {
     if (of_) detail::this_core->host->forget_stop_callback(*of_, *this);
 }
 
+bool stop_token::stop_requested() const noexcept {
+    if (of_->stop_requested()) return true;
+    const detail::core_context* core = detail::this_core;
+    if (core && core->current == of_) return this_token::stop_requested();
+    // What is said to all, or to many, reaches a body that computes only when its loop has a turn. Of chains nothing can be
+    // known here: on another thread the domain may go while the frame stays.
+    bool asked = false;
+    const auto look = [&](const detail::runtime_core& of) {
+        const bool stops = of.stops_all() && !(of_->flags & (detail::shielded | detail::exempt));
+        const bool kills = (of.at_start.load(std::memory_order_relaxed) & detail::killing) &&
+                           !(of_->flags & detail::shielded) && of.kills.names(*of_);
+        asked = stops || kills;
+    };
+    if (const std::uint16_t slot = of_->runtime.load(); slot != 0) {
+        if (core && core->runtime && core->runtime_slot == slot)
+            look(*core->runtime);
+        else
+            detail::with_runtime(slot, look);
+    }
+    return asked;
+}
+
 bool this_token::stop_requested() noexcept {
     const detail::core_context* core = detail::this_core;
     if (!core || !core->current) return false;
-    for (const detail::token_record* token = core->current;;) {
+    const bool kills = core->runtime->at_start.load(std::memory_order_relaxed) & detail::killing;
+    for (detail::token_record* token = core->current;;) {
         if (token->stop_pending()) return true;
+        if (kills && !(token->flags & detail::shielded) && core->host->meet_kill(*token)) return true;
         if (!(token->flags & detail::ran_in_place)) break;
         // A child that runs inside its awaiter's turn: a message to that one cannot be taken before they both suspend.
         token = reinterpret_cast<const detail::coroutine_waiter*>(token->owner)->token;

@@ -69,6 +69,7 @@ time_limit::time_limit(token_record& limited, std::chrono::nanoseconds limit)
     timer_.run = [](hook* due) noexcept {
         time_limit& self = *static_cast<alarm*>(due)->of;
         self.over_ = true;
+        self.started_ = self.limited_->state.load() >= token_state::executing;
         request_stop(*self.limited_, stop_timeout);
     };
     timer_.deadline_ns = deadline_after(limit);
@@ -82,7 +83,8 @@ time_limit::~time_limit() { home_->loop.withdraw(timer_); }
 
 void time_limit::rethrow_if_over() const {
     if (!over_) return;
-    throw token_timeout("token_timeout: " + id_.text() + " ran longer than " + readable(limit_));
+    throw token_timeout("token_timeout: " + id_.text() +
+                        (started_ ? " took longer than " : " had not been started within ") + readable(limit_));
 }
 
 void wait_limit::check() const {

@@ -232,6 +232,7 @@ void end_anchored(core_context& core, token_record& token) noexcept {
 void end_unrun(core_context& core, token_record& token) noexcept {
     if (std::exception_ptr& error = promise_base::of(token).error; !error) error = not_started(token);
     note_failure(core, token);
+    token.stop.set_bits(stop_unrun);
     end_anchored(core, token);
     end_elsewhere(core, token);
 }

@@ -89,6 +89,7 @@ void count_end(operation_stats& stats, const token_record& token) noexcept {
         case run_outcome::timed_out: stats.timed_out.add(1); break;
         case run_outcome::killed: stats.killed.add(1); break;
         case run_outcome::refused: stats.refused.add(1); break;
+        case run_outcome::expired: stats.expired.add(1); break;
     }
 }
 

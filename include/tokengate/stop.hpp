@@ -33,7 +33,7 @@ namespace tokengate {
 class stop_token {
 public:
     explicit stop_token(detail::token_record& of) noexcept : of_(&of) {}
-    [[nodiscard]] bool stop_requested() const noexcept { return of_->stop_requested(); }
+    [[nodiscard]] bool stop_requested() const noexcept;
 
 private:
     friend class stop_callback_base;

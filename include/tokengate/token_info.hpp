@@ -95,6 +95,7 @@ struct operation_health {
     std::uint64_t failed = 0;
     std::uint64_t killed = 0;
     std::uint64_t timed_out = 0;
+    std::uint64_t expired = 0;              ///< their time was over before they had started: no runs
     std::uint64_t refused = 0;              ///< by a backlog's limit, a breaker, a quarantine
     std::uint64_t retries = 0;              ///< attempts after the first
     std::chrono::nanoseconds queue_p50{0};  ///< from admission to start

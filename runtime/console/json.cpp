@@ -34,6 +34,7 @@ json operation_json(const operation_health& of) {
             {"failed", of.failed},
             {"killed", of.killed},
             {"timed_out", of.timed_out},
+            {"expired", of.expired},
             {"refused", of.refused},
             {"retries", of.retries},
             {"queue_p50_ns", of.queue_p50.count()},

@@ -40,6 +40,7 @@ private:
     std::chrono::nanoseconds limit_;
     token_id id_;
     bool over_ = false;
+    bool started_ = false;  ///< when it was over
 };
 
 /// Ends one wait of the running body when its time is over, as a stop would; the body itself is asked nothing.

@@ -78,8 +78,9 @@ inline constexpr std::uint32_t own_operation = 0, task_index = 1, first_operatio
 enum stop_reasons : std::uint8_t {
     stop_asked = 1,
     stop_timeout = 2,
-    stop_killed = 4,  ///< from the gate
-    stop_refused = 8  ///< by the gate: it never starts, and its error says why
+    stop_killed = 4,   ///< from the gate
+    stop_refused = 8,  ///< by the gate: it never starts, and its error says why
+    stop_unrun = 16    ///< no reason: it has ended without having started
 };
 
 /// What a suspended body waits for, where a stop can reach it. Lies in the body's frame, and is known to the token from the
