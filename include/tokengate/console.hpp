@@ -39,8 +39,10 @@ struct console_options {
     /// Whoever knows it may turn the gate; empty: nobody may. At least 16 visible ASCII characters, such as those of
     /// `openssl rand -hex 32`.
     std::string token{};
-    unsigned connections = 256;                         ///< at a time; others wait to be accepted
-    time_span idle_timeout = std::chrono::seconds(10);  ///< in whole seconds: a connection silent for so long is closed
+    unsigned connections = 256;  ///< at a time; others wait to be accepted
+    /// In whole seconds: a connection is closed from which no whole request has come for so long, or whose answer has not
+    /// moved.
+    time_span idle_timeout = std::chrono::seconds(10);
 };
 
 class console {

@@ -9,6 +9,10 @@
 //
 // The library must not be stopped while a request is suspended: the service resumes all of them, with an answer or with
 // an excuse, before it waits for anything else, and before it ends.
+//
+// The library closes a connection on which nothing moves for a while, and every byte is a move. So the service looks
+// itself for those that have trickled for too long without a whole request; it shuts their sockets down, which the
+// library then sees.
 
 #include <tokengate/console.hpp>
 
@@ -36,6 +40,8 @@
 #include <charconv>
 #include <cstring>
 #include <exception>
+#include <iterator>
+#include <list>
 #include <new>
 #include <optional>
 #include <stdexcept>
@@ -83,6 +89,19 @@ struct request {
     response answer{};  // to a suspended one
     unsigned status = MHD_HTTP_OK;
 };
+
+/// Somebody connected, from the library's first to its last word of him.
+struct visitor {
+    int socket = -1;
+    std::chrono::steady_clock::time_point since{};  // in that list
+    std::list<visitor>* in = nullptr;
+    std::list<visitor>::iterator self{};
+};
+
+visitor* visitor_of(MHD_Connection* connection) {
+    return static_cast<visitor*>(
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context);
+}
 
 constexpr const char* json_type = "application/json; charset=utf-8";
 
@@ -166,8 +185,9 @@ public:
 private:
     static MHD_Result heard(void* self, MHD_Connection* connection, const char* url, const char* method, const char*,
                             const char* data, std::size_t* size, void** state) noexcept;
-    static void connected(void* self, MHD_Connection*, void**, MHD_ConnectionNotificationCode what) noexcept;
-    static void completed(void* self, MHD_Connection*, void** state, MHD_RequestTerminationCode) noexcept;
+    static void connected(void* self, MHD_Connection* connection, void** context,
+                          MHD_ConnectionNotificationCode what) noexcept;
+    static void completed(void* self, MHD_Connection* connection, void** state, MHD_RequestTerminationCode) noexcept;
 
     MHD_Result answer(request& asked, std::string_view url, std::string_view method);
     MHD_Result control(request& asked, std::string_view action);
@@ -177,6 +197,10 @@ private:
     [[nodiscard]] bool authorized(MHD_Connection* connection) const;
     [[nodiscard]] static std::optional<token_query> tokens_wanted(MHD_Connection* connection, std::string& error);
 
+    static void move(visitor& who, std::list<visitor>& to);
+    void dismiss_slow();
+    [[nodiscard]] std::optional<std::chrono::milliseconds> until_next_look() const;
+
     task<> answer_waiting();
     [[nodiscard]] std::string write(const document& wanted) const;
 
@@ -184,6 +208,7 @@ private:
     const std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
     const bool has_token_;
     const token_digest token_;
+    const std::chrono::seconds patience_;
     unique_fd listening_;
     const endpoint at_;
     response page_;
@@ -191,6 +216,8 @@ private:
     console_writer writer_;
     MHD_Daemon* daemon_ = nullptr;
     int epoll_ = -1;              // the daemon's
+    std::list<visitor> asking_;   // a whole request of theirs has yet to come; who has been at it for longest is first
+    std::list<visitor> others_;   // no more in both than there are connections
     bool somebody_left_ = false;  // since the daemon was last run
 };
 
@@ -198,21 +225,21 @@ console_server::console_server(runtime& of, const console_options& options)
     : of_(of),
       has_token_(!options.token.empty()),
       token_(digest_of(options.token)),
+      patience_(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::nanoseconds(options.idle_timeout))),
       listening_(listen_at(endpoint(options.address, options.port))),
       at_(local_endpoint(listening_.get())) {
     // The page is part of the program.
     page_ = make_response(MHD_create_response_from_buffer(console_page.size(), const_cast<char*>(console_page.data()),
                                                           MHD_RESPMEM_PERSISTENT),
                           "text/html; charset=utf-8");
-    const auto idle = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::nanoseconds(options.idle_timeout));
     errno = 0;
     daemon_ = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &heard, this,
-                               MHD_OPTION_LISTEN_SOCKET, listening_.get(),                          //
-                               MHD_OPTION_CONNECTION_LIMIT, options.connections,                    //
-                               MHD_OPTION_CONNECTION_TIMEOUT, static_cast<unsigned>(idle.count()),  //
-                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{connection_memory},  //
-                               MHD_OPTION_STRICT_FOR_CLIENT, 1,                                     //
-                               MHD_OPTION_NOTIFY_COMPLETED, &completed, static_cast<void*>(this),   //
+                               MHD_OPTION_LISTEN_SOCKET, listening_.get(),                               //
+                               MHD_OPTION_CONNECTION_LIMIT, options.connections,                         //
+                               MHD_OPTION_CONNECTION_TIMEOUT, static_cast<unsigned>(patience_.count()),  //
+                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{connection_memory},       //
+                               MHD_OPTION_STRICT_FOR_CLIENT, 1,                                          //
+                               MHD_OPTION_NOTIFY_COMPLETED, &completed, static_cast<void*>(this),        //
                                MHD_OPTION_NOTIFY_CONNECTION, &connected, static_cast<void*>(this), MHD_OPTION_END);
     if (!daemon_)
         throw std::system_error(errno != 0 ? errno : ENOTSUP, std::system_category(),
@@ -231,29 +258,45 @@ task<> console_server::serve() {
     for (;;) {
         somebody_left_ = false;
         if (MHD_run(daemon_) != MHD_YES) throw std::runtime_error("libmicrohttpd failed");
+        dismiss_slow();  // only now, when all that has come has been read
         if (!waiting_.empty()) {
             co_await answer_waiting();
             continue;
         }
+        std::optional<std::chrono::milliseconds> wait = until_next_look();
         MHD_UNSIGNED_LONG_LONG timeout = 0;
-        bool timed = MHD_get_timeout(daemon_, &timeout) == MHD_YES;
-        if (somebody_left_) {
-            // If it could take no more connections, it can now, but listens again from its next run on only.
-            timed = true;
-            timeout = 0;
+        if (MHD_get_timeout(daemon_, &timeout) == MHD_YES) {
+            const std::chrono::milliseconds its(timeout);
+            wait = std::min(wait.value_or(its), its);
         }
-        if (!timed) {
+        // If it could take no more connections, it can when somebody has left, but listens from its next run on only.
+        if (somebody_left_) wait = std::chrono::milliseconds::zero();
+        if (!wait) {
             co_await readable(epoll_);
-        } else if (timeout == 0) {
+        } else if (wait->count() == 0) {
             co_await yield();  // it has more to do, and so have others
         } else {
             try {
-                co_await with_timeout(readable(epoll_), std::chrono::milliseconds(timeout));
+                co_await with_timeout(readable(epoll_), *wait);
             } catch (const token_timeout&) {
-                // A connection has been silent for too long: the library closes it.
+                // Somebody has been silent, or slow, for too long.
             }
         }
     }
+}
+
+void console_server::dismiss_slow() {
+    const auto now = std::chrono::steady_clock::now();
+    while (!asking_.empty() && now - asking_.front().since >= patience_) {
+        ::shutdown(asking_.front().socket, SHUT_RDWR);  // fails if the peer has gone, which the library sees too
+        move(asking_.front(), others_);
+    }
+}
+
+std::optional<std::chrono::milliseconds> console_server::until_next_look() const {
+    if (asking_.empty()) return {};
+    const auto left = asking_.front().since + patience_ - std::chrono::steady_clock::now();
+    return std::max(std::chrono::ceil<std::chrono::milliseconds>(left), std::chrono::milliseconds::zero());
 }
 
 task<> console_server::answer_waiting() {
@@ -309,6 +352,8 @@ std::string console_server::write(const document& wanted) const {
 MHD_Result console_server::heard(void* self, MHD_Connection* connection, const char* url, const char* method,
                                  const char*, const char* data, std::size_t* size, void** state) noexcept {
     try {
+        visitor* const who = visitor_of(connection);
+        if (!who) return MHD_NO;
         auto* asked = static_cast<request*>(*state);
         if (!asked) {
             *state = asked = new request;
@@ -322,18 +367,42 @@ MHD_Result console_server::heard(void* self, MHD_Connection* connection, const c
             if (asked->received <= largest_body) asked->body.append(data, asked->received - asked->body.size());
             return MHD_YES;
         }
-        return static_cast<console_server*>(self)->answer(*asked, url, method);
+        auto& server = *static_cast<console_server*>(self);
+        move(*who, server.others_);
+        return server.answer(*asked, url, method);
     } catch (...) {
         return MHD_NO;  // no memory: the connection is closed
     }
 }
 
-void console_server::connected(void* self, MHD_Connection*, void**, MHD_ConnectionNotificationCode what) noexcept {
-    if (what == MHD_CONNECTION_NOTIFY_CLOSED) static_cast<console_server*>(self)->somebody_left_ = true;
+void console_server::connected(void* self, MHD_Connection* connection, void** context,
+                               MHD_ConnectionNotificationCode what) noexcept {
+    auto& server = *static_cast<console_server*>(self);
+    auto* who = static_cast<visitor*>(*context);
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        server.somebody_left_ = true;
+        if (who) who->in->erase(who->self);
+        return;
+    }
+    const int socket = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    try {
+        who = &server.asking_.emplace_back();
+        *who = {socket, std::chrono::steady_clock::now(), &server.asking_, std::prev(server.asking_.end())};
+        *context = who;
+    } catch (const std::bad_alloc&) {
+        ::shutdown(socket, SHUT_RDWR);
+    }
 }
 
-void console_server::completed(void*, MHD_Connection*, void** state, MHD_RequestTerminationCode) noexcept {
+void console_server::completed(void* self, MHD_Connection* connection, void** state,
+                               MHD_RequestTerminationCode) noexcept {
     delete static_cast<request*>(std::exchange(*state, nullptr));
+    if (visitor* const who = visitor_of(connection)) move(*who, static_cast<console_server*>(self)->asking_);
+}
+
+void console_server::move(visitor& who, std::list<visitor>& to) {
+    to.splice(to.end(), *std::exchange(who.in, &to), who.self);
+    who.since = std::chrono::steady_clock::now();
 }
 
 MHD_Result console_server::reply(request& asked, unsigned status, const response& with) {

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -100,6 +101,17 @@ public:
     answer ask(std::string_view text) {
         send(text);
         return read();
+    }
+
+    /// Says one character after the other, and in between looks for a moment whether the other side closes. False if it
+    /// has not when all is said.
+    bool trickles_until_closed(std::string_view text) {
+        for (const char each : text) {
+            if (!send({&each, 1})) return true;
+            pollfd closing{socket_.get(), POLLIN, 0};
+            if (::poll(&closing, 1, 20) == 1 && !more()) return over_;
+        }
+        return false;
     }
 
     /// Until the other side closes.
@@ -452,6 +464,68 @@ TEST_CASE("who says nothing, or stops in the middle, makes room for others after
     CHECK(here.ask(get("/snapshot.json")).status == 200);  // waits for one of the two places
     CHECK(silent.closed());
     CHECK(half.closed());
+}
+
+TEST_CASE("who goes on talking, but never to an end, makes room for others too") {
+    const std::string much(3000, 'x');  // a minute's worth
+    const std::string head = "GET /snapshot.json HTTP/1.1\r\nHost: here\r\n";
+    const std::string post_head = "POST /gate/pause HTTP/1.1\r\nHost: here\r\n";
+    std::string lines;
+    while (lines.size() < much.size()) lines += "\r\n";
+    std::string chunks;
+    while (chunks.size() < much.size()) chunks += "1\r\nx\r\n";
+    const std::pair<std::string, std::string> all[] = {{"", much},
+                                                       {"", lines},
+                                                       {head + "X-Long: ", much},
+                                                       {post_head + "Content-Length: 4000\r\n\r\n", much},
+                                                       {post_head + "Transfer-Encoding: chunked\r\n\r\n", chunks},
+                                                       {get("/snapshot.json") + "GET /", much}};
+    constexpr int size = std::size(all);
+    served here{{.token = secret, .connections = size, .idle_timeout = 1s}};
+    std::atomic<int> talking{0};
+    std::atomic<int> dismissed{0};
+    std::vector<std::thread> talkers;
+    for (const auto& [first, rest] : all)
+        talkers.emplace_back([&, first = std::string_view(first), rest = std::string_view(rest)] {
+            client endless(here.console.port());
+            const bool closed_already = !endless.send(first);  // on a slow machine
+            ++talking;
+            if (closed_already || endless.trickles_until_closed(rest)) ++dismissed;
+        });
+    wait_until([&] { return talking == size; });
+    CHECK(here.runtime.submit(add_one(1)).get() == 2);     // the runtime has nothing to do with it
+    CHECK(here.ask(get("/snapshot.json")).status == 200);  // waits for one of their places
+    for (std::thread& each : talkers) each.join();
+    CHECK(dismissed == size);
+    CHECK(here.ask(get("/snapshot.json")).parsed()["paused"] == false);
+    CHECK(here.runtime.stop(60s).complete());
+}
+
+TEST_CASE("who asks again and again stays, while those who trickle are closed") {
+    constexpr auto idle = 1s;
+    const served here{{.token = secret, .idle_timeout = idle}};
+    using steady = std::chrono::steady_clock;
+    std::atomic<bool> over{false};
+    std::thread talker([&] {
+        for (int i = 0; i < 2; ++i) {
+            client endless(here.console.port());
+            endless.send("GET /");
+            CHECK(endless.trickles_until_closed(std::string(3000, 'x')));
+        }
+        over = true;
+    });
+    client regular(here.console.port());
+    int cut_off = 0;
+    steady::time_point last = steady::now();
+    while (!over) {
+        const steady::time_point before = std::exchange(last, steady::now());
+        const bool answered = regular.ask(get("/nowhere")).status == 404;
+        if (answered) continue;
+        if (steady::now() - before < idle) ++cut_off;  // else the machine was slow, and it has been silent
+        regular = client(here.console.port());
+    }
+    talker.join();
+    CHECK(cut_off == 0);
 }
 
 TEST_CASE("who asks and goes away is no trouble") {
