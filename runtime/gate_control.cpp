@@ -106,23 +106,15 @@ void runtime_core::release_some() noexcept {
 
 std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     const sequence_marks before = mark_sequences();
+    // First: some will have ended before the last has heard of it.
+    const std::size_t found = alive(what, before).size();
     std::string why(reason);
-    std::ranges::replace_if(
-        why, [](unsigned char each) { return each < ' ' || each == 0x7f; }, ' ');  // errors are one line
+    const auto breaks_a_line = [](unsigned char each) { return each < ' ' || each == 0x7f; };
+    std::ranges::replace_if(why, breaks_a_line, ' ');
     kills.add(what, before, std::make_shared<const std::string>(std::move(why)));
     at_start.fetch_or(killing, std::memory_order_seq_cst);
-    const auto tell_all = [this] {
-        for (const auto& each : executors) each->post_kill();
-        sweep_gate();
-    };
-    std::size_t found;
-    try {
-        found = alive(what, before).size();
-    } catch (...) {
-        tell_all();
-        throw;
-    }
-    tell_all();
+    for (const auto& each : executors) each->post_kill();
+    sweep_gate();
     return found;
 }
 
@@ -198,7 +190,13 @@ std::chrono::nanoseconds pause_after(std::chrono::steady_clock::time_point began
                                               8 * (std::chrono::steady_clock::now() - began));
 }
 
+void check_not_stopped(runtime_core& of, const char* what) {
+    const std::scoped_lock lock(of.orphans);
+    if (of.joined) throw gate_closed(std::string("gate_closed: gate::") + what + ": the runtime has been stopped");
+}
+
 task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline) {
+    check_not_stopped(of, "drain");
     const auto until = from_now(deadline);
     const sequence_marks marks = mark_sequences();
     of.begin_drain(what, marks);
@@ -253,10 +251,7 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
             "wrong_thread: gate::wait_drained was called on an event loop's thread, which it would block: "
             "co_await gate().drain() there");
     const selection meant = detail::settled(what);
-    {
-        const std::scoped_lock lock(of_->orphans);
-        if (of_->joined) throw gate_closed("gate_closed: gate::wait_drained: the runtime has been stopped");
-    }
+    detail::check_not_stopped(*of_, "wait_drained");
     const auto until = detail::from_now(deadline);
     const detail::sequence_marks marks = detail::mark_sequences();
     of_->begin_drain(meant, marks);

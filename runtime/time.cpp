@@ -84,7 +84,7 @@ time_limit::~time_limit() { home_->loop.withdraw(timer_); }
 void time_limit::rethrow_if_over() const {
     if (!over_) return;
     throw token_timeout("token_timeout: " + id_.text() +
-                        (started_ ? " took longer than " : " had not been started within ") + readable(limit_));
+                        (started_ ? " ran longer than " : " had not been started within ") + readable(limit_));
 }
 
 void wait_limit::check() const {

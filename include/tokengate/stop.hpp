@@ -29,7 +29,8 @@
 
 namespace tokengate {
 
-/// Whether one token has been asked to stop. A reference to it: valid while that token lives.
+/// Whether one token has been asked to stop, or is to be: also by a runtime's stop or a kill that its loop has had no time to
+/// hear of. A reference to the token: valid while that lives.
 class stop_token {
 public:
     explicit stop_token(detail::token_record& of) noexcept : of_(&of) {}

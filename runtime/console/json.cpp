@@ -111,6 +111,7 @@ std::string snapshot_json(const snapshot& now, const std::vector<token_info>& to
                     {"pins", now.pins},
                     {"redirections", now.redirections},
                     {"sticky_bypassed", now.sticky_bypassed},
+                    {"retries", now.retries},
                     {"tokens", std::move(states)},
                     {"busy_ns", now.busy_ns},
                     {"cores", std::move(cores)},

@@ -87,6 +87,8 @@ TEST_CASE("a snapshot counts states and domains") {
     now.operations[0].operation = "parse";
     now.operations[0].grade = tg::health::at_risk;
     now.operations[0].run_p99 = 3ms;
+    now.operations[0].expired = 8;
+    now.retries = 9;
     now.operations[0].blocked = "not \xff UTF-8";
     const json written = json::parse(snapshot_json(now, tokens, {.now = 5ms, .up = 6ms, .controls = true}));
     CHECK(written["tokens"] == json({{"created", 0}, {"waiting", 1}, {"admitted", 0}, {"executing", 4}}));
@@ -97,6 +99,8 @@ TEST_CASE("a snapshot counts states and domains") {
     CHECK(written["cores"][1]["core"].is_null());
     CHECK(written["operations"][0]["grade"] == "at risk");
     CHECK(written["operations"][0]["run_p99_ns"] == 3'000'000);
+    CHECK(written["operations"][0]["expired"] == 8);
+    CHECK(written["retries"] == 9);
     CHECK(written["operations"][0]["blocked"].get<std::string>().starts_with("not "));
     CHECK(written["time_ms"] == 5);
     CHECK(written["uptime_ms"] == 6);

@@ -3,6 +3,7 @@
 #include "runtime_core.hpp"
 #include "service.hpp"
 #include "support/settled.hpp"
+#include "support/thrown.hpp"
 #include "support/waiting.hpp"
 
 #include <tokengate/tokengate.hpp>
@@ -14,6 +15,8 @@
 #include <functional>
 #include <future>
 #include <mutex>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -25,6 +28,7 @@ using tg::test::blockade;
 using tg::test::check_settled;
 using tg::test::until;
 using tg::test::wait_until;
+using tg::test::what_of;
 
 namespace {
 
@@ -310,6 +314,7 @@ TEST_SUITE("gate_control: pause and resume") {
         CHECK_THROWS_AS(runtime.gate().pause("gate_control_test_typo"), tg::configuration_error);
         CHECK_THROWS_AS(runtime.gate().pause(tg::token_id{}), tg::configuration_error);
         CHECK_THROWS_AS(runtime.gate().kill("gate_control_test_typo", "test"), tg::configuration_error);
+        CHECK_THROWS_AS(static_cast<void>(runtime.gate().paused("gate_control_test_typo")), tg::configuration_error);
         CHECK_FALSE(runtime.snapshot().paused);
     }
 
@@ -354,6 +359,31 @@ TEST_SUITE("gate_control: pause and resume") {
             co_await waits;
             CHECK(ran == 1);
         });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("a call with retries, by the id of its handle: also when it is between two attempts") {
+        reset();
+        static const tg::operation tries{{.name = "gate_control_test_tries", .retry = {.attempts = 2, .backoff = 0ns}},
+                                         []() -> tg::task<> {
+                                             if (++ran == 2) co_return;
+                                             while (!leave) co_await tg::sleep_for(100us);
+                                             throw std::runtime_error("try again");
+                                         }};
+        tg::runtime runtime{{.cores = 1}};
+        runtime.start();
+        tg::token<> call = tries();
+        const tg::token_id id = call.id();
+        auto ended = runtime.submit(std::move(call));
+        wait_until([] { return ran == 1; });
+        runtime.gate().pause(id);
+        leave = true;
+        wait_until([&] { return runtime.snapshot().held == 1; });
+        CHECK(ran == 1);
+        CHECK(runtime.gate().resume(id));
+        ended.get();
+        CHECK(ran == 2);
+        CHECK(runtime.stop().complete());
         check_settled(runtime);
     }
 
@@ -433,6 +463,42 @@ TEST_SUITE("gate_control: drain") {
             CHECK(runtime.gate().resume());
             co_await later;
         });
+        check_settled(runtime);
+    }
+
+    TEST_CASE("when it is over it holds what comes, whenever that was made, and a later pause is not passed by") {
+        reset();
+        tg::runtime runtime{{.cores = 1}};
+        runtime.start();
+        tg::token<void> early = works(1), late = works(2);
+        CHECK(runtime.gate().wait_drained("gate_control_test_works").complete());
+        CHECK(runtime.gate().paused("gate_control_test_works"));
+        auto first = runtime.submit(std::move(early));
+        wait_until([&] { return runtime.snapshot().held == 1; });
+        runtime.gate().pause();
+        auto second = runtime.submit(std::move(late));
+        wait_until([&] { return runtime.snapshot().held == 2; });
+        CHECK(ran == 0);
+        CHECK(runtime.gate().resume());
+        first.get();
+        second.get();
+        CHECK(ran == 2);
+        CHECK(runtime.stop().complete());
+        check_settled(runtime);
+    }
+
+    TEST_CASE("when it is over, one that it meant and that has waited for it may still spawn") {
+        reset();
+        static const tg::operation drains_and_spawns{{.name = "gate_control_test_drains_and_spawns"},
+                                                     []() -> tg::task<bool> {
+                                                         const tg::stop_report left = co_await of->gate().drain();
+                                                         co_await works(1);
+                                                         co_return left.complete();
+                                                     }};
+        tg::runtime runtime{{.cores = 2}};
+        of = &runtime;
+        CHECK(runtime.run([]() -> tg::task<bool> { co_return co_await drains_and_spawns(); }));
+        CHECK(ran == 1);
         check_settled(runtime);
     }
 
@@ -571,6 +637,15 @@ TEST_SUITE("gate_control: drain") {
         CHECK(runtime.stop(10s).complete());
     }
 
+    TEST_CASE("of a runtime that has been stopped: gate_closed, at once") {
+        tg::runtime stopped{{.cores = 1}};
+        stopped.start();
+        CHECK(stopped.stop().complete());
+        CHECK_THROWS_AS(stopped.gate().wait_drained(), tg::gate_closed);
+        tg::runtime another{{.cores = 1}};
+        another.run([&]() -> tg::task<> { CHECK_THROWS_AS(co_await stopped.gate().drain(), tg::gate_closed); });
+    }
+
     TEST_CASE("whoever drains, and who awaits him, is not waited for") {
         reset();
         tg::runtime runtime{{.cores = 2}};
@@ -652,6 +727,83 @@ TEST_SUITE("gate_control: kill") {
         });
         CHECK(result == 7);
         check_settled(runtime);
+    }
+
+    TEST_CASE("a body that computes finds it when it looks, while its loop has no turn") {
+        static const auto look = [] {
+            ++ran;
+            while (!tg::this_token::stop_requested()) {}
+            CHECK(tg::this_token::stop().stop_requested());
+        };
+        static const tg::operation looks{{.name = "gate_control_test_looks"}, look};
+        static const tg::operation gives_up{{.name = "gate_control_test_gives_up"}, [] {
+                                                look();
+                                                throw tg::token_stopped("token_stopped: in its own words");
+                                            }};
+        static const tg::operation leads_looks{{.name = "gate_control_test_leads_looks"},
+                                               tg::lead{"gate_control_test_looks"},
+                                               []() -> tg::task<> { co_await looks(); }};
+        static const tg::operation awaits_then{{.name = "gate_control_test_awaits_then"}, []() -> tg::task<> {
+                                                   look();
+                                                   co_await tg::sleep_for(1h);
+                                               }};
+        tg::runtime runtime{{.cores = 1}};
+        runtime.start();
+        const auto kill_when_it_runs = [&](tg::token<> victim, auto how) {
+            reset();
+            const tg::token_id id = victim.id();
+            auto ended = runtime.submit(std::move(victim));
+            wait_until([] { return ran == 1; });
+            how(id);
+            return what_of<tg::token_killed>([&] { ended.get(); });
+        };
+        const auto kill_one = [&](const tg::token_id& id) { CHECK(runtime.gate().kill(id, "too\nlong") == 1); };
+        CHECK(kill_when_it_runs(looks(), kill_one) == "nothing was thrown");
+        CHECK(kill_when_it_runs(looks(), [&](const tg::token_id&) {
+                  CHECK(runtime.gate().kill("gate_control_test_looks", "test") == 1);
+              }) == "nothing was thrown");
+        CHECK(kill_when_it_runs(looks(), [&](const tg::token_id&) { runtime.gate().kill({}, "test"); }) ==
+              "nothing was thrown");
+        const std::string why = kill_when_it_runs(gives_up(), kill_one);
+        CHECK(why.find("was killed: too long") != std::string::npos);
+        const std::string later = kill_when_it_runs(awaits_then(), kill_one);
+        CHECK(later.find("was killed: too long") != std::string::npos);
+        const std::string chain = kill_when_it_runs(leads_looks(), [&](const tg::token_id& id) {
+            runtime.gate().kill(tg::chain_of{id}, "test");
+        });
+        CHECK(chain == "nothing was thrown");
+        CHECK(runtime.stop().complete());
+        check_settled(runtime);
+    }
+
+    TEST_CASE("another thread that holds its stop_token hears of it too, and of the runtime's stop") {
+        static std::optional<tg::stop_token> given;
+        static std::atomic<bool> is_given{false}, seen{false};
+        static const tg::operation waits_for_other{{.name = "gate_control_test_waits_for_other"}, [] {
+                                                       given = tg::this_token::stop();
+                                                       is_given = true;
+                                                       seen.wait(false);
+                                                   }};
+        for (const bool by_stop : {false, true}) {
+            CAPTURE(by_stop);
+            is_given = seen = false;
+            tg::runtime runtime{{.cores = 1}};
+            runtime.start();
+            auto ended = runtime.submit(waits_for_other());
+            wait_until([] { return is_given.load(); });
+            CHECK_FALSE(given->stop_requested());
+            std::thread other([] {
+                wait_until([] { return given->stop_requested(); });
+                seen = true;
+                seen.notify_all();
+            });
+            if (by_stop)
+                CHECK(runtime.stop(1h, 0s).complete());
+            else
+                runtime.gate().kill("gate_control_test_waits_for_other", "test");
+            ended.get();
+            other.join();
+        }
     }
 
     TEST_CASE("an operation: all of it that there is, none of what comes later, nothing else") {

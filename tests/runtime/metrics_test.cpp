@@ -8,6 +8,7 @@
 #include <tokengate/gate.hpp>
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
+#include <tokengate/this_token.hpp>
 #include <tokengate/when_all.hpp>
 
 #include <doctest/doctest.h>
@@ -271,6 +272,7 @@ TEST_SUITE("metrics") {
             stats->killed.add(10 * position + 3);
             stats->timed_out.add(10 * position + 4);
             stats->refused.add(10 * position + 5);
+            stats->expired.add(10 * position + 6);
             stats->retries.add(10 * position + 6);
         }
         histogram& waits = core.executors[1]->stats->of(index)->queue_wait;
@@ -290,6 +292,7 @@ TEST_SUITE("metrics") {
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="failed")")] == 12);
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="killed")")] == 13);
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="timeout")")] == 14);
+        CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="expired")")] == 16);
         CHECK(now[of("tokengate_operation_refused_total", name, "1")] == 15);
         CHECK(now[of("tokengate_operation_retries_total", name, "1")] == 16);
         CHECK_FALSE(now.has(of("tokengate_operation_admitted_total", name, "control")));  // it was never there
@@ -318,6 +321,7 @@ TEST_SUITE("metrics") {
         CHECK(totals.killed == 16);
         CHECK(totals.timed_out == 18);
         CHECK(totals.refused == 20);
+        CHECK(totals.expired == 22);
         CHECK(totals.retries == 22);
         CHECK(totals.queue_wait.count() == 4);
         CHECK(totals.queue_wait.max() == 200'000'000'000);
@@ -379,6 +383,24 @@ TEST_SUITE("metrics") {
         for (const std::uint32_t index : indices) core.executors[0]->stats->of(index)->started.add(3);
         const parsed now(runtime.metrics());
         CHECK(now[of("tokengate_operation_started_total", "metrics_test_redefined", "0")] == 6);
+    }
+
+    TEST_CASE("a core that has been in one turn for long is busy all the while") {
+        static tg::runtime* seen;
+        static const tg::operation computes{
+            {.name = "metrics_test_computes"}, [] {
+                std::uint64_t busy = 0;
+                do {
+                    const std::uint64_t before =
+                        std::exchange(busy, seen->snapshot().busy_ns[tg::this_token::executor()]);
+                    CHECK(before <= busy);
+                } while (busy < 50'000'000);
+            }};
+        tg::runtime runtime{{.cores = 1}};
+        seen = &runtime;
+        runtime.start();
+        runtime.submit(computes()).get();
+        CHECK(runtime.snapshot().busy_ns[0] >= 50'000'000);
     }
 
     TEST_CASE("names with quotes and backslashes are escaped") {
