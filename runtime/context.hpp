@@ -3,6 +3,7 @@
 
 #include <tokengate/detail/core_context.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -23,6 +24,11 @@ struct sequence_marks {
     [[nodiscard]] bool covers(std::uint64_t sequence) const noexcept {
         const std::uint64_t context = sequence >> sequence_bits;
         return context < next.size() && sequence < next[context];
+    }
+    /// What either covers.
+    void unite(const sequence_marks& other) {
+        if (next.size() < other.next.size()) next.resize(other.next.size());
+        for (std::size_t i = 0; i < other.next.size(); ++i) next[i] = std::max(next[i], other.next[i]);
     }
     friend bool operator==(const sequence_marks&, const sequence_marks&) = default;
 };

@@ -126,6 +126,7 @@ void event_loop::turn() noexcept {
     serve_ring();
     if (ran > 0) {
         const std::uint64_t now = steady_ns();
+        turn_ns_.store(0);  // before it is counted as a whole; see executor::busy_ns
         guest_.turn_ended(now - began, ran);
         turn_ns_.store(now);  // the next turn begins where this one ended: one look at the clock for both
     }

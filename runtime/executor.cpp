@@ -164,7 +164,7 @@ void executor::publish_started() noexcept {
 }
 
 void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
-    busy_ns_.add(busy_ns);
+    busy_ns_.add_release(busy_ns);
     if (is_control_) return;
     if (starts_in_turn_ != 0) {
         const std::uint64_t run_ns = std::max<std::uint64_t>(busy_ns / starts_in_turn_, 1);
@@ -181,12 +181,10 @@ void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
 
 std::uint64_t executor::busy_ns() const noexcept {
     constexpr std::uint64_t long_turn_ns = 10'000'000;  // a shorter one may turn out to have run nothing
-    const std::uint64_t before = busy_ns_.load();
+    std::uint64_t sum = busy_ns_.load_acquire();  // pairs with turn_ended: a turn that is in it is not open any more
     const std::uint64_t began = loop.turn_began_ns();
     const std::uint64_t now = event_loop::steady_ns();
-    const std::uint64_t open = began != 0 && now > began + long_turn_ns ? now - began : 0;
-    // Between the two looks the turn may have ended, and be in the first: then it is not counted twice for long.
-    const std::uint64_t sum = busy_ns_.load() == before ? before + open : busy_ns_.load();
+    if (began != 0 && now > began + long_turn_ns) sum += now - began;
     std::uint64_t told = busy_told_.load(std::memory_order_relaxed);
     while (told < sum && !busy_told_.compare_exchange_weak(told, sum, std::memory_order_relaxed)) {}
     return std::max(told, sum);

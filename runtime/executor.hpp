@@ -93,9 +93,9 @@ public:
     /// What the gate's operator said of a killed token of this executor; null if nothing is known.
     [[nodiscard]] std::shared_ptr<const std::string> kill_reason(const token_record& token) const;
     void forget_kill_reason(const token_record& token) noexcept;
-    /// Whether the running token, or one that awaits it below, is to be killed: for a body that asks before the loop has
-    /// taken that message. It has been asked to stop then.
-    bool meet_kill(token_record& running) noexcept;
+    /// Whether the running token, or one here that awaits it, is to be killed: for a body that asks before the loop has had
+    /// the turn in which it tells them.
+    [[nodiscard]] bool kills_current() noexcept;
     void observe(const token_step& step) noexcept;
     void warn_of_observer(const token_step& step, const std::exception_ptr& thrown) noexcept;
 
@@ -189,7 +189,6 @@ private:
     void ask_all_to_stop() noexcept;
     void sweep_gate() noexcept;
     void kill_those_here() noexcept;
-    void keep_kill_reason(token_record& token, std::shared_ptr<const std::string> reason) noexcept;
     bool attend(core_context& core, token_record& token) noexcept;
     bool acquire_watched(token_record& token) noexcept;
     void leave_gate(token_record& token, unsigned position) noexcept;
@@ -232,6 +231,11 @@ private:
     std::atomic<core_context*> hosted_by_{
         nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
     relaxed<std::uint64_t> busy_ns_{};
+    struct {
+        std::uint64_t sequence = 0;  ///< of the token that asked
+        std::uint64_t newest = 0;    ///< rule of all kills that there was
+        bool answer = false;
+    } last_poll_;  // of kills_current
     mutable std::atomic<std::uint64_t> busy_told_{
         0};  // the most that anybody has been told; among those who ask (relaxed)
 

@@ -206,28 +206,28 @@ void executor::kill_those_here() noexcept {
             return;
         auto reason = runtime.kills.reason_for(token, true);
         if (!reason) return;
-        keep_kill_reason(token, std::move(reason));
+        watch_from_now(token);  // so that its end forgets the reason
+        try {
+            kill_reasons_.insert_or_assign(token.sequence.load(), std::move(reason));
+        } catch (const std::bad_alloc&) {
+            // Then its awaiter hears no reason.
+        }
         token.stop.set_bits(stop_asked | stop_killed);
         deliver_stop(*core_, token);
     });
     kills_met_.store(newest);
 }
 
-bool executor::meet_kill(token_record& running) noexcept {
-    auto reason = runtime.kills.reason_for(running, true);
-    if (!reason) return false;
-    keep_kill_reason(running, std::move(reason));
-    request_stop(running, stop_asked | stop_killed);
-    return true;
-}
-
-void executor::keep_kill_reason(token_record& token, std::shared_ptr<const std::string> reason) noexcept {
-    watch_from_now(token);  // so that its end forgets the reason
-    try {
-        kill_reasons_.insert_or_assign(token.sequence.load(), std::move(reason));
-    } catch (const std::bad_alloc&) {
-        // Then its awaiter hears no reason.
+bool executor::kills_current() noexcept {
+    const token_record& current = *core_->current;
+    if (current.state.load() != token_state::executing) return false;  // somebody else's code, at its end
+    const std::uint64_t newest = runtime.kills.newest();
+    if (last_poll_.sequence != current.sequence.load() || last_poll_.newest != newest) {
+        last_poll_ = {current.sequence.load(), newest, false};
+        for (const token_record* each = &current; each && !last_poll_.answer; each = awaiter_here(*core_, *each))
+            last_poll_.answer = runtime.kills.reason_for(*each, true) != nullptr;
     }
+    return last_poll_.answer;
 }
 
 std::shared_ptr<const std::string> executor::kill_reason(const token_record& token) const {

@@ -112,7 +112,7 @@ std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     const auto breaks_a_line = [](unsigned char each) { return each < ' ' || each == 0x7f; };
     std::ranges::replace_if(why, breaks_a_line, ' ');
     kills.add(what, before, std::make_shared<const std::string>(std::move(why)));
-    at_start.fetch_or(killing, std::memory_order_seq_cst);
+    raise_at_start(killing);
     for (const auto& each : executors) each->post_kill();
     sweep_gate();
     return found;
@@ -130,9 +130,9 @@ bool runtime_core::tidy_kills() noexcept {
                 waiting.push_back(info);
         });
         if (kills.forget(met, waiting)) return true;
-        at_start.fetch_and(~std::uint32_t{killing}, std::memory_order_seq_cst);
+        lower_at_start(killing);
         if (!kills.any()) return false;
-        at_start.fetch_or(killing, std::memory_order_seq_cst);  // one was added in between
+        raise_at_start(killing);  // one was added in between
         return true;
     } catch (const std::bad_alloc&) {
         return true;
@@ -201,15 +201,21 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
     const sequence_marks marks = mark_sequences();
     of.begin_drain(what, marks);
     co_await control_turn(of);  // what had been submitted before is at the gate now
-    for (;;) {
+    for (bool over = false;;) {
         const auto began = std::chrono::steady_clock::now();
         stop_report left{of.alive(what, marks)};
         const std::vector<std::uint64_t> callers = sequences_of_callers();
         std::erase_if(left.survivors, [&](const token_info& info) {
             return std::ranges::find(callers, info.id.sequence) != callers.end();
         });
-        if (left.complete()) of.holds.end_drain(what, marks);
-        if (left.complete() || began >= until) co_return left;
+        if (left.complete()) {
+            if (over) co_return left;
+            // One may have passed in the midst of this look: from here on none does, and the next look finds it.
+            of.holds.end_drain(what, marks);
+            over = true;
+            continue;
+        }
+        if (began >= until) co_return left;
         const auto rest = std::min<std::chrono::nanoseconds>(pause_after(began), until - began);
         co_await sleep_for(rest);
     }
@@ -269,11 +275,16 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
         taken.wait();
     else
         taken.wait_until(until);
-    for (;;) {
+    for (bool over = false;;) {
         const auto began = std::chrono::steady_clock::now();
         stop_report left{of_->alive(meant, marks)};
-        if (left.complete()) of_->holds.end_drain(meant, marks);
-        if (left.complete() || began >= until) return left;
+        if (left.complete()) {
+            if (over) return left;
+            of_->holds.end_drain(meant, marks);  // as in drain_of
+            over = true;
+            continue;
+        }
+        if (began >= until) return left;
         std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(detail::pause_after(began), until - began));
     }
 }

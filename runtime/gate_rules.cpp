@@ -32,6 +32,11 @@ const token_record* awaiter_of(const token_record& token) noexcept {
     return reinterpret_cast<const waiter*>(claimed)->token;
 }
 
+const token_record* awaiter_here(const core_context& core, const token_record& token) noexcept {
+    const token_record* above = awaiter_of(token);
+    return above && above->position.load() == core.position ? above : nullptr;
+}
+
 const token_record* keeper_of(const token_record& token) noexcept {
     const token_record* above = awaiter_of(token);
     return above && above->operation.load() == token.operation.load()->keeper ? above : nullptr;
@@ -166,8 +171,12 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     known->draining = true;
     known->over = false;
     known->before = now;
-    const auto passes = [&](hook* item) { return is_to_end(*known, *static_cast<const token_record*>(item), nullptr); };
     for (rule& each : rules_) {  // whoever holds one of them
+        const auto passes = [&](hook* item) {
+            const auto& token = *static_cast<const token_record*>(item);
+            // What it holds itself it means, also an attempt whose keeper is about to await it.
+            return is_to_end(*known, token, nullptr) || (&each == &*known && now.covers(token.sequence.load()));
+        };
         each.held -= each.older.split(passes, freed);
         each.held -= each.newer.split(passes, freed);
         each.older.append(each.newer);
@@ -245,13 +254,18 @@ std::size_t gate_holds::held() const {
 
 void gate_kills::add(const selection& what, const sequence_marks& before, reason why) {
     const std::scoped_lock lock(mutex_);
-    ++newest_;
+    const std::uint64_t number = newest_.load(std::memory_order_relaxed) + 1;
     if (what.of() == selection::kind::one) {
-        singles_.insert_or_assign(what.id().sequence, single{std::move(why), newest_});
-        return;
+        singles_.insert_or_assign(what.id().sequence, single{std::move(why), number});
+    } else {
+        rule added{what, before, std::move(why), number};
+        for (const rule& each : rules_)  // of two at once the later may come first
+            if (same_selection(each.what, what)) added.before.unite(each.before);
+        rules_.push_back(std::move(added));
+        std::erase_if(rules_,
+                      [&](const rule& each) { return each.number != number && same_selection(each.what, what); });
     }
-    std::erase_if(rules_, [&](const rule& each) { return same_selection(each.what, what); });
-    rules_.push_back({what, before, std::move(why), newest_});
+    newest_.store(number, std::memory_order_release);
 }
 
 gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its_thread) const {
@@ -275,11 +289,6 @@ bool gate_kills::names(const token_record& token) const {
     return singles_.contains(sequence) || std::ranges::any_of(rules_, [&](const rule& each) {
                return each.before.covers(sequence) && selects(each.what, token);
            });
-}
-
-std::uint64_t gate_kills::newest() const {
-    const std::shared_lock lock(mutex_);
-    return newest_;
 }
 
 bool gate_kills::any() const {

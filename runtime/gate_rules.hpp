@@ -38,6 +38,9 @@ namespace tokengate::detail {
 /// look at it.
 [[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
 
+/// The same, if its body belongs to this thread as this one's does: then neither changes while this one runs.
+[[nodiscard]] const token_record* awaiter_here(const core_context& core, const token_record& token) noexcept;
+
 /// The token that keeps this one's time limit, or the arguments for its next attempt; null if there is none, or if it has
 /// admitted this one and does not await it yet.
 [[nodiscard]] const token_record* keeper_of(const token_record& token) noexcept;
@@ -130,7 +133,7 @@ public:
     [[nodiscard]] bool names(const token_record& token) const;
 
     /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
-    [[nodiscard]] std::uint64_t newest() const;
+    [[nodiscard]] std::uint64_t newest() const noexcept { return newest_.load(std::memory_order_acquire); }
     [[nodiscard]] bool any() const;
     /// Forgets the rules up to that number, except for those that mean one of `waiting`: sequence and operation of tokens
     /// that have not started. True if some are left.
@@ -151,7 +154,9 @@ private:
     mutable std::shared_mutex mutex_;
     std::vector<rule> rules_;                            // of operations, of chains, of all
     std::unordered_map<std::uint64_t, single> singles_;  // of single tokens, by sequence
-    std::uint64_t newest_ = 0;
+    /// Stored by `add` (release) when the rule is in; whoever polls loads it (acquire), and looks at rules only when it has
+    /// changed: readers that never stop would keep writers from the mutex.
+    std::atomic<std::uint64_t> newest_{0};
 };
 
 }  // namespace tokengate::detail

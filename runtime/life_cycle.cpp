@@ -161,7 +161,7 @@ void runtime_core::sweep_gate() noexcept {
 
 void runtime_core::ask_everything_to_stop() noexcept {
     if (std::exchange(all_asked_, true)) return;
-    at_start.fetch_or(stopping_all, std::memory_order_relaxed);
+    raise_at_start(stopping_all);
     for (const auto& each : executors) each->post_ask_all();
 }
 

@@ -135,8 +135,9 @@ void runtime_core::look(const std::function<void(const token_info&, const operat
 
 std::vector<token_info> runtime_core::tokens(bool services) const {
     std::vector<token_info> found;
-    const std::uint64_t ended = count_ended();  // first, so that it is not the greater
-    found.reserve(count_admitted() - ended);    // nearly all there are: growing takes longer than looking
+    const std::uint64_t ended = count_ended();
+    const std::uint64_t admitted = count_admitted();
+    if (admitted > ended) found.reserve(admitted - ended);  // nearly all there are: growing takes longer than looking
     look([&](const token_info& info, const operation_record& operation) {
         if (services || !is_service(operation)) found.push_back(info);
     });

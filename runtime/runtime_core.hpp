@@ -36,11 +36,17 @@ namespace tokengate::detail {
 
 struct suspension;
 
+/// Those whose `at_start` is not 0. Relaxed: who polls (stop_token) and comes too early finds it the next time.
+inline constinit std::atomic<unsigned> runtimes_that_ask{0};
+
 struct runtime_core {
     runtime_core(runtime_options&& chosen, core_layout layout);
     runtime_core(const runtime_core&) = delete;
     runtime_core& operator=(const runtime_core&) = delete;
-    ~runtime_core() { lease.retire(); }  // before what a visitor would look at
+    ~runtime_core() {
+        lease.retire();  // before what a visitor would look at
+        lower_at_start(~std::uint32_t{0});
+    }
 
     [[nodiscard]] executor& control() noexcept { return *executors.back(); }
     [[nodiscard]] unsigned positions() const noexcept { return loads.layout().positions(); }
@@ -118,6 +124,14 @@ struct runtime_core {
     /// start_bits: what is asked of a token before it starts. Set before hooks to every loop follow: who starts
     /// after its loop has run the hook finds the bit, who has started before is found by the hook.
     std::atomic<std::uint32_t> at_start{0};
+    void raise_at_start(std::uint32_t bits) noexcept {
+        if (at_start.fetch_or(bits, std::memory_order_seq_cst) == 0)
+            runtimes_that_ask.fetch_add(1, std::memory_order_relaxed);
+    }
+    void lower_at_start(std::uint32_t bits) noexcept {
+        const std::uint32_t before = at_start.fetch_and(~bits, std::memory_order_seq_cst);
+        if (before != 0 && (before & ~bits) == 0) runtimes_that_ask.fetch_sub(1, std::memory_order_relaxed);
+    }
     [[nodiscard]] bool stops_all() const noexcept { return at_start.load(std::memory_order_relaxed) & stopping_all; }
 
     gate_holds holds{at_start};

@@ -17,6 +17,7 @@
 
 #include "conductor.hpp"
 #include "executor.hpp"
+#include "gate_rules.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/detail/admission.hpp>
@@ -246,14 +247,16 @@ bool stop_token::stop_requested() const noexcept {
     if (of_->stop_requested()) return true;
     const detail::core_context* core = detail::this_core;
     if (core && core->current == of_) return this_token::stop_requested();
+    if (detail::runtimes_that_ask.load(std::memory_order_relaxed) == 0) return false;
     // What is said to all, or to many, reaches a body that computes only when its loop has a turn. Of chains nothing can be
     // known here: on another thread the domain may go while the frame stays.
     bool asked = false;
     const auto look = [&](const detail::runtime_core& of) {
-        const bool stops = of.stops_all() && !(of_->flags & (detail::shielded | detail::exempt));
-        const bool kills = (of.at_start.load(std::memory_order_relaxed) & detail::killing) &&
-                           !(of_->flags & detail::shielded) && of.kills.names(*of_);
-        asked = stops || kills;
+        const std::uint16_t flags = of_->flags.load_acquire();
+        if (flags & detail::shielded) return;
+        const std::uint32_t said = of.at_start.load(std::memory_order_relaxed);
+        asked = ((said & detail::stopping_all) && !(flags & detail::exempt)) ||
+                ((said & detail::killing) && of.kills.names(*of_));
     };
     if (const std::uint16_t slot = of_->runtime.load(); slot != 0) {
         if (core && core->runtime && core->runtime_slot == slot)
@@ -267,15 +270,14 @@ bool stop_token::stop_requested() const noexcept {
 bool this_token::stop_requested() noexcept {
     const detail::core_context* core = detail::this_core;
     if (!core || !core->current) return false;
-    const bool kills = core->runtime->at_start.load(std::memory_order_relaxed) & detail::killing;
-    for (detail::token_record* token = core->current;;) {
-        if (token->stop_pending()) return true;
-        if (kills && !(token->flags & detail::shielded) && core->host->meet_kill(*token)) return true;
-        if (!(token->flags & detail::ran_in_place)) break;
-        // A child that runs inside its awaiter's turn: a message to that one cannot be taken before they both suspend.
-        token = reinterpret_cast<const detail::coroutine_waiter*>(token->owner)->token;
+    // A message to one that awaits it here cannot be taken before they all suspend.
+    for (const detail::token_record* each = core->current; each; each = detail::awaiter_here(*core, *each)) {
+        if (each->flags & detail::shielded) return false;
+        if (each->stop_requested()) return true;
     }
-    return core->runtime->stops_all() && !(core->current->flags & (detail::shielded | detail::exempt));
+    const std::uint32_t said = core->runtime->at_start.load(std::memory_order_relaxed);
+    return ((said & detail::stopping_all) && !(core->current->flags & detail::exempt)) ||
+           ((said & detail::killing) && core->host->kills_current());
 }
 
 stop_token this_token::stop() {

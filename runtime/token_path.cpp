@@ -4,6 +4,7 @@
 
 #include "conductor.hpp"
 #include "executor.hpp"
+#include "gate_rules.hpp"
 #include "guard.hpp"
 #include "runtime_core.hpp"
 #include "stop.hpp"
@@ -17,6 +18,7 @@
 #include <atomic>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 
@@ -188,7 +190,33 @@ void force_permit(core_context& core, token_record& resumed) noexcept {
 
 // ---- the end ------------------------------------------------------------------------------------------------------------
 
+namespace {
+
+/// It ends before its loop could tell it: it has looked for itself, or did not need to.
+std::shared_ptr<const std::string> kill_unheard_of(const core_context& core, const token_record& token) noexcept {
+    if (!(core.runtime->at_start.load(std::memory_order_relaxed) & killing)) return nullptr;
+    return core.runtime->kills.reason_for(token, true);
+}
+
+/// Whether all are asked to stop, or one here that awaits it: which its body hears when it looks.
+bool asked_with_others(const core_context& core, const token_record& token) noexcept {
+    if (core.runtime->stops_all() && !(token.flags & exempt)) return true;
+    for (const token_record* each = awaiter_here(core, token); each; each = awaiter_here(core, *each)) {
+        if (each->flags & shielded) return false;
+        if (each->stop_requested() || kill_unheard_of(core, *each)) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
 void note_failure(core_context& core, token_record& token) noexcept {
+    std::shared_ptr<const std::string> why;
+    if (!(token.stop.load() & stop_killed)) {
+        why = kill_unheard_of(core, token);
+        if (why) token.stop.set_bits(stop_asked | stop_killed);
+    }
+    if (!token.stop_requested() && asked_with_others(core, token)) token.stop.set_bits(stop_asked);
     const std::uint8_t reasons = token.stop.load();
     if (reasons == 0 && token.operation.load()->index >= first_operation) {
         token.state.store(token_state::failed);
@@ -208,8 +236,8 @@ void note_failure(core_context& core, token_record& token) noexcept {
                                                                           : token_state::killed;
         if (reasons & stop_killed) {
             try {
-                const auto reason = core.host->kill_reason(token);
-                error = std::make_exception_ptr(killed(token.id(), reason ? *reason : std::string()));
+                if (!why) why = core.host->kill_reason(token);
+                error = std::make_exception_ptr(killed(token.id(), why ? *why : std::string()));
             } catch (...) {
                 error = std::current_exception();
             }

@@ -772,6 +772,27 @@ TEST_SUITE("gate_control: kill") {
             runtime.gate().kill(tg::chain_of{id}, "test");
         });
         CHECK(chain == "nothing was thrown");
+        // One that awaits it is killed, whatever lies between the two.
+        static const tg::operation awaits_group{{.name = "gate_control_test_awaits_group"}, []() -> tg::task<> {
+                                                    auto both = tg::when_all(gives_up(), gives_up());
+                                                    co_await std::move(both);
+                                                }};
+        const std::string group = kill_when_it_runs(awaits_group(), kill_one);
+        CHECK(group.find("gate_control_test_awaits_group") != std::string::npos);
+        CHECK(group.find("was killed: too long") != std::string::npos);
+        static const tg::operation shields{{.name = "gate_control_test_shields"},
+                                           [](std::atomic<bool>* killed) -> tg::task<> {
+                                               ++ran;
+                                               const tg::detail::shielding deaf;
+                                               while (!*killed) {}
+                                               CHECK_FALSE(tg::this_token::stop_requested());
+                                               co_return;
+                                           }};
+        std::atomic<bool> killed{false};
+        CHECK(kill_when_it_runs(shields(&killed), [&](const tg::token_id& id) {
+                  kill_one(id);
+                  killed = true;
+              }) == "nothing was thrown");
         CHECK(runtime.stop().complete());
         check_settled(runtime);
     }
