@@ -193,7 +193,7 @@ private:
     std::vector<outbox> outboxes_;
     std::vector<unsigned> dirty_;  // destinations with something in their outbox
     timer_wheel timers_;
-    relaxed<std::uint64_t> turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by the stall detector
+    relaxed<std::uint64_t> turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by who watches it
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;

@@ -11,8 +11,9 @@
 // wait for a child that waits for its parent's end. Whether they have ended is looked up: nobody counts on the way.
 //
 // Killed. As with a stop (stop.cpp) a bit comes first, at_start, and messages follow: what starts later finds the bit, what
-// executes is found by its loop, and a sweep takes out what waits. A rule says whom it means by what had been made before it, so
-// one that is made later is not met; it is forgotten when nobody is left whom it could meet.
+// executes is found by its loop, or finds the rule itself when it looks before its loop has a turn, and a sweep takes out what
+// waits. A rule says whom it means by what had been made before it, so one that is made later is not met; it is forgotten when
+// nobody is left whom it could meet.
 
 #include "deadline.hpp"
 #include "executor.hpp"
