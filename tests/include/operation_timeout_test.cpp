@@ -5,6 +5,7 @@
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
 #include "support/settled.hpp"
+#include "support/waiting.hpp"
 
 #include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
@@ -53,9 +54,14 @@ const tg::operation in_time{{.name = "operation_timeout_test_in_time", .timeout 
 const tg::operation refers{{.name = "operation_timeout_test_refers", .timeout = 1h}, [](int& n) -> int& { return n; }};
 const tg::operation fails{{.name = "operation_timeout_test_fails", .timeout = 1h},
                           []() { throw std::out_of_range("own"); }};
-const tg::operation sticky{{.name = "operation_timeout_test_sticky", .timeout = 1h},
-                           tg::sticky{"operation_timeout_test", [](int key) { return key; }},
-                           [](int) { return tg::this_token::core(); }};
+const tg::operation sticky{
+    {.name = "operation_timeout_test_sticky", .timeout = 1h},
+    tg::sticky{"operation_timeout_test", [](int key) { return key; }},
+    [](int) -> tg::task<unsigned> {
+        ++started;
+        co_await tg::test::until([] { return started == 20; });  // the key is theirs as long as one lives
+        co_return tg::this_token::core();
+    }};
 const tg::operation sticky_late{{.name = "operation_timeout_test_sticky_late", .timeout = 2ms},
                                 tg::sticky{"operation_timeout_test", [](int key) { return key; }},
                                 [](int) -> tg::task<> { co_await tg::sleep_for(1h); }};
@@ -132,6 +138,7 @@ TEST_SUITE("operation timeout") {
         const settled check(runtime);
         runtime.run([]() -> tg::task<> {
             for (int key = 0; key < 3; ++key) {
+                started = 0;
                 std::vector<tg::token<unsigned>> all;
                 for (int i = 0; i < 20; ++i) all.push_back(sticky(key));
                 const auto cores = co_await tg::when_all(std::move(all));
