@@ -264,20 +264,26 @@ bool stop_token::stop_requested() const noexcept {
         else
             detail::with_runtime(slot, look);
     }
+    if (asked) of_->stop.set_bits(detail::stop_asked);  // so that its next await knows what has been said here
     return asked;
 }
 
 bool this_token::stop_requested() noexcept {
     const detail::core_context* core = detail::this_core;
     if (!core || !core->current) return false;
+    bool asked = false;
     // A message to one that awaits it here cannot be taken before they all suspend.
-    for (const detail::token_record* each = core->current; each; each = detail::awaiter_here(*core, *each)) {
+    for (const detail::token_record* each = core->current; each && !asked; each = detail::awaiter_here(*core, *each)) {
         if (each->flags & detail::shielded) return false;
-        if (each->stop_requested()) return true;
+        asked = each->stop_requested();
     }
-    const std::uint32_t said = core->runtime->at_start.load(std::memory_order_relaxed);
-    return ((said & detail::stopping_all) && !(core->current->flags & detail::exempt)) ||
-           ((said & detail::killing) && core->host->kills_current());
+    if (!asked) {
+        const std::uint32_t said = core->runtime->at_start.load(std::memory_order_relaxed);
+        asked = ((said & detail::stopping_all) && !(core->current->flags & detail::exempt)) ||
+                ((said & detail::killing) && core->host->kills_current());
+    }
+    if (asked) core->current->stop.set_bits(detail::stop_asked);  // as above
+    return asked;
 }
 
 stop_token this_token::stop() {
