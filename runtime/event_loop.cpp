@@ -99,6 +99,7 @@ void event_loop::run() {
         if (settling_ && nothing_ready() && in_flight_ != 0) settle();
     }
     flush();
+    if (options_.changes_thread) stop_watching_eventfd();
     turn_ns_.store(0);
     ring_->end_use();
 }
@@ -184,14 +185,13 @@ unsigned event_loop::send(unsigned destination, hook* item) noexcept {
 }
 
 void event_loop::flush() noexcept {
-    guest_.before_flush();
-    if (!dirty_.empty()) flush_outboxes();
-}
-
-void event_loop::flush_outboxes() noexcept {
-    for (unsigned destination : dirty_) deliver(destination);
-    dirty_.clear();
-    submit_wakes();
+    // Submitting the wakes meets completions, and these may send again.
+    do {
+        guest_.before_flush();
+        for (unsigned destination : dirty_) deliver(destination);
+        dirty_.clear();
+        submit_wakes();
+    } while (!dirty_.empty());
 }
 
 void event_loop::deliver(unsigned destination) noexcept {
@@ -366,6 +366,19 @@ void event_loop::watch_eventfd() noexcept {
     watching_eventfd_ = true;
 }
 
+void event_loop::stop_watching_eventfd() noexcept {
+    while (watching_eventfd_) {
+        if (io_uring_sqe* entry = ring_->entry()) {
+            io_uring_prep_cancel64(entry, tag_eventfd, 0);
+            entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+            entry->user_data = tag_cancel;
+        }
+        ring_->wait({});  // the watch ends with a completion in any case
+        serve_ring();
+    }
+    flush();  // what those completions have made others wait for
+}
+
 bool event_loop::something_came() const noexcept {
     return !mailbox_.empty() || guest_.work_waits() || ring_->has_completions() || ring_->wants_enter();
 }
@@ -388,27 +401,37 @@ void event_loop::idle() noexcept {
     }
 
     guest_.parked(true);
+    park();
+    guest_.parked(false);
+}
+
+void event_loop::park() noexcept {
     // After the guest has had its say: what that submits may bring the eventfd's completion, and take the watch away.
     watch_eventfd();
     push_requests();
     if (wake_latency_) wake_asked_ns_.store(0, std::memory_order_relaxed);
-    if (nothing_ready() && watching_eventfd_ && mailbox_.park()) {
-        const bool found = guest_.find_work(true);
-        flush();  // what it met may have been for others
-        if (!found && nothing_ready()) {
-            std::optional<std::chrono::nanoseconds> timeout;
-            if (!timers_.empty()) {
-                const std::uint64_t sleep_until = timers_.earliest_ns();
-                const std::uint64_t now = steady_ns();
-                timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
-            }
-            ring_->wait(timeout);
-            if (wake_latency_) note_awake();
+    if (!nothing_ready() || !mailbox_.park()) return;
+    const bool found = guest_.find_work(true);
+    flush();  // what it met may have been for others
+    if (!found && may_sleep()) {
+        std::optional<std::chrono::nanoseconds> timeout;
+        if (!timers_.empty()) {
+            const std::uint64_t sleep_until = timers_.earliest_ns();
+            const std::uint64_t now = steady_ns();
+            timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
         }
-        mailbox_.unpark();
-        serve_ring();
+        ring_->wait(timeout);
+        if (wake_latency_) note_awake();
     }
-    guest_.parked(false);
+    mailbox_.unpark();
+    serve_ring();
+}
+
+// What ran since `park` may have sent, nudged anybody (this loop too) and reaped this loop's own wakes. A wake of this sleep
+// is owed by who has cleared the parked bit, and clears it first: while the bit stands, no wake of this sleep can have been
+// reaped. A wake that comes late, of an earlier sleep, may have been; if it was the eventfd's, nobody watches that now.
+bool event_loop::may_sleep() const noexcept {
+    return mailbox_.parked() && watching_eventfd_ && nothing_ready() && dirty_.empty() && !wakes_to_submit_;
 }
 
 }  // namespace tokengate::detail

@@ -40,7 +40,9 @@
 /// ready hooks: it should do no more than to make something ready.
 ///
 /// Parking: spin for a while, then publish *parked* in the mailbox word, ask the guest once more, and sleep in the ring,
-/// without a timeout unless a timer is armed. An idle loop is never woken.
+/// without a timeout unless a timer is armed. What runs between publishing and sleeping may send, nudge and reap: a loop
+/// sleeps only if it is still published as parked then, the eventfd is watched, and nothing is left to send or to run.
+/// An idle loop is never woken.
 ///
 /// Threads: `post`, `submit`, `close`, `closed`, `turn_began_ns` from any; everything else from the loop's own. A loop
 /// that `changes_thread` (the control loop) may be run by another thread after `run` has returned; its ring stays the same.
@@ -101,6 +103,8 @@ public:
     void close() noexcept { mailbox_.close(); }
     [[nodiscard]] bool closed() const noexcept { return mailbox_.closed(); }
     [[nodiscard]] bool parked() const noexcept { return mailbox_.parked(); }
+    /// A glance: something has been pushed and not been taken.
+    [[nodiscard]] bool has_mail() const noexcept { return !mailbox_.empty(); }
     /// Steady. 0 while the loop has nothing to run: idle, spinning, parked, or not run at all.
     [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
     /// From the moment somebody wakes this loop, parked, until it runs. Null unless it measures that.
@@ -169,7 +173,6 @@ private:
     void finish(io_request& request, std::int32_t result, std::uint32_t flags) noexcept;
     unsigned run_ready() noexcept;
     void take_mail() noexcept;
-    void flush_outboxes() noexcept;
     void deliver(unsigned destination) noexcept;
     void wake(event_loop& parked_loop) noexcept;
     void submit_wakes() noexcept;
@@ -178,7 +181,10 @@ private:
     void note_awake() noexcept;
     void serve_ring() noexcept;
     void watch_eventfd() noexcept;
+    void stop_watching_eventfd() noexcept;
     void idle() noexcept;
+    void park() noexcept;
+    [[nodiscard]] bool may_sleep() const noexcept;
     void settle() noexcept;
     [[nodiscard]] bool something_came() const noexcept;
     [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && starts_.empty(); }

@@ -6,6 +6,7 @@
 
 #include "support/leaks.hpp"
 #include "support/sanitizers.hpp"
+#include "support/watchdog.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
@@ -15,21 +16,14 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <future>
-#include <mutex>
 #include <random>
-#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace tg = tokengate;
-using namespace std::chrono_literals;
 using tg::test::live_slots;
 
 namespace {
@@ -96,51 +90,6 @@ tg::task<std::uint64_t> burst_body(std::uint64_t seed, unsigned size) {
     co_return results.size();
 }
 
-/// Aborts when tokens are alive and for 20 s none has ended.
-class watchdog {
-public:
-    explicit watchdog(const tg::runtime& over) : over_(over), thread_([this] { watch(); }) {}
-    ~watchdog() {
-        {
-            const std::scoped_lock lock(mutex_);
-            done_ = true;
-        }
-        wake_.notify_one();
-        thread_.join();
-    }
-
-private:
-    void watch() {
-        std::uint64_t seen = 0;
-        auto since = std::chrono::steady_clock::now();
-        std::unique_lock lock(mutex_);
-        while (!wake_.wait_for(lock, 100ms, [this] { return done_; })) {
-            const tg::snapshot now = over_.snapshot();
-            const std::uint64_t progress = now.ended + now.admitted + ran;
-            if (progress != seen || over_.tokens().empty()) {
-                seen = progress;
-                since = std::chrono::steady_clock::now();
-            } else if (std::chrono::steady_clock::now() - since > 20s) {
-                std::fprintf(stderr, "stuck: admitted %llu, ended %llu, waiting %llu, domains %llu, pins %llu\n",
-                             static_cast<unsigned long long>(now.admitted), static_cast<unsigned long long>(now.ended),
-                             static_cast<unsigned long long>(now.waiting), static_cast<unsigned long long>(now.domains),
-                             static_cast<unsigned long long>(now.pins));
-                for (const tg::token_info& each : over_.tokens())
-                    std::fprintf(stderr, "  %s %s core %u awaited by %llu\n", each.id.text().c_str(),
-                                 std::string(tg::name_of(each.state)).c_str(), each.core,
-                                 static_cast<unsigned long long>(each.awaited_by_sequence));
-                std::abort();
-            }
-        }
-    }
-
-    const tg::runtime& over_;
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    bool done_ = false;
-    std::thread thread_;
-};
-
 }  // namespace
 
 TEST_SUITE("stress: lost wake-up") {
@@ -159,7 +108,7 @@ TEST_SUITE("stress: lost wake-up") {
                                  .spill = cores % 2 == 0 ? tg::spill::never : tg::spill::when_saturated,
                                  .storage = {.slow = 2},
                                  .ring_entries = cores == 5 ? 8U : 256U}};
-            const watchdog watching(runtime);
+            const tg::test::watchdog watching(runtime, [] { return ran.load(); });
             std::vector<std::thread> foreign;
             for (std::uint64_t t = 0; t < 3; ++t)
                 foreign.emplace_back([&, t] {
