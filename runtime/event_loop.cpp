@@ -68,6 +68,7 @@ void event_loop::connect(std::span<event_loop* const> loops) {
     loops_.assign(loops.begin(), loops.end());
     outboxes_.resize(loops.size());
     dirty_.reserve(loops.size());
+    seen_moves_.resize(loops.size());
 }
 
 void event_loop::post(hook* item) noexcept { post(item, item); }
@@ -116,7 +117,7 @@ void event_loop::turn() noexcept {
     turn_over_ = false;
     const std::uint64_t began = turn_ns_.load();
     guest_.turn_began(began + wall_offset_ns_);
-    if (!mailbox_.empty()) take_mail();
+    take_mail();
     guest_.find_work(false);
     while (timer* due = timers_.pop_due(began)) due->run(due);
 
@@ -135,6 +136,8 @@ void event_loop::turn() noexcept {
         turn_ns_.store(0);
         idle();
         turn_ns_.store(steady_ns());
+        // Before anything is put aside in this turn; pairs with the fence in park(), whose owner then looks at turn_ns_.
+        std::atomic_thread_fence(std::memory_order_seq_cst);
     }
 }
 
@@ -144,44 +147,109 @@ unsigned event_loop::run_ready() noexcept {
     unsigned starts = start_budget_;
     bool start_first = std::exchange(start_owed_, false);
     while (!turn_over_) {
-        hook_queue* from = nullptr;
-        if (resumptions > 0 && !ready_.empty() && !(start_first && !starts_.empty())) {
-            from = &ready_;
+        hook* item = nullptr;
+        if (resumptions > 0 && !ready_.empty() && !(start_first && !no_start())) {
+            item = ready_.pop();
+            prefetch_around(ready_.front());  // while this one runs
             --resumptions;
-        } else if (starts > 0 && !starts_.empty()) {
-            from = &starts_;
+        } else if (starts > 0 && (item = next_start())) {
             --starts;
             start_first = false;
         } else {
             break;
         }
-        hook* item = from->pop();
-        prefetch_around(from->front());  // while this one runs
         item->run(item);
+        moves_.add(1);
         ++ran;
     }
     // A turn that one long resumption has used up must not be followed by another such, and so on.
-    start_owed_ = turn_over_ && starts == start_budget_ && !starts_.empty();
+    start_owed_ = turn_over_ && starts == start_budget_ && !no_start();
     return ran;
 }
 
-void event_loop::take_mail() noexcept {
-    for (hook* item = mailbox_.take(); item;) {
+hook* event_loop::next_start() noexcept {
+    shelf_next_ = !shelf_next_;
+    if (shelf_next_ || starts_.empty())
+        if (hook* item = pop_shelf()) return item;
+    if (starts_.empty()) return nullptr;
+    hook* item = starts_.pop();
+    prefetch_around(starts_.front());
+    return item;
+}
+
+hook* event_loop::pop_shelf() noexcept {
+    if (shelved_.load() == 0) return nullptr;
+    hook* item = nullptr;
+    lock_.enter();
+    if (!shelf_.empty()) {  // nobody has taken it back meanwhile
+        item = shelf_.pop();
+        prefetch_around(shelf_.front());
+        shelved_.store(shelved_.load() - 1);
+    }
+    lock_.leave();
+    return item;
+}
+
+void event_loop::ready_lent(hook* item) noexcept {
+    lock_.enter();
+    shelf_.push(item);
+    shelved_.store(shelved_.load() + 1);
+    lock_.leave();
+}
+
+void event_loop::ready_lent(hook_queue& items, unsigned count) noexcept {
+    lock_.enter();
+    shelf_.append(items);
+    shelved_.store(shelved_.load() + count);
+    lock_.leave();
+}
+
+void event_loop::take_back(hook_queue& into) noexcept {
+    into.append(shelf_);
+    shelved_.store(0);
+    for (hook* item = mailbox_.take_lent(); item;) {
         hook* next = item->next;
-        (item->run == options_.starts ? starts_ : ready_).push(item);
+        into.push(item);
         item = next;
     }
 }
 
-unsigned event_loop::send(unsigned destination, hook* item) noexcept {
-    outbox& to = outboxes_[destination];
-    item->next = to.newest;
-    to.newest = item;
-    if (to.count++ == 0) {
-        to.oldest = item;
-        dirty_.push_back(destination);
+void event_loop::take_mail() noexcept {
+    if (!mailbox_.empty()) sort_in(mailbox_.take());
+    if (!mailbox_.has_lent()) return;
+    hook_queue lent;
+    unsigned count = 0;
+    for (hook* item = mailbox_.take_lent(); item; ++count) {
+        hook* next = item->next;
+        lent.push(item);
+        item = next;
     }
-    return to.count;
+    ready_lent(lent, count);
+}
+
+void event_loop::sort_in(hook* oldest_first) noexcept {
+    while (oldest_first) {
+        hook* next = oldest_first->next;
+        (oldest_first->run == options_.starts ? starts_ : ready_).push(oldest_first);
+        oldest_first = next;
+    }
+}
+
+unsigned event_loop::put(unsigned destination, chain outbox::*kind, hook* item) noexcept {
+    outbox& to = outboxes_[destination];
+    lock_.enter();
+    (to.*kind).push(item);
+    const std::uint32_t count = to.count.load() + 1;
+    to.count.store(count);
+    lock_.leave();
+    if (!std::exchange(to.dirty, true)) dirty_.push_back(destination);
+    return count;
+}
+
+void event_loop::hand_over(unsigned destination) noexcept {
+    std::erase(dirty_, destination);
+    deliver(destination);
+    submit_wakes();
 }
 
 void event_loop::flush() noexcept {
@@ -194,13 +262,68 @@ void event_loop::flush() noexcept {
     } while (!dirty_.empty());
 }
 
+void event_loop::hand_over_to_idle() noexcept {
+    std::erase_if(dirty_, [this](unsigned destination) {
+        if (loops_[destination]->turn_ns_.load() != 0) return false;
+        deliver(destination);
+        return true;
+    });
+    submit_wakes();
+}
+
 void event_loop::deliver(unsigned destination) noexcept {
-    outbox chain = std::exchange(outboxes_[destination], {});
+    outbox& from = outboxes_[destination];
+    from.dirty = false;
+    lock_.enter();
+    const chain bound = std::exchange(from.bound, {});
+    const chain lent = std::exchange(from.lent, {});
+    from.count.store(0);
+    lock_.leave();
+    moves_.add(1);
     // Before the push: the receiver may count what it starts as soon as it has the chain.
     guest_.flushed(destination);
     event_loop& to = *loops_[destination];
-    if (to.mailbox_.push(chain.newest, chain.oldest) == mailbox::pushed::wake_owed) wake(to);
+    bool wake_owed = lent.newest && to.mailbox_.lend(lent.newest, lent.oldest);
+    if (bound.newest) wake_owed |= to.mailbox_.push(bound.newest, bound.oldest) == mailbox::pushed::wake_owed;
+    if (wake_owed) wake(to);
 }
+
+// ---- looking around -------------------------------------------------------------------------------------------------------
+
+bool event_loop::fetch_from(event_loop& other) noexcept {
+    outbox& theirs = other.outboxes_[options_.index];
+    if (theirs.count.load() == 0 || !other.lock_.try_take()) return false;
+    const chain bound = std::exchange(theirs.bound, {});
+    const chain lent = std::exchange(theirs.lent, {});
+    theirs.count.store(0);
+    other.lock_.give_back();
+    // By the way of all mail, which brings it into order; this loop is awake.
+    if (bound.newest) mailbox_.push(bound.newest, bound.oldest);
+    if (lent.newest) mailbox_.lend(lent.newest, lent.oldest);
+    return bound.newest || lent.newest;
+}
+
+bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
+    bool found = false;
+    for (unsigned index = 0; index < loops_.size(); ++index) {
+        event_loop& other = *loops_[index];
+        if (&other == this) continue;
+        const std::uint32_t moves = other.moves_.load();
+        const bool moved = std::exchange(seen_moves_[index], moves) != moves;
+        if (other.turn_ns_.load() == 0 || (only_where_nothing_moves && moved)) continue;  // who runs nothing keeps nothing
+        found |= fetch_from(other);
+        found |= guest_.recall(index);
+    }
+    return found;
+}
+
+bool event_loop::others_run() const noexcept {
+    for (const event_loop* each : loops_)
+        if (each != this && each->turn_ns_.load() != 0) return true;
+    return false;
+}
+
+// ---- waking -------------------------------------------------------------------------------------------------------------
 
 bool event_loop::nudge(unsigned destination) noexcept {
     event_loop& to = *loops_[destination];
@@ -380,7 +503,7 @@ void event_loop::stop_watching_eventfd() noexcept {
 }
 
 bool event_loop::something_came() const noexcept {
-    return !mailbox_.empty() || guest_.work_waits() || ring_->has_completions() || ring_->wants_enter();
+    return has_mail() || !nothing_ready() || guest_.work_waits() || ring_->has_completions() || ring_->wants_enter();
 }
 
 void event_loop::idle() noexcept {
@@ -389,20 +512,39 @@ void event_loop::idle() noexcept {
     flush();                // no loop parks with something left to send
     push_requests();
     if (!nothing_ready()) return;  // the flush has met completions
-    std::uint64_t spin_until = steady_ns() + options_.spin_ns;
-    if (!timers_.empty()) spin_until = std::min(spin_until, timers_.earliest_ns());
-    for (unsigned polls = 0; options_.spin_ns != 0; ++polls) {
-        if (something_came()) return;
-        relax();
-        if (polls % 64 == 63) {
-            if (steady_ns() >= spin_until) break;
-            if (polls > polls_before_yield) sched_yield();
-        }
-    }
-
+    if (spin()) return;
+    guest_.hungry(true);
     guest_.parked(true);
     park();
     guest_.parked(false);
+    guest_.hungry(false);
+}
+
+bool event_loop::spin() noexcept {
+    if (options_.spin_ns == 0) return false;
+    const std::uint64_t began = steady_ns();
+    std::uint64_t spin_until = began + options_.spin_ns;
+    if (!timers_.empty()) spin_until = std::min(spin_until, timers_.earliest_ns());
+    std::uint64_t next_look = began + look_around_every_ns;
+    bool hungry = false;
+    bool came = false;
+    for (unsigned polls = 0; !(came = something_came()); ++polls) {
+        relax();
+        if (polls % 64 != 63) continue;
+        const std::uint64_t now = steady_ns();
+        if (now >= spin_until) break;
+        if (!hungry && now >= began + hungry_after_ns) {
+            hungry = true;
+            guest_.hungry(true);
+        }
+        if (now >= next_look) {
+            next_look = now + look_around_every_ns;
+            if ((came = look_around(now < began + patient_for_ns))) break;
+        }
+        if (polls > polls_before_yield) sched_yield();
+    }
+    if (came && hungry) guest_.hungry(false);
+    return came;
 }
 
 void event_loop::park() noexcept {
@@ -411,8 +553,10 @@ void event_loop::park() noexcept {
     push_requests();
     if (wake_latency_) wake_asked_ns_.store(0, std::memory_order_relaxed);
     if (!nothing_ready() || !mailbox_.park()) return;
-    const bool found = guest_.find_work(true);
+    bool found = guest_.find_work(true);
     flush();  // what it met may have been for others
+    // Who puts something aside looks at our hunger afterwards, by plain accesses: the fence decides which of us is first.
+    if (!found && others_run() && asymmetric_lock::fence_all_threads()) found = look_around(false);
     if (!found && may_sleep()) {
         std::optional<std::chrono::nanoseconds> timeout;
         if (!timers_.empty()) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "asymmetric_lock.hpp"
 #include "histogram.hpp"
 #include "mailbox.hpp"
 #include "ring.hpp"
@@ -30,10 +31,18 @@
 /// FIFO order; each kind has its own budget in a turn, and a turn that ends before any start is followed by one that
 /// begins with a start, so neither starves.
 ///
+/// *Lent* work (new work that any loop could do as well) waits on the loop's shelf until it begins there, and may be taken back by
+/// others before. A start is taken from the shelf and from the other new work in turn.
+///
 /// Sending is local until a flush: what `send` collects for a loop leaves in one chain when it has `outbox_limit` hooks, at
 /// the end of the turn, or when the guest calls `flush` (before something that may run long). The receiver is woken if it
 /// is parked: by IORING_OP_MSG_RING from ring to ring, by its eventfd otherwise. A wake by MSG_RING is owed until the
 /// kernel has reported nothing (success is silent): if it reports an error, the eventfd is written instead.
+///
+/// No loop keeps what another one needs: what waits in an outbox may be fetched from there by the loop that it is for, and what
+/// lies on the shelf may be taken back, while this loop runs something long. An idle loop looks around for both: as it spins,
+/// at loops that have not moved on since it looked last; before it sleeps, at all. Outboxes and shelf are therefore under a
+/// lock whose owner pays next to nothing (asymmetric_lock.hpp).
 ///
 /// Requests to the kernel (io_request) go out with the turn's one enter. When the kernel takes no more for now (EBUSY) they
 /// wait in a queue, so a ring of any size serves any number. A timer that is due runs at once, between the mail and the
@@ -53,6 +62,9 @@ class event_loop {
 public:
     static constexpr unsigned outbox_limit = 32;
     static constexpr unsigned turn_budget = 64;
+    static constexpr std::uint64_t hungry_after_ns = 10'000;
+    static constexpr std::uint64_t look_around_every_ns = 10'000;
+    static constexpr std::uint64_t patient_for_ns = 30'000;  // as long an idle loop leaves alone those that move on
 
     /// What an executor adds to its loop. All on the loop's thread.
     class guest {
@@ -70,6 +82,10 @@ public:
         /// Nothing is ready; the loop is about to spin or park.
         virtual void going_idle() noexcept = 0;
         virtual void parked(bool now) noexcept = 0;
+        /// Nothing has been ready for `hungry_after_ns`, or the loop is about to park: others had better hand over at once.
+        virtual void hungry(bool now) noexcept = 0;
+        /// Idle: takes back what is lent to that loop, or what its guest keeps, and makes some of it ready; true if it did.
+        virtual bool recall(unsigned from) noexcept = 0;
 
     protected:
         ~guest() = default;
@@ -104,9 +120,15 @@ public:
     [[nodiscard]] bool closed() const noexcept { return mailbox_.closed(); }
     [[nodiscard]] bool parked() const noexcept { return mailbox_.parked(); }
     /// A glance: something has been pushed and not been taken.
-    [[nodiscard]] bool has_mail() const noexcept { return !mailbox_.empty(); }
+    [[nodiscard]] bool has_mail() const noexcept { return !mailbox_.empty() || mailbox_.has_lent(); }
     /// Steady. 0 while the loop has nothing to run: idle, spinning, parked, or not run at all.
     [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
+    /// A glance: something is lent to this loop and has not begun.
+    [[nodiscard]] bool has_lent() const noexcept { return shelved_.load() != 0 || mailbox_.has_lent(); }
+    /// Who is inside may use what is under it, here and in the guest. Another loop's thread.
+    [[nodiscard]] asymmetric_lock& lock() noexcept { return lock_; }
+    /// Inside the lock: everything that is lent to this loop and has not begun, oldest first.
+    void take_back(hook_queue& into) noexcept;
     /// From the moment somebody wakes this loop, parked, until it runs. Null unless it measures that.
     [[nodiscard]] const histogram* wake_latency() const noexcept { return wake_latency_.get(); }
 
@@ -124,10 +146,17 @@ public:
     /// To the end of this loop's own queues.
     void ready(hook* item) noexcept { ready_.push(item); }
     void ready_start(hook* item) noexcept { starts_.push(item); }
-    void ready_starts(hook_queue& items) noexcept { starts_.append(items); }
+    /// To the end of the shelf.
+    void ready_lent(hook* item) noexcept;
+    void ready_lent(hook_queue& items, unsigned count) noexcept;
 
-    /// To another loop, at the next flush. Returns how many wait in that outbox now.
-    unsigned send(unsigned destination, hook* item) noexcept;
+    /// To another loop, at the next flush; `lend` to its shelf. Returns how many wait in that outbox now.
+    unsigned send(unsigned destination, hook* item) noexcept { return put(destination, &outbox::bound, item); }
+    unsigned lend(unsigned destination, hook* item) noexcept { return put(destination, &outbox::lent, item); }
+    /// That outbox leaves at once.
+    void hand_over(unsigned destination) noexcept;
+    /// So do those to loops that have nothing to run.
+    void hand_over_to_idle() noexcept;
     void flush() noexcept;
     /// Wakes the loop if it is parked, without a message; true if it was.
     bool nudge(unsigned destination) noexcept;
@@ -153,10 +182,22 @@ public:
     static std::uint64_t wall_ns() noexcept;
 
 private:
-    struct outbox {
+    struct chain {  // linked from the newest to the oldest
         hook* newest = nullptr;
         hook* oldest = nullptr;
-        unsigned count = 0;
+
+        void push(hook* item) noexcept {
+            item->next = newest;
+            if (!newest) oldest = item;
+            newest = item;
+        }
+    };
+
+    struct outbox {
+        chain bound;                     // in the lock
+        chain lent;                      // in the lock
+        relaxed<std::uint32_t> count{};  // stored in the lock; a glance for the loop that it is for
+        bool dirty = false;              // the owner's: listed in dirty_
     };
 
     /// A request that the kernel knows, by its ticket: index and generation.
@@ -173,6 +214,13 @@ private:
     void finish(io_request& request, std::int32_t result, std::uint32_t flags) noexcept;
     unsigned run_ready() noexcept;
     void take_mail() noexcept;
+    hook* next_start() noexcept;
+    hook* pop_shelf() noexcept;
+    unsigned put(unsigned destination, chain outbox::*kind, hook* item) noexcept;
+    bool fetch_from(event_loop& other) noexcept;
+    bool look_around(bool only_where_nothing_moves) noexcept;
+    [[nodiscard]] bool others_run() const noexcept;
+    void sort_in(hook* oldest_first) noexcept;
     void deliver(unsigned destination) noexcept;
     void wake(event_loop& parked_loop) noexcept;
     void submit_wakes() noexcept;
@@ -183,11 +231,13 @@ private:
     void watch_eventfd() noexcept;
     void stop_watching_eventfd() noexcept;
     void idle() noexcept;
+    [[nodiscard]] bool spin() noexcept;
     void park() noexcept;
     [[nodiscard]] bool may_sleep() const noexcept;
     void settle() noexcept;
     [[nodiscard]] bool something_came() const noexcept;
-    [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && starts_.empty(); }
+    [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && no_start(); }
+    [[nodiscard]] bool no_start() const noexcept { return starts_.empty() && !has_lent(); }
 
     const options options_;
     guest& guest_;
@@ -196,8 +246,9 @@ private:
     // The loop's thread alone.
     hook_queue ready_;
     hook_queue starts_;
-    std::vector<outbox> outboxes_;
-    std::vector<unsigned> dirty_;  // destinations with something in their outbox
+    std::vector<unsigned> dirty_;           // destinations whose outbox has had something since it left last
+    std::vector<std::uint32_t> seen_moves_;  // of each loop, when this one looked last
+    bool shelf_next_ = false;                // whose turn it is: the shelf's, or that of the other starts
     timer_wheel timers_;
     relaxed<std::uint64_t> turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by who watches it
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
@@ -216,7 +267,15 @@ private:
     std::unique_ptr<ring> ring_;
     const std::unique_ptr<histogram> wake_latency_;
 
+    // The loop's thread, and others who are inside the lock.
+    asymmetric_lock lock_;
+    std::vector<outbox> outboxes_;
+    hook_queue shelf_;
+    relaxed<std::uint32_t> shelved_{};  // its length; a glance for others
+
     // Shared.
+    /// Hooks run and chains sent, stored by the loop; who finds it where it was takes the loop to run something long.
+    relaxed<std::uint32_t> moves_{};
     int eventfd_;
     /// Stored by the first `open` (release), loaded by senders (acquire): -1 while there is no ring to message.
     std::atomic<int> ring_descriptor_{-1};

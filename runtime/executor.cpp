@@ -149,7 +149,7 @@ void executor::turn_began(std::uint64_t wall_ns) noexcept {
 void executor::before_flush() noexcept {
     flush_ended_group(*core_);
     for (const weight w : weight_classes)
-        if (staged_[static_cast<std::size_t>(w)].count != 0) splice(w);
+        if (staged_[static_cast<std::size_t>(w)].count.load() != 0) splice(w);
     if (is_control_) return;
     if (routes_.pending(position_) != 0) routes_.publish(position_);
     publish_started();
@@ -157,6 +157,7 @@ void executor::before_flush() noexcept {
 
 void executor::flushed(unsigned destination) noexcept {
     if (!runtime.is_control(destination)) routes_.publish(destination);
+    runtime.loads.fed(destination);
 }
 
 void executor::publish_started() noexcept {
@@ -212,11 +213,15 @@ void executor::parked(bool now) noexcept {
     }
 }
 
+void executor::hungry(bool now) noexcept {
+    now ? runtime.loads.starves(position_) : runtime.loads.fed(position_);
+}
+
 // ---- the end ------------------------------------------------------------------------------------------------------------
 
 void executor::report_idle() noexcept {
     if (report_under_way_.exchange(true, std::memory_order_acq_rel)) return;
-    loop.send(runtime.control().position(), &report_);
+    send_hook(runtime.control().position(), &report_);
 }
 
 void executor::begin_to_end() noexcept {
@@ -326,6 +331,7 @@ void executor::start(core_context& core, token_record& token) noexcept {
     if (token.stop_requested() || runtime.at_start.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         if (token.stop_requested() || !may_start(token)) {
             end_unrun(core, token);
+            if (departing_.token) settle_departed();
             return;
         }
     }
@@ -375,6 +381,7 @@ inline void executor::run_measured(core_context& core, token_record* token,
         if (now - loop.turn_began_ns() > turn_ns) loop.end_turn();
     }
     core.current = nullptr;
+    if (departing_.token) settle_departed();
 }
 
 void executor::note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept {

@@ -32,6 +32,10 @@
 /// Its window (router.hpp) follows the run time it measures. When half of it is free, it pulls a chunk from the gate's
 /// FIFOs: those of the classes it serves, in turn; if they are empty, those whose tokens may spill to it.
 ///
+/// What was routed to it waits on the loop's shelf until it starts. An executor that has nothing to run has the gate take
+/// back what waits like that at another, which runs something long, and what another has on its way to the gate (`recall`);
+/// then it pulls from the gate as always. Nothing anchored, and nothing that has started, is ever taken from an executor.
+///
 /// All members belong to the executor's thread unless they say otherwise.
 
 namespace tokengate {
@@ -77,6 +81,14 @@ public:
     /// Past permits: to a core, or to the FIFO of its class.
     void route(core_context& core, token_record& token) noexcept;
     void send(unsigned position, token_record& token) noexcept;
+    /// A hook to another loop: at once if that is hungry, else with what else goes there.
+    void send_hook(unsigned position, hook* item) noexcept;
+    /// An ended token to its awaiter's loop, once its coroutine has left the stack.
+    void depart(unsigned position, token_record& ended) noexcept;
+    /// Whether a core of the home range of the class, other than this one, has nothing to run.
+    [[nodiscard]] bool hungry_in_range(weight w) const noexcept { return routes_.hungry_but(w, position_); }
+    /// Whether this core is in the home range of the class.
+    [[nodiscard]] bool serves(weight w) const noexcept { return !is_control_ && routes_.may_serve(position_, w); }
     /// Where the key is in flight, counting one more; or where it now comes to be.
     [[nodiscard]] sticky_registry::acquired pin_key(std::uint64_t key, weight w);
 
@@ -163,6 +175,8 @@ public:
     void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept override;
     void going_idle() noexcept override;
     void parked(bool now) noexcept override;
+    void hungry(bool now) noexcept override;
+    bool recall(unsigned from) noexcept override;
 
 private:
     static constexpr std::uint64_t short_ns = 50'000;
@@ -172,7 +186,7 @@ private:
 
     struct staged {
         hook_queue chain;
-        unsigned count = 0;
+        relaxed<unsigned> count{};  // a glance for others
     };
 
     struct member_hook : hook {
@@ -201,6 +215,9 @@ private:
     void resume_watched(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
+    void settle_departed() noexcept;
+    [[nodiscard]] bool keeps_work() const noexcept;
+    void return_to_gate(hook_queue& started_nowhere, unsigned position) noexcept;
     void wake_for(weight w) noexcept;
     bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;
@@ -214,7 +231,11 @@ private:
     const unsigned position_;
     const bool is_control_;
     router routes_;
-    std::array<staged, 3> staged_{};  // by weight: found no core with room, on their way to the gate
+    std::array<staged, 3> staged_{};  // by weight: found no core with room, on their way to the gate; in the loop's lock
+    struct {
+        token_record* token = nullptr;
+        unsigned position = 0;
+    } departing_;
     unsigned started_ = 0;            // windowed tokens started and not yet published
     unsigned starts_in_turn_ = 0;
     std::uint64_t average_run_ns_ = 0;

@@ -89,9 +89,11 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
             let_in(core, token, gate_holds::coming::from_a_queue);
             continue;
         }
-        if (token.flags & watched) leave_gate(token, position_);
+        if (token.state.load() != token_state::admitted) {  // else it had been before, and was taken back
+            if (token.flags & watched) leave_gate(token, position_);
+            token.state.store(token_state::admitted);
+        }
         token.position.store(static_cast<std::uint16_t>(position_));
-        token.state.store(token_state::admitted);
         passing.push(&token);
         ++count;
     }
@@ -119,7 +121,7 @@ bool executor::enter_backlog(token_record& token) noexcept {
 
 bool executor::shed_oldest(weight w) noexcept {
     for (const weight each : weight_classes)
-        if (staged_[static_cast<std::size_t>(each)].count != 0) splice(each);
+        if (staged_[static_cast<std::size_t>(each)].count.load() != 0) splice(each);
     hook_queue oldest;
     if (runtime.at_gate.take(w, [](std::size_t) { return 1; }, oldest) == 0)
         for (const weight other : weight_classes)

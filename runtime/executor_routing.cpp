@@ -69,7 +69,7 @@ void executor::route(core_context& core, token_record& token) noexcept {
         return;
     }
     token.flags |= windowed;
-    if (staged_[static_cast<std::size_t>(w)].count != 0 || runtime.at_gate.waiting(w) != 0) {
+    if (staged_[static_cast<std::size_t>(w)].count.load() != 0 || runtime.at_gate.waiting(w) != 0) {
         stage(w, token);  // first in, first out: nobody passes those who wait
         return;
     }
@@ -81,23 +81,58 @@ void executor::send(unsigned position, token_record& token) noexcept {
     if (token.flags & watched) leave_gate(token, position);
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
-    if (position == position_)
-        loop.ready_start(&token);
-    else if (loop.send(position, &token) >= event_loop::outbox_limit)
+    if (!(token.flags & windowed)) {
+        position == position_ ? loop.ready_start(&token) : send_hook(position, &token);
+        return;
+    }
+    if (position == position_) {
+        loop.ready_lent(&token);
+        return;
+    }
+    const unsigned waiting = loop.lend(position, &token);
+    if (waiting >= event_loop::outbox_limit)
         loop.flush();
+    else if (runtime.loads.starving(position))
+        loop.hand_over(position);
+}
+
+void executor::send_hook(unsigned position, hook* item) noexcept {
+    const unsigned waiting = loop.send(position, item);
+    if (waiting >= event_loop::outbox_limit)
+        loop.flush();
+    else if (runtime.loads.starving(position))
+        loop.hand_over(position);
+}
+
+void executor::depart(unsigned position, token_record& ended) noexcept {
+    settle_departed();
+    departing_ = {&ended, position};
+}
+
+void executor::settle_departed() noexcept {
+    if (token_record* token = std::exchange(departing_.token, nullptr)) send_hook(departing_.position, token);
 }
 
 void executor::stage(weight w, token_record& token) noexcept {
     if ((token.flags & watched) && !enter_backlog(token)) return;
     token.state.store(token_state::waiting);
     staged& at = staged_[static_cast<std::size_t>(w)];
+    loop.lock().enter();
     at.chain.push(&token);
-    if (++at.count >= event_loop::outbox_limit) splice(w);
+    const unsigned count = at.count.load() + 1;
+    at.count.store(count);
+    loop.lock().leave();
+    if (count >= event_loop::outbox_limit) splice(w);
 }
 
 void executor::splice(weight w) noexcept {
     staged& at = staged_[static_cast<std::size_t>(w)];
-    runtime.at_gate.wait(w, at.chain, std::exchange(at.count, 0));
+    loop.lock().enter();
+    hook_queue chain = std::exchange(at.chain, {});
+    const unsigned count = at.count.load();
+    at.count.store(0);
+    loop.lock().leave();
+    if (count != 0) runtime.at_gate.wait(w, chain, count);
     wake_for(w);
 }
 
@@ -151,10 +186,62 @@ unsigned executor::pull(weight w, bool look_anyway) noexcept {
     if (runtime.attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
         count = let_pass(*core_, taken);
     runtime.loads.take(position_, count);
-    loop.ready_starts(taken);
+    loop.ready_lent(taken, count);
     // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
     if (runtime.at_gate.waiting(w) != 0) wake_for(w);
     return count;
+}
+
+// ---- recall -------------------------------------------------------------------------------------------------------------
+
+bool executor::keeps_work() const noexcept {
+    for (const staged& each : staged_)
+        if (each.count.load() != 0) return true;
+    return loop.has_lent();
+}
+
+bool executor::recall(unsigned from) noexcept {
+    if (is_control_) return false;
+    executor& other = *runtime.executors[from];
+    if (!other.keeps_work() || !other.loop.lock().try_take()) return false;
+    hook_queue back;
+    other.loop.take_back(back);
+    std::array<staged, 3> on_their_way;
+    for (std::size_t at = 0; at < on_their_way.size(); ++at) {
+        on_their_way[at] = other.staged_[at];
+        other.staged_[at] = {};
+    }
+    other.loop.lock().give_back();
+    return_to_gate(back, from);
+    for (const weight w : weight_classes) {
+        staged& each = on_their_way[static_cast<std::size_t>(w)];
+        if (const unsigned count = each.count.load()) runtime.at_gate.wait(w, each.chain, count);
+    }
+    return find_work(true);
+}
+
+void executor::return_to_gate(hook_queue& started_nowhere, unsigned position) noexcept {
+    std::array<hook_queue, 3> by_class;
+    std::array<unsigned, 3> counts{};
+    unsigned all = 0;
+    for (; !started_nowhere.empty(); ++all) {
+        auto& token = *static_cast<token_record*>(started_nowhere.pop());
+        token.position.store(no_position);
+        const auto w = static_cast<std::size_t>(token.operation.load()->weight_class);
+        by_class[w].push(&token);
+        ++counts[w];
+    }
+    if (all == 0) return;
+    // Who asks one of them to stop sets its bit and then looks at its position: either it finds none, and tells every
+    // loop, or whoever starts the token finds the bit. Pairs with the fence in request_stop.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    runtime.loads.give_back(position, all);
+    for (const weight w : weight_classes) {
+        const auto at = static_cast<std::size_t>(w);
+        if (counts[at] == 0) continue;
+        runtime.at_gate.put_back(w, by_class[at], counts[at]);
+        if (!routes_.may_serve(position_, w) && !routes_.may_help(position_, w)) wake_for(w);
+    }
 }
 
 }  // namespace tokengate::detail

@@ -42,6 +42,21 @@ void gate::wait(weight w, hook_queue& chain_of_hooks, std::size_t count) noexcep
     to.waiting.store(to.waiting.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
 }
 
+void gate::put_back(weight w, hook_queue& chain_of_hooks, std::size_t count) noexcept {
+    fifo& to = fifo_of(w);
+    const std::scoped_lock lock(to.mutex);
+    if (to.used == to.chains.size() && !grow(to)) {
+        to.at(0).hooks.prepend(chain_of_hooks);  // no memory for a descriptor
+        to.at(0).count += count;
+    } else {
+        to.first = (to.first + to.chains.size() - 1) & (to.chains.size() - 1);
+        ++to.used;
+        to.at(0).hooks = std::exchange(chain_of_hooks, {});
+        to.at(0).count = count;
+    }
+    to.waiting.store(to.waiting.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+}
+
 std::size_t gate::take_locked(fifo& from, std::size_t most, hook_queue& into) noexcept {
     std::size_t taken = 0;
     while (taken < most && from.used != 0) {

@@ -42,6 +42,9 @@ public:
     /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the range.
     void wait(weight w, hook_queue& chain, std::size_t count) noexcept;
 
+    /// The same in front of everything that waits: for those that were taken, and have not started.
+    void put_back(weight w, hook_queue& chain, std::size_t count) noexcept;
+
     /// Takes at most choose(waiting) hooks from the front, at least one if any waits; looks under the mutex whatever
     /// `waiting` says. A chain is split only if it is the first.
     template <class Choose>

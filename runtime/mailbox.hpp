@@ -15,6 +15,9 @@
 ///
 ///     word = pointer to the newest hook | parked | closed        (parked only ever without a pointer)
 ///
+/// Beside that word, in the same line, is a second list, of what is *lent*: new work that this loop may begin, and that anybody
+/// may take back before it has. `lend` pushes there and unparks; `take_lent` is for any thread.
+///
 /// Chains are linked newest first, as the list itself is; `take` turns the whole into arrival order. Capacity:
 /// unbounded, since what travels here was admitted before (windows and permits bound it); a chain is at most one
 /// outbox.
@@ -22,7 +25,7 @@
 /// Memory order: `push` releases its hooks to the `take` that acquires them. `push` and `park` agree on who goes first
 /// because both are read-modify-writes of one word. A queue beside this one (filled before `nudge`, looked at after
 /// `park`) must be guarded by a mutex on both sides, or be filled and looked at with seq_cst operations: `nudge` may
-/// only load.
+/// only load. The list of what is lent is such a queue.
 
 namespace tokengate::detail {
 
@@ -48,6 +51,21 @@ public:
         return false;
     }
 
+    /// Any thread. The same as push, to the list of what is lent; true if the owner was parked and the caller must wake it.
+    bool lend(hook* newest, hook* oldest) noexcept {
+        hook* seen = nullptr;
+        do oldest->next = seen;
+        while (!lent_.compare_exchange_weak(seen, newest, std::memory_order_seq_cst, std::memory_order_relaxed));
+        return nudge();  // filled before: see the head of this file
+    }
+    /// Any thread. Takes everything that is lent and has not been taken, oldest first. Unparks nobody.
+    hook* take_lent() noexcept {
+        // acquire: pairs with the seq_cst, hence releasing, push in lend
+        return in_order(lent_.exchange(nullptr, std::memory_order_acquire));
+    }
+    /// Any thread: a glance, but for the owner after `park`, who finds what was lent before the nudge that came too early.
+    [[nodiscard]] bool has_lent() const noexcept { return lent_.load(std::memory_order_seq_cst) != nullptr; }
+
     /// Any thread. From here on `submit` is refused; what was accepted before is in the list. Wakes nobody: nudge
     /// afterwards.
     void close() noexcept { word_.fetch_or(closed_bit, std::memory_order_acq_rel); }  // pairs with the CAS in submit()
@@ -65,16 +83,7 @@ public:
     hook* take() noexcept {
         // acquire: pairs with the release of every push since the last take
         std::uintptr_t taken = word_.fetch_and(closed_bit, std::memory_order_acq_rel);
-        hook* newest_first = reinterpret_cast<hook*>(taken & ~flag_bits);
-        hook* oldest_first = nullptr;
-        while (newest_first) {
-            prefetch_around(newest_first);  // from another core's cache
-            hook* next = newest_first->next;
-            newest_first->next = oldest_first;
-            oldest_first = newest_first;
-            newest_first = next;
-        }
-        return oldest_first;
+        return in_order(reinterpret_cast<hook*>(taken & ~flag_bits));
     }
 
     /// Publishes that the owner is about to sleep; false if something has arrived. After true, the owner looks once
@@ -93,6 +102,18 @@ public:
 private:
     static constexpr std::uintptr_t parked_bit = 1, closed_bit = 2, flag_bits = parked_bit | closed_bit;
 
+    static hook* in_order(hook* newest_first) noexcept {
+        hook* oldest_first = nullptr;
+        while (newest_first) {
+            prefetch_around(newest_first);  // from another core's cache
+            hook* next = newest_first->next;
+            newest_first->next = oldest_first;
+            oldest_first = newest_first;
+            newest_first = next;
+        }
+        return oldest_first;
+    }
+
     pushed push_unless(hook* newest, hook* oldest, std::uintptr_t refused_by) noexcept {
         // Mostly it is empty. To look first would fetch the line twice, to read it and to write it.
         std::uintptr_t seen = 0;
@@ -105,6 +126,7 @@ private:
     }
 
     alignas(64) std::atomic<std::uintptr_t> word_{0};
+    std::atomic<hook*> lent_{nullptr};  // pushed to by anybody, emptied by anybody
 };
 
 static_assert(alignof(hook) >= 4, "two low bits of a hook's address are the mailbox's flags");

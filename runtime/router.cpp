@@ -10,11 +10,14 @@ load_table::load_table(core_layout layout) : layout_(layout) {
     if (positions == 0 || positions > most_positions) throw std::length_error("a load_table has 1 … 1024 positions");
     slots_ = std::make_unique<slot[]>(positions);
     position_at_.resize(positions);
+    turn_of_.resize(positions + 1);
+    turn_of_[positions] = static_cast<std::uint16_t>(positions);
     for (unsigned position = 0; position < positions; ++position) {
         unsigned core = position / layout.workers_per_core, worker = position % layout.workers_per_core;
         unsigned turn = worker * layout.cores + core;
         slots_[position].turn = turn;
         position_at_[turn] = static_cast<std::uint16_t>(position);
+        turn_of_[position] = static_cast<std::uint16_t>(turn);
         room_[turn / 64].bits.fetch_or(std::uint64_t{1} << turn % 64, std::memory_order_relaxed);
     }
 }

@@ -87,6 +87,11 @@ public:
         slots_[position].routed.fetch_add(count, std::memory_order_relaxed);
     }
 
+    /// The gate takes back what was routed there and has not started. Any thread.
+    void give_back(unsigned position, unsigned count) noexcept {
+        slots_[position].routed.fetch_sub(count, std::memory_order_relaxed);
+    }
+
     /// Once a turn, and before parking; after taking from the gate's FIFOs, so that the position counts as full, and
     /// others may spill, as long as they keep it supplied. Says that there is room when at least half the window is
     /// free.
@@ -101,6 +106,28 @@ public:
         std::uint64_t bit = std::uint64_t{1} << s.turn % 64;
         if (word.load(std::memory_order_seq_cst) & bit) return;  // pairs with the fetch_and in retract()
         if (half_free(position) > 0) word.fetch_or(bit, std::memory_order_seq_cst);
+    }
+
+    // ---- hunger ----
+
+    // Of every position, and of the control loop, whose number is that of the positions. Hints in both directions: who
+    // misses one hands over at the end of its turn, or has it fetched. seq_cst, so that who starves looks around after it
+    // has said so.
+
+    /// The owner has nothing to run.
+    void starves(unsigned position) noexcept {
+        const unsigned turn = turn_of_[position];
+        room_[turn / 64].hungry.fetch_or(std::uint64_t{1} << turn % 64, std::memory_order_seq_cst);
+    }
+    /// Something is on its way there, or the owner has found something.
+    void fed(unsigned position) noexcept {
+        if (!starving(position)) return;
+        const unsigned turn = turn_of_[position];
+        room_[turn / 64].hungry.fetch_and(~(std::uint64_t{1} << turn % 64), std::memory_order_relaxed);
+    }
+    [[nodiscard]] bool starving(unsigned position) const noexcept {
+        const unsigned turn = turn_of_[position];
+        return hungry(turn / 64) >> turn % 64 & 1;
     }
 
     // ---- any thread ----
@@ -138,7 +165,7 @@ public:
 private:
     friend class router;
 
-    static constexpr unsigned most_words = most_positions / 64;
+    static constexpr unsigned most_words = most_positions / 64 + 1;  // one bit more than positions: the control loop's
 
     /// One line, not two: who publishes into `routed` reads the others in the same breath.
     struct alignas(64) slot {
@@ -150,12 +177,17 @@ private:
     };
     struct alignas(64) room_word {
         std::atomic<std::uint64_t> bits = 0;
+        std::atomic<std::uint64_t> hungry = 0;  // beside the room, since routers look at both
     };
 
     [[nodiscard]] unsigned words() const noexcept { return (layout_.positions() + 63) / 64; }
     [[nodiscard]] unsigned position_at(unsigned turn) const noexcept { return position_at_[turn]; }
     [[nodiscard]] std::uint64_t room(unsigned word) const noexcept {
         return room_[word].bits.load(std::memory_order_relaxed);  // a hint
+    }
+
+    [[nodiscard]] std::uint64_t hungry(unsigned word) const noexcept {
+        return room_[word].hungry.load(std::memory_order_relaxed);  // a hint
     }
 
     /// A router: the position was found full. Clears its bit, looks once more, and sets it again if there is room after
@@ -165,12 +197,15 @@ private:
     core_layout layout_;
     std::unique_ptr<slot[]> slots_;           // by position
     std::array<room_word, most_words> room_;  // by turn
-    std::vector<std::uint16_t> position_at_;
+    std::vector<std::uint16_t> position_at_;  // by turn
+    std::vector<std::uint16_t> turn_of_;      // by position, and behind them the control loop's
 };
 
 /// Staggers tokens over the positions of their class, in the order of *turns*: every core once before a second worker
 /// of any. A class's cursor starts at the front (heavy, medium) or at the back (light), a few places further in each
 /// loop, and goes round; a position that is full loses its turn.
+///
+/// A position that has nothing to run goes before the others, once: until the router has published what it gave it.
 ///
 /// What a router has decided and not yet published counts for it alone, and it looks at a position again only after
 /// publishing or after 32 tokens: a decision costs no shared cache line but the bitmap's. The price is that routers may
@@ -194,6 +229,7 @@ public:
         local& mine = mine_[next.position];
         ++mine.pending;
         mine.credit = static_cast<std::uint16_t>(next.free - 1);
+        fed_[next.turn / 64] |= loads_.hungry(next.turn / 64) & bit_of(next.turn);
         step(l, next.turn);
         return next.position;
     }
@@ -212,6 +248,19 @@ public:
         if (mine.pending != 0) s.routed.fetch_add(mine.pending, std::memory_order_relaxed);
         mine = {};
         filled_[s.turn / 64] &= ~bit_of(s.turn);
+        fed_[s.turn / 64] &= ~bit_of(s.turn);
+    }
+
+    /// Whether a position of the home range, other than this one, has nothing to run.
+    [[nodiscard]] bool hungry_but(weight w, unsigned position) const noexcept {
+        const lane& l = lane_of(w);
+        const unsigned own = loads_.turn_of_[position];
+        for (unsigned word = 0; word < words_; ++word) {
+            std::uint64_t others = loads_.hungry(word) & l.home[word];
+            if (own / 64 == word) others &= ~bit_of(own);
+            if (others != 0) return true;
+        }
+        return false;
     }
 
     /// Decided and not yet published.
@@ -280,7 +329,10 @@ private:
     /// The first look, which nearly always suffices, is at the cursor's word.
     found next_with_room(const lane& l) noexcept {
         unsigned word = l.cursor / 64;
-        std::uint64_t all = candidates(l, word), bits = all & from_cursor(l);
+        std::uint64_t all = candidates(l, word);
+        if (const std::uint64_t hungry = loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word]) [[unlikely]]
+            all = hungry;
+        std::uint64_t bits = all & from_cursor(l);
         bits = bits != 0 ? bits : all & only_word_;
         if (bits != 0) [[likely]] {
             unsigned turn = word * 64 + first_of(l, bits), position = loads_.position_at(turn);
@@ -317,6 +369,7 @@ private:
     spill spill_;
     std::array<lane, 3> lanes_;  // by weight
     bitmap filled_{};            // by turn: full through what is pending here, until that is published
+    bitmap fed_{};               // by turn: hungry, and given something here, until that is published
     std::vector<local> mine_;    // by position
 };
 

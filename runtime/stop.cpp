@@ -26,6 +26,7 @@
 #include <tokengate/error.hpp>
 #include <tokengate/stop.hpp>
 
+#include <atomic>
 #include <mutex>
 #include <new>
 #include <string>
@@ -92,12 +93,14 @@ void send_home(executor& home, hook* item) noexcept {
         home.loop.post(item);
     else if (here->host == &home)
         home.loop.ready(item);
-    else if (here->host->loop.send(home.position(), item) >= event_loop::outbox_limit)
-        here->host->loop.flush();
+    else
+        here->host->send_hook(home.position(), item);
 }
 
 void request_stop(token_record& token, std::uint8_t reason) noexcept {
     token.stop.set_bits(reason);  // published by the messages that follow
+    // Before the look at its position; pairs with the fence in executor::return_to_gate.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     const std::uint16_t slot = token.runtime.load();
     if (slot == 0) return;  // not admitted: it will end unrun
     try {

@@ -92,7 +92,7 @@ void flush_ended_group(core_context& core) noexcept {
     executor* home = group->home;  // read now: unless we are the last, the group may be gone after the subtraction
     // acq_rel: the last one, and through its hook the home, sees what all the others' tokens left in their frames.
     if (group->elsewhere.fetch_sub(ended, std::memory_order_acq_rel) != ended) return;
-    home == &here ? here.loop.ready(group) : static_cast<void>(here.loop.send(home->position(), group));
+    home == &here ? here.loop.ready(group) : here.send_hook(home->position(), group);
 }
 
 // ---- admission ----------------------------------------------------------------------------------------------------------
@@ -171,6 +171,7 @@ void group_admission::add(token_record& token, bool admitted) noexcept {
 }
 
 bool group_admission::finish() noexcept {
+    core_.host->loop.hand_over_to_idle();
     const std::uint32_t settled = not_elsewhere_ + 1;
     group_.elsewhere_done =
         settled == size_ + 1 || group_.elsewhere.fetch_sub(settled, std::memory_order_acq_rel) == settled;
@@ -293,7 +294,7 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
     if (!heard_by.home || heard_by.home == &here)
         here.loop.ready(&token);
     else
-        here.loop.send(heard_by.home->position(), &token);
+        here.depart(heard_by.home->position(), token);
 }
 
 // ---- dropped handles ----------------------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ void drop_unadmitted(token_record& token) noexcept {
     } else if (core.host && core.runtime == inherited.runtime) {
         core.counts.admitted.add(1);  // the runtime does not end before it has come home
         token.run = end_unadmitted;
-        core.host->loop.send(inherited.position, &token);
+        core.host->send_hook(inherited.position, &token);
     } else {
         inherited.runtime->end_far_from_home(token);
     }

@@ -127,11 +127,6 @@ void post_chain(executor& home, hook* newest, hook* oldest) noexcept {
     with_runtime(home.runtime.slot, [&chain](runtime_core&) { chain.home.loop.post(chain.newest, chain.oldest); });
 }
 
-/// What is sent leaves at the end of the turn, which is soon if the body that sends is known to be short.
-bool is_short(const core_context& core) noexcept {
-    return core.current && core.operations[core.current->operation.load()->index].is_short;
-}
-
 }  // namespace
 
 void send_all_home(hook_queue& released) noexcept {
@@ -140,8 +135,12 @@ void send_all_home(hook_queue& released) noexcept {
     while (!released.empty()) {
         executor& home = *static_cast<suspension*>(released.front())->home;
         if (here && here->host && here->runtime == &home.runtime) {
-            sent |= here->host != &home;
-            send_home(home, released.pop());
+            hook* next = released.pop();
+            if (here->host == &home)
+                home.loop.ready(next);
+            else
+                here->host->loop.send(home.position(), next);
+            sent = true;
             continue;
         }
         hook* oldest = nullptr;
@@ -160,7 +159,7 @@ void send_all_home(hook_queue& released) noexcept {
         post_chain(home, newest, oldest);
         released.append(others);
     }
-    if (sent && !is_short(*here)) here->host->loop.flush();
+    if (sent) here->host->loop.hand_over_to_idle();
 }
 
 }  // namespace tokengate::detail

@@ -92,14 +92,17 @@ public:
         is_parked = now;
         if (now) was_parked = true;
     }
+    void hungry(bool now) noexcept override { is_hungry = now; }
+    bool recall(unsigned from) noexcept override { return on_recall && on_recall(from); }
 
     std::atomic<std::uint64_t> turns{0}, idled{0};
-    std::atomic<bool> is_parked{false}, was_parked{false};
+    std::atomic<bool> is_parked{false}, was_parked{false}, is_hungry{false};
     std::atomic<int> thread_id{0};
     std::vector<unsigned> flushes;  // the loop's thread
     unsigned most_in_a_turn = 0;    // the loop's thread
     std::function<bool()> on_find_work;
     std::function<void()> on_idle;
+    std::function<bool(unsigned)> on_recall;
     event_loop loop;
 
 private:
@@ -200,12 +203,42 @@ TEST_SUITE("event loop") {
         more.push(named('E', true));
         more.push(named('F', true));
         call quit([&] {
-            here.loop.ready_starts(more);
+            here.loop.ready_lent(more, 2);
             here.loop.quit();
         });
         here.loop.post(&quit);
         here.run_here();
-        CHECK(order == "abcdABCDEF");
+        CHECK(order == "abcdEAFBCD");  // those on the shelf and the other starts in turn
+    }
+
+    TEST_CASE("what is lent may be taken back until it begins, in order, also what has not been taken from the mail") {
+        observed here;
+        std::string order;
+        std::deque<call> calls;
+        const auto named = [&](char name) { return &calls.emplace_back([&order, name] { order += name; }, true); };
+        here.loop.ready_lent(named('a'));
+        here.loop.lend(0, named('c'));
+        here.loop.ready_lent(named('b'));
+        here.loop.lend(0, named('d'));
+        here.loop.open();
+        here.loop.flush();
+        CHECK(here.loop.has_lent());
+        hook_queue back;
+        std::thread([&] {
+            REQUIRE(here.loop.lock().try_take());
+            here.loop.take_back(back);
+            here.loop.lock().give_back();
+        }).join();
+        CHECK_FALSE(here.loop.has_lent());
+        while (!back.empty()) {
+            hook* item = back.pop();
+            item->run(item);
+        }
+        CHECK(order == "abcd");
+        call quit([&] { here.loop.quit(); });
+        here.loop.post(&quit);
+        here.run_here();
+        CHECK(order == "abcd");
     }
 
     TEST_CASE("quit leaves nothing ready behind") {

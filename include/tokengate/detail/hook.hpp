@@ -64,6 +64,13 @@ public:
         other.head_ = nullptr;
     }
 
+    /// Moves everything of `other` in front of what is here, in order.
+    void prepend(hook_queue& other) noexcept {
+        other.append(*this);
+        *this = other;
+        other.head_ = nullptr;
+    }
+
     /// Moves those that `goes` to the end of `into`; who stays and who goes keep their order. How many went.
     template <class Predicate>
     std::size_t split(Predicate goes, hook_queue& into) noexcept {
