@@ -557,6 +557,7 @@ void event_loop::park() noexcept {
     flush();  // what it met may have been for others
     // Who puts something aside looks at our hunger afterwards, by plain accesses: the fence decides which of us is first.
     if (!found && others_run() && asymmetric_lock::fence_all_threads()) found = look_around(false);
+    push_requests();  // what a completion met on the way has asked for, or wants cancelled
     if (!found && may_sleep()) {
         std::optional<std::chrono::nanoseconds> timeout;
         if (!timers_.empty()) {

@@ -648,6 +648,54 @@ TEST_SUITE("event loop") {
         }
     }
 
+    TEST_CASE("a thread that leaves a loop leaves no watch behind, which would be served by it") {
+        // The kernel lists a ring's polls in /proc, each with the operation that it came from.
+        const auto polls = [](int ring) {
+            std::ifstream info("/proc/self/fdinfo/" + std::to_string(ring));
+            std::string line;
+            int found = 0;
+            for (bool inside = false; std::getline(info, line);) {
+                if (inside && line.find("op=") != std::string::npos) ++found;
+                inside = (inside && line.starts_with(" ")) || line.starts_with("PollList");
+            }
+            return found;
+        };
+        struct hosted final : event_loop::guest {
+            void turn_began(std::uint64_t) noexcept override {}
+            bool find_work(bool) noexcept override { return false; }
+            bool work_waits() const noexcept override { return false; }
+            void before_flush() noexcept override {}
+            void flushed(unsigned) noexcept override {}
+            void turn_ended(std::uint64_t, unsigned) noexcept override {}
+            void going_idle() noexcept override {}
+            void parked(bool now) noexcept override {
+                if (now) has_parked = true;
+            }
+            void hungry(bool) noexcept override {}
+            bool recall(unsigned) noexcept override { return false; }
+            std::atomic<bool> has_parked{false};
+            event_loop loop{{.ring_entries = 8, .changes_thread = true}, *this};
+        } control;
+        event_loop* alone[] = {&control.loop};
+        control.loop.connect(alone);
+        std::atomic<bool> left{false}, looked{false};
+        std::thread host([&] {
+            control.loop.open();
+            control.loop.run();
+            left = true;
+            wait_until([&] { return looked.load(); });
+        });
+        wait_until([&] { return control.has_parked && control.loop.parked(); });
+        const int ring = control.loop.own_ring().descriptor();
+        CHECK(polls(ring) == 1);
+        call quit([&] { control.loop.quit(); });
+        control.loop.post(&quit);
+        wait_until([&] { return left.load(); });
+        CHECK(polls(ring) == 0);
+        looked = true;
+        host.join();
+    }
+
     TEST_CASE("mail that arrives between two lives is served in the next") {
         observed here;
         int ran = 0;
