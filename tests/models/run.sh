@@ -84,7 +84,7 @@ for mutation in SWALLOWED_WAKE NO_SECOND_LOOK NO_NUDGE NUDGE_FIRST; do
     check claim window none_forgotten -DTOKENS=2 -DMORE=1 -DPAUSES=1 -D$mutation
 done
 check holds window none_forgotten -DWAITING=2 -DTOKENS=0 -DMORE=0 -DPAUSES=1
-check claim window none_forgotten -DWAITING=2 -DTOKENS=0 -DMORE=0 -DPAUSES=1 -DHELD_NO_WAKE
+check claim window none_forgotten -DWAITING=3 -DTOKENS=0 -DMORE=0 -DPAUSES=1 -DHELD_NO_WAKE
 
 check holds asymmetric_lock mutual_exclusion -DTOKENS=2
 check fair asymmetric_lock owner_gets_in -DTOKENS=2
