@@ -77,9 +77,8 @@ for mutation in SEND_LEFT CANCEL_LEFT; do
 done
 
 check holds window none_forgotten -DTOKENS=2 -DMORE=1 -DPAUSES=1
-check holds window none_forgotten -DTOKENS=1 -DMORE=1 -DPAUSES=1
-check holds window parked_has_room -DTOKENS=1 -DMORE=1 -DPAUSES=1
-check fair window all_started -DTOKENS=1 -DMORE=1 -DPAUSES=1
+check holds window parked_has_room -DWAITING=2 -DTOKENS=0 -DMORE=0 -DPAUSES=1
+check fair window all_started -DWAITING=2 -DTOKENS=0 -DMORE=0 -DPAUSES=1
 for mutation in SWALLOWED_WAKE NO_SECOND_LOOK NO_NUDGE NUDGE_FIRST; do
     check claim window none_forgotten -DTOKENS=2 -DMORE=1 -DPAUSES=1 -D$mutation
 done
