@@ -19,6 +19,8 @@
 namespace tokengate::detail {
 
 constinit thread_local core_context* this_core = nullptr;
+constinit thread_local frame_pool* this_pool = &frame_pool::none;
+constinit thread_local std::uintptr_t newest_frame = 0;
 
 namespace {
 
@@ -39,6 +41,7 @@ registry& contexts() {
 void at_thread_end(void* held) {
     auto& context = *static_cast<core_context*>(held);
     this_core = nullptr;
+    this_pool = &frame_pool::none;
     frame_pool::release(std::exchange(context.pool, nullptr));
     if (!context.outlived_by_domains) give_back_context(context);
 }
@@ -97,12 +100,17 @@ core_context& make_context() {
         else
             taken = new_context(r);
     }
-    taken->pool = frame_pool::acquire();
+    taken->pool = this_pool = frame_pool::acquire();
     taken->stack_mark = mark_of_this_stack();
     taken->current = nullptr;
     this_core = taken;
     if (pthread_setspecific(key, taken) != 0) throw std::bad_alloc();
     return *taken;
+}
+
+void* allocate_frame_slowly(std::size_t bytes) { return context().pool->allocate(bytes, slab_kind::frame); }
+void free_frame_slowly(void* frame, std::size_t bytes) noexcept {
+    context().pool->deallocate(frame, bytes, slab_kind::frame);
 }
 
 void give_back_context(core_context& unused) noexcept {

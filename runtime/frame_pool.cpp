@@ -17,12 +17,6 @@ namespace tokengate::detail {
 
 namespace {
 
-// A current slab is not moved by frees: it has this many left, and as many less taken.
-constexpr std::uint64_t never = std::uint64_t{1} << 62;
-
-// Stands for "no current slab": has nothing free, nothing to carve, and is never written.
-constinit slab nothing;
-
 /// All slabs and orphaned pools of the process. Never destroyed (it has no destructor to run), so threads may end late.
 ///
 /// Slabs are linked newest first and only ever added in front, so a reader that took the newest under the mutex walks
@@ -129,7 +123,7 @@ public:
 };
 
 /// Sets how many frees `item` can take before it has to move.
-void set_left(slab* item, std::uint64_t left) noexcept {
+void set_left(slab* item, std::uint32_t left) noexcept {
     item->taken.store(item->live() - left, std::memory_order_relaxed);
     item->left.store(left, std::memory_order_relaxed);
 }
@@ -137,10 +131,7 @@ void set_left(slab* item, std::uint64_t left) noexcept {
 }  // namespace
 
 constinit std::atomic<std::size_t> frame_pool::keep_{std::size_t{256} << 20};
-
-frame_pool::frame_pool() noexcept {
-    for (slab*& each : current_) each = &nothing;
-}
+constinit frame_pool frame_pool::none;
 
 frame_pool* frame_pool::acquire() {
     {
@@ -156,8 +147,13 @@ frame_pool* frame_pool::acquire() {
 void frame_pool::release(frame_pool* pool) noexcept {
     pool->flush_returns();
     pool->take_returned();
-    for (slab*& each : pool->current_)
-        if (each != &nothing && each->live() == 0) drop_slab(std::exchange(each, &nothing));
+    for (current& each : pool->current_) {
+        slab* empty = each.from.load(std::memory_order_relaxed);
+        if (!empty || each.live.load(std::memory_order_relaxed) != 0) continue;
+        each.free = nullptr;
+        each.from.store(nullptr, std::memory_order_relaxed);
+        drop_slab(empty);
+    }
     pool->trim(0);
     std::lock_guard lock(registry.mutex);
     pool->next_orphan_ = std::exchange(registry.orphans, pool);
@@ -175,29 +171,40 @@ void frame_pool::slab_list::remove(slab* item) noexcept {
     if (item->next) item->next->previous = item->previous;
 }
 
+void* frame_pool::allocate_slowly(std::size_t bytes, slab_kind kind) {
+    if (bytes > largest_class) return allocate_large(bytes, kind);
+    void* slot = refill(index_of(bytes, kind));
+    unpoison(slot, bytes);
+    return slot;
+}
+
 /// The current slab has no freed slot: what came home first, since it is warm, then what was never used.
 void* frame_pool::refill(unsigned index) {
     if (returned_.load(std::memory_order_relaxed)) take_returned();
-    slab* from = current_[index];
-    if (!from->free && from->carved.load(std::memory_order_relaxed) == from->capacity) {
+    current& here = current_[index];
+    slab* from = here.from.load(std::memory_order_relaxed);
+    if (!here.free && (!from || from->carved.load(std::memory_order_relaxed) == from->capacity)) {
         slab* next = next_slab(index);  // may throw: nothing has changed yet
-        if (from != &nothing) {
-            assert(from->live() == from->capacity);
+        if (from) {
+            assert(here.live.load(std::memory_order_relaxed) == from->capacity);
             from->where = slab::place::full;
-            set_left(from, 1);
+            from->taken.store(from->capacity - 1, std::memory_order_relaxed);
+            from->left.store(1, std::memory_order_relaxed);
         }
         next->where = slab::place::current;
-        set_left(next, never);
-        current_[index] = from = next;
+        here.free = std::exchange(next->free, nullptr);
+        here.live.store(next->live(), std::memory_order_relaxed);
+        here.from.store(next, std::memory_order_relaxed);
+        from = next;
     }
-    if (void* slot = from->free) {
-        pop(from, slot);
+    if (void* slot = here.free) {
+        here.pop(slot);
         return slot;
     }
     // Release, though all that a reader finds there is zero: a slot is carved after the slab's head was written.
     const std::uint32_t number = from->carved.load(std::memory_order_relaxed);
     from->carved.store(number + 1, std::memory_order_release);  // pairs with enumerate()
-    add(from->taken, 1);
+    here.live.store(here.live.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     return from->slot(number);
 }
 
@@ -232,6 +239,29 @@ void* frame_pool::allocate_large(std::size_t bytes, slab_kind kind) {
     made->left.store(1, std::memory_order_relaxed);
     link_slab(made);
     return made->slot(0);
+}
+
+/// A slot that is not of the current slab of its class, or is large.
+void frame_pool::deallocate_slowly(void* slot) noexcept {
+    slab* home = slab::of(slot);
+    poison(slot, home);
+    if (home->owner == this)
+        put(home, slot);
+    else
+        collect_for(home->owner, slot);
+}
+
+/// A slot of this pool that is not of a current slab, or may be.
+void frame_pool::put(slab* home, void* slot) noexcept {
+    if (home->where == slab::place::current) {
+        current_[home->index].push(slot);
+        return;
+    }
+    set_next(slot, home->free);
+    home->free = slot;
+    const std::uint32_t left = home->left.load(std::memory_order_relaxed) - 1;  // one writer: no read-modify-write
+    home->left.store(left, std::memory_order_relaxed);
+    if (left == 0) move(home);
 }
 
 /// `item` has no free left.
@@ -321,13 +351,28 @@ bool frame_pool::visit_mapped(const void* inside, void (*visit)(void* context), 
     return false;
 }
 
+bool frame_pool::begins_slot(const void* address) noexcept {
+    slab* looked_for = slab::of(address);
+    std::lock_guard lock(registry.mutex);
+    for (const slab* each = registry.bucket_of(looked_for); each; each = each->same_bucket) {
+        if (each != looked_for) continue;
+        const std::size_t first = sizeof(slab);
+        const std::size_t at = reinterpret_cast<std::uintptr_t>(address) % slab::size;
+        return each->kind == slab_kind::frame && at >= first && (at - first) % each->slot_size == 0;
+    }
+    return false;
+}
+
 frame_pool_statistics frame_pool::statistics() {
     const slab_reader reader;
     frame_pool_statistics sum{};
     for (slab* each = reader.newest; each; each = each->older) {
         ++sum.slabs;
         sum.mapped_bytes += each->mapped;
-        sum.live_slots += std::min<std::uint64_t>(each->live(), each->capacity);  // may be caught between its two parts
+        // Either may be caught in a change.
+        const current& at = each->owner->current_[each->index];
+        const bool is_current = at.from.load(std::memory_order_relaxed) == each;
+        sum.live_slots += std::min(is_current ? at.live.load(std::memory_order_relaxed) : each->live(), each->capacity);
     }
     std::lock_guard lock(registry.mutex);
     sum.pools = registry.pools;

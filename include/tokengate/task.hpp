@@ -84,12 +84,15 @@ struct task_access {
     }
 };
 
-/// Frames are aligned to 64 bytes and start with two pointers, then the promise. In a coroutine that g++ 12 compiles
-/// wrongly (docs/semantics.md, "g++ 12 traps") it lies elsewhere, and the body would never run.
+/// A frame starts with two pointers, then the promise. In a coroutine that g++ 12 compiles wrongly (docs/semantics.md,
+/// "g++ 12 traps") eight more bytes lie in front of them, and the body would never run. A handle is computed from the
+/// promise, so it then points into the frame, not to its beginning. No alignment is asked: the frame that was made last
+/// begins where its promise says, or the body is lost. The compiler itself decides that comparison, unless copying the
+/// coroutine's parameters may have made other frames; then it is done at run time, and should it fail, the pool is asked.
 inline void check_frame([[maybe_unused]] const std::coroutine_handle<> frame) noexcept {
 #if !defined(__clang__)  // which, besides, may put a frame on its awaiter's stack
-    if (reinterpret_cast<std::uintptr_t>(frame.address()) % 64 != 0) [[unlikely]]
-        terminate_miscompiled();
+    if (reinterpret_cast<std::uintptr_t>(frame.address()) != newest_frame) [[unlikely]]
+        if (!frame_pool::begins_slot(frame.address())) terminate_miscompiled();
 #endif
 }
 

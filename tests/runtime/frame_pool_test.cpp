@@ -12,6 +12,7 @@
 #include <random>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 using tokengate::detail::frame_pool;
@@ -74,7 +75,11 @@ std::size_t slabs() { return frame_pool::statistics().slabs; }
 }  // namespace
 
 TEST_CASE("frame_pool: every size has the smallest class that holds it") {
-    static_assert(frame_pool::class_size(frame_pool::class_of(1)) == 64);
+    static_assert(frame_pool::class_size(frame_pool::class_of(1)) == 32);
+    static_assert(frame_pool::class_size(frame_pool::class_of(152)) == 160);
+    static_assert(frame_pool::class_size(frame_pool::class_of(161)) == 192);
+    static_assert(frame_pool::class_size(frame_pool::class_of(512)) == 512);
+    static_assert(frame_pool::class_size(frame_pool::class_of(513)) == 576);
     static_assert(frame_pool::class_size(frame_pool::class_of(1024)) == 1024);
     static_assert(frame_pool::class_size(frame_pool::class_of(1025)) == 1536);
     static_assert(frame_pool::class_size(frame_pool::class_of(2049)) == 3072);
@@ -85,7 +90,7 @@ TEST_CASE("frame_pool: every size has the smallest class that holds it") {
     bool holds = true;
     for (std::size_t bytes = 1; bytes <= frame_pool::largest_class; ++bytes) {
         const unsigned index = frame_pool::class_of(bytes);
-        holds = holds && frame_pool::class_size(index) >= bytes && frame_pool::class_size(index) % 64 == 0;
+        holds = holds && frame_pool::class_size(index) >= bytes && frame_pool::class_size(index) % 32 == 0;
         holds = holds && (index == 0 || frame_pool::class_size(index - 1) < bytes);
     }
     CHECK(holds);
@@ -106,7 +111,7 @@ TEST_CASE("frame_pool: slots are aligned, and the one freed last is handed out f
     pool_user user;
     for (std::size_t bytes : {1, 64, 65, 200, 1024, 1025, 4096, 20000, 32768, 32769, 300000, 3000000}) {
         void* slot = user.get(bytes);
-        CHECK(reinterpret_cast<std::uintptr_t>(slot) % 64 == 0);
+        CHECK(reinterpret_cast<std::uintptr_t>(slot) % 32 == 0);
         std::memset(slot, 1, bytes);
         user.put(slot, bytes);
     }
@@ -115,10 +120,77 @@ TEST_CASE("frame_pool: slots are aligned, and the one freed last is handed out f
     CHECK(first != second);
     user.put(first, 200);
     user.put(second, 200);
-    CHECK(user.get(256) == second);
+    CHECK(user.get(224) == second);
     CHECK(user.get(193) == first);
     user.put(first, 193);
-    user.put(second, 256);
+    user.put(second, 224);
+}
+
+TEST_CASE("frame_pool: slots of a class lie side by side, as large as the class, until their slab is full") {
+    pool_user user;
+    for (std::size_t size = 32; size <= 512; size += 32) {
+        const std::size_t capacity = (slab::size - sizeof(slab)) / size;
+        std::vector<std::byte*> slots(2 * capacity);
+        for (std::byte*& slot : slots) slot = static_cast<std::byte*>(user.get(size - 8));
+        // The class may have a slab from before, whose freed slots come first: the second half has one of its own.
+        const auto first = std::find_if(slots.begin(), slots.end(), [&](std::byte* slot) {
+            return slot == reinterpret_cast<std::byte*>(slab::of(slot)) + sizeof(slab);
+        });
+        REQUIRE(first != slots.end());
+        const std::size_t together = std::min<std::size_t>(capacity, static_cast<std::size_t>(slots.end() - first));
+        bool side_by_side = true;
+        for (std::size_t i = 0; i < together; ++i) side_by_side = side_by_side && first[i] == *first + i * size;
+        CHECK(side_by_side);
+        for (std::byte* slot : slots) user.put(slot, size - 8);
+    }
+}
+
+TEST_CASE("frame_pool: the short ways serve the current slab of a class, and say so where they do not") {
+    pool_user user;
+    frame_pool& pool = *user.pool;
+    std::vector<void*> slots;
+    slots.push_back(user.get(96));
+    while (slab::of(slots.back()) == slab::of(slots.front())) slots.push_back(user.get(96));
+    void* in_current = slots.back();
+    void* in_full = slots.front();
+
+    CHECK(pool.try_deallocate(in_current, 96, slab_kind::frame));
+    CHECK(pool.try_allocate(96, slab_kind::object) == nullptr);
+    CHECK(pool.try_allocate(65, slab_kind::frame) == in_current);
+    CHECK(pool.try_allocate(96, slab_kind::frame) == nullptr);  // never carves
+    CHECK_FALSE(pool.try_deallocate(in_full, 96, slab_kind::frame));
+
+    void* large = user.get(frame_pool::largest_class + 1);
+    CHECK_FALSE(pool.try_deallocate(large, frame_pool::largest_class + 1, slab_kind::frame));
+    CHECK(pool.try_allocate(frame_pool::largest_class + 1, slab_kind::frame) == nullptr);
+    user.put(large, frame_pool::largest_class + 1);
+
+    pool_user other;
+    CHECK_FALSE(other.pool->try_deallocate(in_current, 96, slab_kind::frame));
+    CHECK(frame_pool::none.try_allocate(96, slab_kind::frame) == nullptr);
+    CHECK_FALSE(frame_pool::none.try_deallocate(in_current, 96, slab_kind::frame));
+    for (void* slot : slots) user.put(slot, 96);
+}
+
+TEST_CASE("frame_pool: a slot begins where one was handed out, and nowhere between") {
+    pool_user user;
+    for (std::size_t bytes : {32, 152, 200, 1000, 5000, 32768, 300'000}) {
+        auto* first = static_cast<std::byte*>(user.get(bytes));
+        auto* second = static_cast<std::byte*>(user.get(bytes));
+        CHECK(frame_pool::begins_slot(first));
+        CHECK(frame_pool::begins_slot(second));
+        bool between = false;
+        for (std::size_t at = 8; at < bytes; at += 8) between = between || frame_pool::begins_slot(second + at);
+        CHECK_FALSE(between);
+        user.put(first, bytes);
+        user.put(second, bytes);
+    }
+    void* object = user.get(200, slab_kind::object);
+    CHECK_FALSE(frame_pool::begins_slot(object));
+    CHECK_FALSE(frame_pool::begins_slot(slab::of(object)));
+    CHECK_FALSE(frame_pool::begins_slot(&user));
+    CHECK_FALSE(frame_pool::begins_slot(nullptr));
+    user.put(object, 200, slab_kind::object);
 }
 
 TEST_CASE("frame_pool: frames and objects do not share slabs") {
@@ -214,6 +286,68 @@ TEST_CASE("frame_pool: empty slabs beyond the limit are unmapped") {
     }
     const std::size_t full = fill_and_empty();
     CHECK(slabs() == full);
+}
+
+TEST_CASE("frame_pool: the live slots are known exactly while slabs become full, current and empty") {
+    constexpr unsigned seed = 5;
+    MESSAGE("seed " << seed);
+    std::mt19937 random(seed);
+    keeping little(2 * slab::size);
+    pool_user user;
+    pool_user other;
+    const std::size_t before = live_slots();
+    std::vector<void*> slots;  // of one class, four slabs of them at most
+    bool exact = true;
+    for (int phase = 0; phase < 40; ++phase) {
+        const std::size_t aim = random() % (4 * slab::size / 480);
+        while (slots.size() < aim) {
+            slots.push_back(user.get(480));
+            if (random() % 64 == 0) exact = exact && live_slots() == before + slots.size();
+        }
+        while (slots.size() > aim) {
+            std::swap(slots[random() % slots.size()], slots.back());
+            (random() % 8 ? user : other).put(slots.back(), 480);
+            slots.pop_back();
+            if (random() % 64) continue;
+            other.pool->flush_returns();
+            user.pool->collect();
+            exact = exact && live_slots() == before + slots.size();
+        }
+        // From a third thread as well, while the first two rest.
+        other.pool->flush_returns();
+        user.pool->collect();
+        on_another_thread([&] { exact = exact && live_slots() == before + slots.size(); });
+    }
+    CHECK(exact);
+    for (void* slot : slots) user.put(slot, 480);
+    CHECK(live_slots() == before);
+}
+
+TEST_CASE("frame_pool: a thread that ends leaves only slabs with live slots, also current ones") {
+    pool_user user;
+    const std::size_t before = slabs();
+    std::vector<void*> live;
+    frame_pool* orphan = nullptr;
+    on_another_thread([&] {
+        pool_user mine;
+        orphan = mine.pool;
+        for (std::size_t size = 32; size <= 1024; size += 32) {
+            void* slot = mine.get(size);
+            if (size % 128 == 0)
+                live.push_back(slot);
+            else
+                mine.put(slot, size);
+        }
+    });
+    CHECK(slabs() <= before + live.size());
+    on_another_thread([&] {
+        pool_user heir;
+        CHECK(heir.pool == orphan);
+        for (std::size_t i = 0; i < live.size(); ++i) heir.put(live[i], (i + 1) * 128);
+        // What a freed current slab forgot is not handed out by the next one.
+        for (std::size_t size = 32; size <= 1024; size += 32) heir.put(heir.get(size), size);
+    });
+    CHECK(slabs() <= before);
 }
 
 TEST_CASE("frame_pool: memory stays while a live slot lies in it") {
@@ -352,6 +486,104 @@ TEST_CASE("frame_pool: slots freed on another thread come home in batches") {
         CHECK(slots == again);
         for (void* slot : again) user.put(slot, 64);
     }
+}
+
+TEST_CASE("frame_pool: slots that come home find their slab current, full, partial or about to be empty") {
+    keeping nothing(0);
+    pool_user user;
+    const std::size_t before = live_slots();
+    std::vector<void*> slots;
+    for (std::size_t i = 0; i < 3 * slab::size / 160; ++i) slots.push_back(user.get(152));
+    for (std::size_t i = 0; i < slots.size(); ++i) write_word(slots[i], i + 1);
+    const std::size_t mapped = slabs();
+    pool_user other;
+    // Every second one elsewhere, newest first: of the current slab, then of full ones.
+    std::size_t freed = 0;
+    for (std::size_t i = slots.size(); i-- > 0;) {
+        if (i % 2) continue;
+        other.put(slots[i], 152);
+        ++freed;
+    }
+    other.pool->flush_returns();
+    user.pool->collect();
+    CHECK(live_slots() == before + slots.size() - freed);
+    bool intact = true;
+    for (std::size_t i = 1; i < slots.size(); i += 2) intact = intact && read_word(slots[i]) == i + 1;
+    CHECK(intact);
+    // What came home serves; no slab is made, and none that is live is handed out.
+    std::vector<void*> again(freed);
+    for (void*& slot : again) slot = user.get(160);
+    CHECK(slabs() == mapped);
+    std::vector<void*> all = again;
+    for (std::size_t i = 1; i < slots.size(); i += 2) all.push_back(slots[i]);
+    std::sort(all.begin(), all.end());
+    CHECK(std::adjacent_find(all.begin(), all.end()) == all.end());
+    // The rest comes home as well: all slabs but the current one are empty and go.
+    for (void* slot : all) other.put(slot, 152);
+    other.pool->flush_returns();
+    user.pool->collect();
+    CHECK(live_slots() == before);
+    CHECK(slabs() <= mapped - 2);
+}
+
+TEST_CASE("stress: visits see each live frame once while its neighbours come and go, and slabs with them") {
+    constexpr unsigned seed = 11;
+    constexpr std::uint64_t magic = 0xbeef'0000'0000'0000;
+    MESSAGE("seed " << seed);
+    keeping little(slab::size);
+    std::atomic<bool> done{false};
+    std::atomic<unsigned> ready{0};
+    std::vector<std::vector<void*>> pinned(2);
+    std::vector<std::thread> threads;
+    for (unsigned number = 0; number < 2; ++number) {
+        threads.emplace_back([&, number] {
+            std::mt19937 random(seed + number);
+            pool_user mine;
+            std::vector<std::pair<void*, std::size_t>> churn(8000);
+            for (auto& [slot, bytes] : churn) {
+                bytes = 32 + random() % 160;
+                slot = mine.get(bytes);
+                write_word(slot, 1);
+                if (random() % 64) continue;
+                void* stays = mine.get(bytes);
+                write_word(stays, magic + number * 1000 + pinned[number].size());
+                pinned[number].push_back(stays);
+            }
+            ++ready;
+            while (!done) {
+                auto& [slot, bytes] = churn[random() % churn.size()];
+                write_word(slot, 0);
+                mine.put(slot, bytes);
+                bytes = 32 + random() % 160;
+                slot = mine.get(bytes);
+                write_word(slot, 1);
+            }
+            for (auto& [slot, bytes] : churn) {
+                write_word(slot, 0);
+                mine.put(slot, bytes);
+            }
+            // Their sizes are in the slabs: a slot goes back as what it was.
+            for (void* slot : pinned[number]) {
+                write_word(slot, 0);
+                mine.put(slot, slab::of(slot)->slot_size);
+            }
+        });
+    }
+    while (ready != 2) std::this_thread::yield();
+    bool complete = true;
+    for (int visit = 0; visit < 40; ++visit) {
+        std::vector<unsigned> seen(2000);
+        frame_pool::for_each_slot([&](void* slot, std::size_t size) {
+            if (size > 192) return;
+            const std::uint64_t index = read_word(slot) - magic;
+            if (index < seen.size()) ++seen[index];
+        });
+        for (unsigned number = 0; number < 2; ++number)
+            for (std::size_t i = 0; i < pinned[number].size(); ++i) complete = complete && seen[number * 1000 + i] == 1;
+    }
+    done = true;
+    for (std::thread& each : threads) each.join();
+    CHECK(complete);
 }
 
 TEST_CASE("frame_pool: a pool outlives its thread and is adopted with its live slots") {

@@ -77,9 +77,30 @@ core_context& make_context();
 
 inline core_context& context() { return this_core ? *this_core : make_context(); }
 
-inline void* allocate_frame(std::size_t bytes) { return context().pool->allocate(bytes, slab_kind::frame); }
-[[gnu::always_inline]] inline void free_frame(void* frame, std::size_t bytes) {
-    context().pool->deallocate(frame, bytes, slab_kind::frame);
+/// The context's pool, one load nearer than the context; `none` while the thread has no context, so that nobody who makes
+/// or frees a frame asks whether it has.
+extern constinit thread_local frame_pool* this_pool [[gnu::tls_model("initial-exec")]];
+
+/// The frame made last, for check_frame(). An integer, which no store of a pointer can change: so the compiler, which sees
+/// both, knows that a frame it has just made is the newest.
+extern constinit thread_local std::uintptr_t newest_frame [[gnu::tls_model("initial-exec")]];
+
+/// The frame in the thread's pool when the short way did not do. The first throws std::bad_alloc.
+void* allocate_frame_slowly(std::size_t bytes);
+void free_frame_slowly(void* frame, std::size_t bytes) noexcept;
+
+[[gnu::always_inline]] inline void* allocate_frame(std::size_t bytes) {
+    void* frame = this_pool->try_allocate(bytes, slab_kind::frame);
+    if (!frame) [[unlikely]]
+        frame = allocate_frame_slowly(bytes);
+#if !defined(__clang__)
+    newest_frame = reinterpret_cast<std::uintptr_t>(frame);
+#endif
+    return frame;
+}
+[[gnu::always_inline]] inline void free_frame(void* frame, std::size_t bytes) noexcept {
+    if (!this_pool->try_deallocate(frame, bytes, slab_kind::frame)) [[unlikely]]
+        free_frame_slowly(frame, bytes);
 }
 
 }  // namespace tokengate::detail
