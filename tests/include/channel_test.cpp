@@ -3,6 +3,7 @@
 #include <tokengate/channel.hpp>
 
 #include <tokengate/error.hpp>
+#include <tokengate/event.hpp>
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
 #include <tokengate/this_token.hpp>
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <atomic>
 #include <coroutine>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <random>
@@ -28,11 +30,17 @@ namespace tg = tokengate;
 
 namespace {
 
-/// Move-only, without a default, counted; throws when it is moved while `fragile` says so.
+/// Move-only, without a default, counted; throws when it is moved while `fragile` says so, and is moved slowly (until
+/// `stuck` changes) while that does.
 class parcel {
 public:
     explicit parcel(int n) : n_(n) { ++alive; }
     parcel(parcel&& other) : n_(other.n_) {
+        if (n_ == stuck) {
+            being_moved = true;
+            stuck.wait(n_);
+            being_moved = false;
+        }
         if (n_ == fragile) throw std::runtime_error("dropped");
         other.n_ = -1;
         ++alive;
@@ -42,7 +50,8 @@ public:
     [[nodiscard]] int number() const { return n_; }
 
     static inline std::atomic<int> alive{0};
-    static inline std::atomic<int> fragile{-2};
+    static inline std::atomic<int> fragile{-2}, stuck{-2};
+    static inline std::atomic<bool> being_moved{false};
 
 private:
     int n_;
@@ -76,6 +85,28 @@ const tg::operation receives{{.name = "channel_test_receives"}, [](tg::channel<p
                                      co_return -3;
                                  }
                              }};
+
+/// A thread that keeps one end of a channel busy, from here until `free`: it moves a parcel that is stuck.
+class busy_thread {
+public:
+    template <class Moves>
+    busy_thread(int number, Moves moves) {
+        parcel::stuck = number;
+        thread_ = std::thread(std::move(moves));
+        while (!parcel::being_moved) std::this_thread::yield();
+    }
+    ~busy_thread() {
+        free();
+        thread_.join();
+    }
+    static void free() {
+        parcel::stuck = -2;
+        parcel::stuck.notify_all();
+    }
+
+private:
+    std::thread thread_;
+};
 
 struct traffic {
     explicit traffic(std::size_t capacity) : items(capacity) {}
@@ -436,5 +467,221 @@ TEST_SUITE("channel") {
             CHECK(now.strayed == 0);
             CHECK(now.items.size() == 0);
         }
+    }
+
+    TEST_CASE("who finds its end busy lets others of its core run first") {
+        tg::runtime runtime{{.cores = 1}};
+        for (const bool sending : {true, false}) {
+            tg::channel<parcel> parcels(4);
+            if (!sending) {
+                CHECK(parcels.try_send(parcel(1)));
+                CHECK(parcels.try_send(parcel(2)));
+            }
+            tg::event begun;
+            // Made ready by the other before that one gives way. If that one waited for the lock, nobody would free it.
+            const tg::operation frees{{.name = "channel_test_frees"}, [&]() -> tg::task<> {
+                                          co_await begun.wait();
+                                          busy_thread::free();
+                                      }};
+            const tg::operation passes_through{{.name = "channel_test_passes_through"}, [&]() -> tg::task<int> {
+                                                   parcel mine(3);
+                                                   begun.set();
+                                                   if (sending) {
+                                                       co_await parcels.send(std::move(mine));
+                                                       co_return 3;
+                                                   }
+                                                   const std::optional<parcel> got = co_await parcels.receive();
+                                                   co_return got ? got->number() : -1;
+                                               }};
+            const busy_thread busy(1, [&] {
+                if (sending)
+                    CHECK(parcels.try_send(parcel(1)));
+                else
+                    CHECK(parcels.try_receive()->number() == 1);
+            });
+            const int passed = runtime.run([&]() -> tg::task<int> {
+                tg::token<> freeing = frees();
+                freeing.admit();
+                co_await passes();
+                const int number = co_await passes_through();
+                co_await freeing;
+                co_return number;
+            });
+            CHECK(passed == (sending ? 3 : 2));
+            CHECK(parcels.size() == (sending ? 2 : 0));
+            if (sending) {
+                CHECK(parcels.try_receive()->number() == 1);
+                CHECK(parcels.try_receive()->number() == 3);
+            }
+        }
+        CHECK(parcel::alive == 0);
+    }
+
+    TEST_CASE("while it gives way: a stop, the channel is closed, the move throws") {
+        enum class event : std::uint8_t { stop, close, failure, full };
+        tg::runtime runtime{{.cores = 1}};
+        for (const event what : {event::stop, event::close, event::failure, event::full}) {
+            for (const bool sending : {true, false}) {
+                CAPTURE(static_cast<int>(what));
+                CAPTURE(sending);
+                tg::channel<parcel> parcels(2);
+                CHECK(parcels.try_send(parcel(1)));
+                if (!sending && what != event::full) CHECK(parcels.try_send(parcel(2)));
+                tg::event begun;
+                const tg::operation gives_way{{.name = "channel_test_gives_way"}, [&]() -> tg::task<std::string> {
+                                                  parcel mine(3);
+                                                  std::string outcome = "done";
+                                                  begun.set();
+                                                  try {
+                                                      if (sending) {
+                                                          co_await parcels.send(std::move(mine));
+                                                      } else {
+                                                          const std::optional<parcel> got = co_await parcels.receive();
+                                                          outcome = got ? "received" : "nothing";
+                                                      }
+                                                  } catch (const tg::channel_closed&) {
+                                                      outcome = "closed";
+                                                  } catch (const tg::token_stopped&) {
+                                                      outcome = "stopped";
+                                                  } catch (const std::runtime_error& error) {
+                                                      outcome = error.what();
+                                                  }
+                                                  // Whoever has not sent still has it.
+                                                  if ((mine.number() == -1) != (sending && outcome == "done"))
+                                                      outcome = "lost";
+                                                  co_return outcome;
+                                              }};
+                tg::token<std::string> subject = gives_way();
+                std::thread closer;
+                const tg::operation interferes{
+                    {.name = "channel_test_interferes"}, [&]() -> tg::task<> {
+                        co_await begun.wait();
+                        if (what == event::stop) subject.request_stop();
+                        if (what == event::failure) parcel::fragile = sending ? 3 : 2;
+                        if (what == event::close)
+                            closer = std::thread([&] { parcels.close(); });  // as soon as the lock is free
+                        busy_thread::free();
+                    }};
+                std::string outcome;
+                {
+                    const busy_thread busy(sending ? 9 : 1, [&] {
+                        if (sending)
+                            CHECK(parcels.try_send(parcel(9)));
+                        else
+                            CHECK(parcels.try_receive()->number() == 1);
+                    });
+                    outcome = runtime.run([&]() -> tg::task<std::string> {
+                        tg::token<> interfering = interferes();
+                        interfering.admit();
+                        co_await passes();
+                        subject.admit();
+                        if (what == event::full) {  // it joins those who wait, and is served from there
+                            co_await interfering;
+                            while (sending ? parcels.size() < 2 : parcels.size() > 0) co_await tg::yield();
+                            if (sending)
+                                CHECK(parcels.try_receive()->number() == 1);
+                            else
+                                CHECK(parcels.try_send(parcel(2)));
+                        }
+                        std::string found = co_await subject;
+                        if (what != event::full) co_await interfering;
+                        co_return found;
+                    });
+                }
+                parcel::fragile = -2;
+                if (closer.joinable()) closer.join();
+                switch (what) {
+                    case event::stop: CHECK(outcome == "stopped"); break;
+                    case event::close:
+                        // Either may have had the lock first.
+                        CHECK((outcome == (sending ? "closed" : "received") || (sending && outcome == "done")));
+                        break;
+                    case event::failure: CHECK(outcome == "dropped"); break;
+                    case event::full: CHECK(outcome == (sending ? "done" : "received")); break;
+                }
+            }
+        }
+        CHECK(parcel::alive == 0);
+    }
+
+    TEST_CASE(
+        "stress: four send to four across cores; closed or stopped at random; nothing is lost, nothing comes twice") {
+        constexpr unsigned seed = 20261130;
+        MESSAGE("seed ", seed);
+        std::mt19937 random(seed);
+        tg::runtime runtime{{.cores = 3}};
+        struct flow {
+            explicit flow(std::size_t capacity) : parcels(capacity) {}
+            tg::channel<parcel> parcels;
+            std::atomic<int> closed{0}, lost{0};
+            std::vector<std::atomic<int>> arrived = std::vector<std::atomic<int>>(4000);
+            std::vector<std::atomic<bool>> sent = std::vector<std::atomic<bool>>(4000);
+        };
+        const tg::operation from{{.name = "channel_test_four_send", .weight = tg::weight::heavy},
+                                 [](flow* in, int first) -> tg::task<> {
+                                     for (int i = first; i < first + 1000; ++i) {
+                                         parcel next(i);
+                                         bool sent = false;
+                                         try {
+                                             co_await in->parcels.send(std::move(next));
+                                             sent = true;
+                                         } catch (const tg::channel_closed&) {
+                                             ++in->closed;
+                                         } catch (const tg::token_stopped&) {}
+                                         in->lost += sent != (next.number() == -1);
+                                         if (!sent) co_return;
+                                         in->sent[static_cast<std::size_t>(i)] = true;
+                                     }
+                                 }};
+        const tg::operation to{{.name = "channel_test_four_receive", .weight = tg::weight::heavy},
+                               [](flow* in) -> tg::task<> {
+                                   try {
+                                       while (true) {
+                                           const std::optional<parcel> got = co_await in->parcels.receive();
+                                           if (!got) break;
+                                           ++in->arrived[static_cast<std::size_t>(got->number())];
+                                       }
+                                   } catch (const tg::token_stopped&) {}
+                               }};
+        for (int round = 0; round < 60; ++round) {
+            flow now(round % 3 == 0 ? 1 : 1 + random() % 64);
+            const unsigned kind = random() % 4;  // closed early: 1; stops: 2; both: 3
+            runtime.run([&]() -> tg::task<> {
+                std::vector<tg::token<>> senders, receivers;
+                for (int i = 0; i < 4; ++i) {
+                    senders.push_back(from(&now, i * 1000));
+                    senders.back().admit();
+                }
+                for (int i = 0; i < 4; ++i) {
+                    receivers.push_back(to(&now));
+                    receivers.back().admit();
+                }
+                for (unsigned turns = random() % 50; turns != 0; --turns) co_await tg::yield();
+                if (kind & 2) {
+                    senders[random() % 4].request_stop();
+                    receivers[random() % 3].request_stop();  // the last one goes on
+                    for (unsigned turns = random() % 50; turns != 0; --turns) co_await tg::yield();
+                }
+                if (kind & 1) now.parcels.close();
+                for (tg::token<>& each : senders) {
+                    try {
+                        co_await each;
+                    } catch (const tg::token_stopped&) {}  // it had not started
+                }
+                now.parcels.close();
+                for (tg::token<>& each : receivers) {
+                    try {
+                        co_await each;
+                    } catch (const tg::token_stopped&) {}
+                }
+            });
+            CHECK(now.lost == 0);
+            CHECK(now.parcels.size() == 0);
+            if (kind == 0) CHECK(now.closed == 0);
+            int wrong = 0;
+            for (std::size_t i = 0; i < 4000; ++i) wrong += now.arrived[i] != (now.sent[i] ? 1 : 0);
+            CHECK(wrong == 0);
+        }
+        CHECK(parcel::alive == 0);
     }
 }
