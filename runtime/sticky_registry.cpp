@@ -83,9 +83,8 @@ struct sticky_registry::node : pin {
     node* next = nullptr;
 
     [[nodiscard]] std::uint64_t key() const noexcept { return key_; }
-    [[nodiscard]] bool is_last() const noexcept { return tokens_ == 1; }
     void raise() noexcept { ++tokens_; }
-    void lower() noexcept { --tokens_; }
+    [[nodiscard]] bool lower() noexcept { return --tokens_ == 0; }  ///< true for the last token
     void place_at(unsigned position) noexcept { position_ = position; }
 
     static node* make(std::uint64_t key) {
@@ -97,6 +96,11 @@ struct sticky_registry::node : pin {
         static_assert(std::is_trivially_destructible_v<node>);
         context().pool->deallocate(unused, sizeof(node), slab_kind::object);
     }
+};
+
+struct sticky_registry::held_pin {
+    node& held;
+    [[nodiscard]] std::uint64_t key() const noexcept { return held.key(); }
 };
 
 /// A chain of pins, with what StripedSet asks of its containers. Everything here runs under the table's lock.
@@ -137,15 +141,15 @@ struct sticky_registry::bucket {
         return {true, true};
     }
 
-    /// One token less; true if that was the last, and the pin is out.
-    bool unlink(node& held) noexcept {
-        const bool last = held.is_last();
-        held.lower();
-        if (!last) return false;
+    /// One token of a held pin less. If that was the last, calls ended(pin) and takes it out; else null.
+    template <class Ended>
+    node* erase(const held_pin& leaving, Ended ended) noexcept {
+        if (!leaving.held.lower()) return nullptr;
+        ended(leaving.held);
         node** link = &first;
-        while (*link != &held) link = &(*link)->next;
-        *link = held.next;
-        return true;
+        while (*link != &leaving.held) link = &(*link)->next;
+        *link = leaving.held.next;
+        return &leaving.held;
     }
 
     void move_item(bucket& /*from*/, iterator which) noexcept { (*which).next = std::exchange(first, &*which); }
@@ -170,9 +174,13 @@ struct bucket_hash {
 
 }  // namespace
 
+/// The pins are counted here, under the lock: StripedSet's own counter takes a locked instruction for each of them.
 struct alignas(64) sticky_registry::table
-    : cds::intrusive::StripedSet<bucket, cds::opt::hash<bucket_hash>, cds::opt::mutex_policy<one_lock>,
-                                 cds::opt::allocator<table_memory<bucket>>> {
+    : private cds::intrusive::StripedSet<bucket, cds::opt::hash<bucket_hash>, cds::opt::mutex_policy<one_lock>,
+                                         cds::opt::item_counter<cds::atomicity::empty_item_counter>,
+                                         cds::opt::allocator<table_memory<bucket>>> {
+    using StripedSet::bucket_count;
+
     ~table() {
         clear_and_dispose([](node* pinned) { node::dispose(pinned); });
     }
@@ -182,26 +190,53 @@ struct alignas(64) sticky_registry::table
         least_ = bucket_count();
     }
 
-    void grow_if_full() noexcept {
-        if (size() > bucket_count()) fit();
-    }
-    void shrink_if_empty() noexcept {
-        if (size() < bucket_count() / 8 && bucket_count() > least_) fit();
+    /// The pin of the candidate's key, which else becomes the pin, at `place()`; one token more.
+    template <class Place>
+    acquired raise(node& candidate, Place place) {
+        acquired got{nullptr, false};
+        bool full = false;
+        update(candidate, [&](bool is_new, node& found, node& /*candidate*/) {
+            if (is_new) {
+                found.place_at(place());
+                pins_.add(1);
+                full = is_full();
+            }
+            found.raise();
+            got = {&found, !is_new};
+        });
+        if (full) fit();
+        return got;
     }
 
+    /// One token less; true if that was the last, and the pin is the caller's.
+    bool lower(node& held) noexcept {
+        bool sparse = false;
+        const bool last = erase(held_pin{held}, [&](node& /*ended*/) {
+            pins_.add(std::uint64_t{0} - 1);
+            sparse = is_sparse();
+        });
+        if (sparse) fit();
+        return last;
+    }
+
+    [[nodiscard]] std::size_t pins() const noexcept { return pins_.load(); }
+
 private:
-    /// Again under the lock: somebody else may have been here.
+    [[nodiscard]] bool is_full() const noexcept { return pins() > bucket_count(); }
+    [[nodiscard]] bool is_sparse() const noexcept { return pins() < bucket_count() / 8 && bucket_count() > least_; }
+
+    /// Looks again: somebody else may have been here.
     void fit() noexcept {
         const scoped_resize_lock alone(m_MutexPolicy);
-        const std::size_t pins = size(), buckets = bucket_count();
-        if (pins > buckets) resize_to(buckets * 2);
-        if (pins < buckets / 8 && buckets > least_) resize_to(buckets / 2);
+        if (is_full()) resize_to(bucket_count() * 2);
+        if (is_sparse()) resize_to(bucket_count() / 2);
     }
 
     void resize_to(std::size_t buckets) noexcept {
         if (table_memory<bucket_type>::reserve(buckets)) internal_resize(buckets);
     }
 
+    relaxed<std::uint64_t> pins_{};  // changed under the lock
     std::size_t least_ = 0;
 };
 
@@ -221,32 +256,25 @@ sticky_registry::acquired sticky_registry::acquire(std::uint64_t key, unsigned (
                                                    const void* erased) {
     table& in = table_of(key);
     node* const fresh = node::make(key);
-    acquired got{fresh, false};
+    acquired got;
     try {
-        in.update(*fresh, [&](bool is_new, node& found, node& /*fresh*/) {
-            if (is_new) found.place_at(place(erased));
-            found.raise();
-            got = {&found, !is_new};
-        });
+        got = in.raise(*fresh, [&] { return place(erased); });
     } catch (...) {
         node::dispose(fresh);
         throw;
     }
-    got.redirected ? node::dispose(fresh) : in.grow_if_full();
+    if (got.held != fresh) node::dispose(fresh);
     return got;
 }
 
 void sticky_registry::release(pin* held) noexcept {
     node& mine = static_cast<node&>(*held);
-    table& in = table_of(mine.key());
-    if (!in.unlink(mine)) return;
-    node::dispose(&mine);
-    in.shrink_if_empty();
+    if (table_of(mine.key()).lower(mine)) node::dispose(&mine);
 }
 
 std::size_t sticky_registry::size() const noexcept {
     std::size_t pins = 0;
-    for (std::size_t i = 0; i < table_count; ++i) pins += tables_[i].size();
+    for (std::size_t i = 0; i < table_count; ++i) pins += tables_[i].pins();
     return pins;
 }
 

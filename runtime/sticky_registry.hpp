@@ -16,7 +16,7 @@
 ///
 /// Pins stand in 256 tables, chosen by eight bits of the key's hash: libcds' intrusive `StripedSet`, each with one lock
 /// and the rest of its state in one cache line. `acquire` and `release` are one short section under it: 2 locked
-/// instructions a pair, 2 more where the pin is new. The lock-free sets of libcds need 8 to 20 with their hazard pointers
+/// instructions a pair. The lock-free sets of libcds need 8 to 20 with their hazard pointers
 /// or RCU, and took 5 to 14 times as long (docs/dependencies.md).
 ///
 /// Lifetime. A table is searched, and a pin's count changed, only under the table's lock (exchange with acquire; its
@@ -87,6 +87,7 @@ public:
 
 private:
     struct node;
+    struct held_pin;
     struct bucket;
     struct table;
 
