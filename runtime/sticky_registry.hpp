@@ -16,8 +16,8 @@
 ///
 /// Pins stand in 256 tables, chosen by eight bits of the key's hash: libcds' intrusive `StripedSet`, each with one lock
 /// and the rest of its state in one cache line. `acquire` and `release` are one short section under it: 2 locked
-/// instructions a pair. The lock-free sets of libcds need 8 to 20 with their hazard pointers
-/// or RCU, and took 5 to 14 times as long (docs/dependencies.md).
+/// instructions a pair. The lock-free sets of libcds take 15 to 31 with their hazard pointers, and 2 to 13 times the
+/// time (docs/benchmarks.md).
 ///
 /// Lifetime. A table is searched, and a pin's count changed, only under the table's lock (exchange with acquire; its
 /// partner is the store with release that unlocks). So a count is zero only within the section that unlinks the pin:
