@@ -84,7 +84,6 @@ void executor::join() noexcept {
 void executor::open() {
     context();
     loop.open();
-    libcds_.emplace();  // last: it must go on this thread, and `host` or `close` see to that
 }
 
 void executor::host() noexcept {
@@ -96,7 +95,6 @@ void executor::host() noexcept {
     loop.run();
     if (!is_control_) retire_buffers();  // its ring knows this thread only
     detach(core);
-    libcds_.reset();
 }
 
 void executor::attach(core_context& core) noexcept {

@@ -66,10 +66,9 @@ public:
     void join() noexcept;
 
     /// Lends this thread to the loop until it quits. `open` comes first, on the same thread: it makes what is missing, and
-    /// throws ring_unavailable or std::bad_alloc. Instead of `host`, `close` takes it back.
+    /// throws ring_unavailable or std::bad_alloc.
     void open();
     void host() noexcept;
-    void close() noexcept { libcds_.reset(); }
     /// After `join`: how many domains live on; from here on they are counted elsewhere.
     [[nodiscard]] std::uint64_t hand_over_domains() noexcept;
     /// Once no domain names the context of this executor's thread any more.
@@ -244,7 +243,6 @@ private:
     int budget_ = budget_in_place;  // 0 while somebody watches
     bool ending_ = false;           // the control loop, and the next
     bool drained_ = false;
-    std::optional<cds_thread> libcds_;  // of the thread that hosts
 
     core_context* core_ = nullptr;      // while hosted
     core_context* outlived_ = nullptr;  // the former one, kept from use while domains of ours name it

@@ -102,10 +102,8 @@ void runtime_core::run_main(promise_base& main) {
     waiting.of = this;
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
     main.token.run = admit_posted;
-    if (!control().loop.submit(&main.token)) {  // stop came in between: one atomic decides
-        control().close();
+    if (!control().loop.submit(&main.token))  // stop came in between: one atomic decides
         throw gate_closed("gate_closed: the runtime has been stopped, and the task was not started");
-    }
     control().host();
 }
 

@@ -1,199 +1,287 @@
 // SPDX-License-Identifier: MIT
 #include "sticky_registry.hpp"
 
-#include <cds/gc/dhp.h>
-#include <cds/init.h>
-#include <cds/intrusive/free_list.h>
-#include <cds/intrusive/michael_list_dhp.h>
-#include <cds/intrusive/michael_set.h>
+#include <tokengate/detail/brief_lock.hpp>
+#include <tokengate/detail/core_context.hpp>
 
-#include <algorithm>
+#include <cds/intrusive/striped_set.h>
+
+#include <bit>
 #include <mutex>
 #include <new>
+#include <utility>
 
 namespace tokengate::detail {
 namespace {
 
-using cds::gc::DHP;
-using cds::intrusive::FreeList;
+constexpr std::size_t table_count = 256;
+constexpr unsigned bucket_bits = 24;  // of a hash; those above choose the table
 
-// ---- libcds' own memory: each scan (one in 256 unpinned keys) sorts the hazards in a vector made for that ----
+/// Keys may differ in their high bits only. (2^64 divided by the golden ratio)
+std::size_t hash_of(std::uint64_t key) noexcept { return (key * 0x9E37'79B9'7F4A'7C15u) >> 32; }
 
-struct alignas(std::max_align_t) block : FreeList::node {
-    // What a scan takes with libcds' defaults (16 hazards for 64 threads), and more than a block of 256 retired pins.
-    static constexpr std::size_t common_size = 8192;
+/// One lock for a whole set, in its midst; as libcds' `striping` it would be on a line of its own.
+class one_lock {
+public:
+    explicit one_lock(std::size_t /*capacity*/) {}
 
-    std::size_t size;
+    class scoped_cell_lock {
+    public:
+        scoped_cell_lock(one_lock& of, std::size_t /*hash*/) noexcept : lock_(of.lock_) {}
+
+    private:
+        std::scoped_lock<brief_lock> lock_;
+    };
+
+    class scoped_full_lock : scoped_cell_lock {
+    public:
+        explicit scoped_full_lock(one_lock& of) noexcept : scoped_cell_lock(of, 0) {}
+    };
+
+    class scoped_resize_lock : scoped_cell_lock {
+    public:
+        explicit scoped_resize_lock(one_lock& of) noexcept : scoped_cell_lock(of, 0) {}
+        [[nodiscard]] static bool success() noexcept { return true; }
+    };
+
+    static void resize(std::size_t /*capacity*/) noexcept {}
+
+private:
+    brief_lock lock_;
 };
 
-/// Never destroyed: libcds gives memory back until the very end of the process.
-FreeList& spare_blocks() {
-    static FreeList& list = *new FreeList;
-    return list;
-}
+/// What the next table that this thread makes is to use.
+constinit thread_local void* reserved = nullptr;
 
-void* lend_block(std::size_t size) {
-    size = std::max(size, block::common_size);
-    if (size == block::common_size)
-        if (FreeList::node* spare = spare_blocks().get()) return static_cast<block*>(spare) + 1;
-    block* fresh = new (::operator new(sizeof(block) + size)) block;
-    fresh->size = size;
-    return fresh + 1;
-}
+/// Where a set's buckets are: on cache lines of their own. A set that grows writes down its new size before it asks for the
+/// memory, and must not be refused it: so that has been reserved.
+template <class T>
+struct table_memory {
+    using value_type = T;
+    static constexpr std::align_val_t alignment{64};
 
-void take_block_back(void* memory) {
-    block* back = static_cast<block*>(memory) - 1;
-    if (back->size == block::common_size) return spare_blocks().put(back);
-    back->~block();
-    ::operator delete(back);
-}
+    table_memory() = default;
+    template <class U>
+    table_memory(const table_memory<U>& /*other*/) noexcept {}
 
-/// Attaching and detaching take turns. Detaching looks through the records of dead threads, and libcds asserts there
-/// what an attaching thread that reuses such a record may break in that moment. It also tells TSan, which does not see
-/// into libcds, that one thread's record is handed to the next.
-std::mutex& attach_mutex() {
-    static std::mutex& mutex = *new std::mutex;
-    return mutex;
-}
+    [[nodiscard]] T* allocate(std::size_t count) {
+        void* memory = std::exchange(reserved, nullptr);
+        return static_cast<T*>(memory ? memory : ::operator new(count * sizeof(T), alignment));
+    }
+    void deallocate(T* memory, std::size_t /*count*/) noexcept { ::operator delete(memory, alignment); }
+
+    [[nodiscard]] static bool reserve(std::size_t count) noexcept {
+        reserved = ::operator new(count * sizeof(T), alignment, std::nothrow);
+        return reserved;
+    }
+};
 
 }  // namespace
 
-cds_thread::cds_thread() {
-    std::scoped_lock lock(attach_mutex());
-    static const bool initialized = (cds::Initialize(), true);
-    static_cast<void>(initialized);
-    if (!DHP::isUsed()) {
-        DHP::set_memory_allocator(lend_block, take_block_back);
-        cds::gc::dhp::smr::construct();
+/// A slot of the frame pool is a cache line: pins of different cores do not share one.
+struct sticky_registry::node : pin {
+    node* next = nullptr;
+
+    [[nodiscard]] std::uint64_t key() const noexcept { return key_; }
+    void raise() noexcept { ++tokens_; }
+    [[nodiscard]] bool lower() noexcept { return --tokens_ == 0; }  ///< true for the last token
+    void place_at(unsigned position) noexcept { position_ = position; }
+
+    static node* make(std::uint64_t key) {
+        node* made = new (context().pool->allocate(sizeof(node), slab_kind::object)) node;
+        made->key_ = key;
+        return made;
     }
-    cds::threading::Manager::attachThread();
-    // The application may have attached this thread while there was no DHP; the manager would not look again.
-    cds::gc::dhp::smr::attach_thread();
-}
-
-cds_thread::~cds_thread() {
-    std::scoped_lock lock(attach_mutex());
-    cds::threading::Manager::detachThread();
-}
-
-// ---- pins ----
-
-/// A cache line each: pins of different cores do not share one.
-struct alignas(64) sticky_registry::node : pin, cds::intrusive::michael_list::node<DHP>, FreeList::node {
-    [[nodiscard]] std::uint64_t key() const noexcept { return key_.load(std::memory_order_relaxed); }
-
-    void start(std::uint64_t key, unsigned position) noexcept {
-        key_.store(key, std::memory_order_relaxed);
-        position_.store(position, std::memory_order_relaxed);
-        tokens_.store(1, std::memory_order_release);  // pairs with the CAS in raise()
+    static void dispose(node* unused) noexcept {
+        static_assert(std::is_trivially_destructible_v<node>);
+        context().pool->deallocate(unused, sizeof(node), slab_kind::object);
     }
-
-    /// One token more, unless the last has left.
-    [[nodiscard]] bool raise() noexcept {
-        std::uint64_t seen = tokens_.load(std::memory_order_relaxed);
-        while (seen != 0)
-            // acquire: pairs with start(), so that the position is the one of this pin
-            if (tokens_.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire, std::memory_order_relaxed))
-                return true;
-        return false;
-    }
-
-    /// True for the last token. acq_rel: all that was done under the pin comes before its next use as another.
-    [[nodiscard]] bool lower() noexcept { return tokens_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
-
-    // One free list for the process, and never destroyed: libcds may let go of a pin after its registry has gone, and
-    // the list looks at pins that another thread has just taken, so their memory is never returned.
-    static FreeList& unused() {
-        static FreeList& list = *new FreeList;
-        return list;
-    }
-
-    static node* take() {
-        FreeList::node* recycled = unused().get();
-        return recycled ? static_cast<node*>(recycled) : new node;
-    }
-
-    static void recycle(node* idle) { unused().put(idle); }
 };
 
-struct sticky_registry::table {
-    struct compare {
-        static std::uint64_t key(std::uint64_t key) { return key; }
-        static std::uint64_t key(const node& item) { return item.key(); }
+struct sticky_registry::held_pin {
+    node& held;
+    [[nodiscard]] std::uint64_t key() const noexcept { return held.key(); }
+};
 
-        template <class Left, class Right>
-        int operator()(const Left& left, const Right& right) const {
-            return key(left) < key(right) ? -1 : key(left) > key(right);
+/// A chain of pins, with what StripedSet asks of its containers. Everything here runs under the table's lock.
+struct sticky_registry::bucket {
+    using value_type = node;
+    using default_resizing_policy = cds::intrusive::striped_set::no_resizing;
+
+    class iterator {
+    public:
+        iterator() = default;
+        explicit iterator(node* at) noexcept : at_(at) {}
+        node& operator*() const noexcept { return *at_; }
+        iterator& operator++() noexcept {
+            at_ = at_->next;
+            return *this;
         }
-    };
+        friend bool operator==(iterator, iterator) = default;
 
-    struct disposer {
-        void operator()(node* unlinked) const { node::recycle(unlinked); }
+    private:
+        node* at_ = nullptr;
     };
+    using const_iterator = iterator;
 
-    struct list_traits : cds::intrusive::michael_list::traits {
-        using hook = cds::intrusive::michael_list::base_hook<cds::opt::gc<DHP>>;
-        using compare = table::compare;
-        using disposer = table::disposer;
-        using back_off = cds::backoff::empty;  // the default one yields the CPU
-        // libcds' weaker order lets a pin be reached over a link whose store its insertion does not happen before.
-        using memory_model = cds::opt::v::sequential_consistent;
-    };
+    [[nodiscard]] iterator begin() const noexcept { return iterator(first); }
+    [[nodiscard]] iterator end() const noexcept { return iterator(nullptr); }
 
-    struct set_traits : cds::intrusive::michael_set::traits {
-        struct hash {
-            // Keys may differ in their high bits only; the table uses the low ones. (2^64 divided by the golden ratio)
-            template <class Item>
-            std::size_t operator()(const Item& item) const {
-                return (compare::key(item) * 0x9E37'79B9'7F4A'7C15u) >> 32;
+    /// Calls found(is_new, pin, candidate) with the pin of the candidate's key, which else is the candidate. What it
+    /// throws leaves no pin.
+    template <class Found>
+    std::pair<bool, bool> update(node& candidate, Found found, bool /*may_insert*/) {
+        for (node& each : *this)
+            if (each.key() == candidate.key()) {
+                found(false, each, candidate);
+                return {true, false};
             }
-        };
-    };
+        found(true, candidate, candidate);
+        candidate.next = std::exchange(first, &candidate);
+        return {true, true};
+    }
 
-    using list = cds::intrusive::MichaelList<DHP, node, list_traits>;
-    cds::intrusive::MichaelHashSet<DHP, list, set_traits> pins;
+    /// One token of a held pin less. If that was the last, calls ended(pin) and takes it out; else null.
+    template <class Ended>
+    node* erase(const held_pin& leaving, Ended ended) noexcept {
+        if (!leaving.held.lower()) return nullptr;
+        ended(leaving.held);
+        node** link = &first;
+        while (*link != &leaving.held) link = &(*link)->next;
+        *link = leaving.held.next;
+        return &leaving.held;
+    }
+
+    void move_item(bucket& /*from*/, iterator which) noexcept { (*which).next = std::exchange(first, &*which); }
+
+    void clear() noexcept { first = nullptr; }
+    template <class Dispose>
+    void clear(Dispose dispose) {
+        while (first) dispose(std::exchange(first, first->next));
+    }
+
+    node* first = nullptr;
 };
 
-sticky_registry::sticky_registry(std::size_t expected_pins) : table_(new table{{expected_pins, 1}}) {}
+namespace {
 
-sticky_registry::~sticky_registry() {
-    cds_thread attached;  // what is still pinned is retired
-    table_.reset();
+struct bucket_hash {
+    template <class Pin>
+    std::size_t operator()(const Pin& of) const noexcept {
+        return hash_of(of.key());
+    }
+};
+
+}  // namespace
+
+/// The pins are counted here, under the lock: StripedSet's own counter takes a locked instruction for each of them.
+struct alignas(64) sticky_registry::table
+    : private cds::intrusive::StripedSet<bucket, cds::opt::hash<bucket_hash>, cds::opt::mutex_policy<one_lock>,
+                                         cds::opt::item_counter<cds::atomicity::empty_item_counter>,
+                                         cds::opt::allocator<table_memory<bucket>>> {
+    using StripedSet::bucket_count;
+
+    ~table() {
+        clear_and_dispose([](node* pinned) { node::dispose(pinned); });
+    }
+
+    void begin_with(std::size_t buckets) noexcept {
+        if (buckets > bucket_count()) resize_to(buckets);
+        least_ = bucket_count();
+    }
+
+    /// The pin of the candidate's key, which else becomes the pin, at `place()`; one token more.
+    template <class Place>
+    acquired raise(node& candidate, Place place) {
+        acquired got{nullptr, false};
+        bool full = false;
+        update(candidate, [&](bool is_new, node& found, node& /*candidate*/) {
+            if (is_new) {
+                found.place_at(place());
+                pins_.add(1);
+                full = is_full();
+            }
+            found.raise();
+            got = {&found, !is_new};
+        });
+        if (full) fit();
+        return got;
+    }
+
+    /// One token less; true if that was the last, and the pin is the caller's.
+    bool lower(node& held) noexcept {
+        bool sparse = false;
+        const bool last = erase(held_pin{held}, [&](node& /*ended*/) {
+            pins_.add(std::uint64_t{0} - 1);
+            sparse = is_sparse();
+        });
+        if (sparse) fit();
+        return last;
+    }
+
+    [[nodiscard]] std::size_t pins() const noexcept { return pins_.load(); }
+
+private:
+    [[nodiscard]] bool is_full() const noexcept { return pins() > bucket_count(); }
+    [[nodiscard]] bool is_sparse() const noexcept { return pins() < bucket_count() / 8 && bucket_count() > least_; }
+
+    /// Looks again: somebody else may have been here.
+    void fit() noexcept {
+        const scoped_resize_lock alone(m_MutexPolicy);
+        if (is_full()) resize_to(bucket_count() * 2);
+        if (is_sparse()) resize_to(bucket_count() / 2);
+    }
+
+    void resize_to(std::size_t buckets) noexcept {
+        if (table_memory<bucket_type>::reserve(buckets)) internal_resize(buckets);
+    }
+
+    relaxed<std::uint64_t> pins_{};  // changed under the lock
+    std::size_t least_ = 0;
+};
+
+sticky_registry::table& sticky_registry::table_of(std::uint64_t key) const noexcept {
+    return tables_[hash_of(key) >> bucket_bits];
 }
+
+sticky_registry::sticky_registry(std::size_t expected_pins) : tables_(new table[table_count]) {
+    static_assert(sizeof(table) == 64 && table_count == std::size_t{1} << (32 - bucket_bits));
+    for (std::size_t i = 0; i < table_count; ++i)
+        tables_[i].begin_with(std::bit_ceil(expected_pins / table_count + (expected_pins % table_count != 0)));
+}
+
+sticky_registry::~sticky_registry() = default;
 
 sticky_registry::acquired sticky_registry::acquire(std::uint64_t key, unsigned (*place)(const void*),
                                                    const void* erased) {
-    node* fresh = nullptr;
-    for (;;) {
-        if (auto guarded = table_->pins.get(key)) {
-            if (guarded->raise()) {
-                if (fresh) node::recycle(fresh);  // nobody has seen it
-                return {&*guarded, true};
-            }
-            table_->pins.unlink(*guarded);  // the last token has left and is about to do the same
-        }
-        if (!fresh) {
-            unsigned position = place(erased);
-            fresh = node::take();
-            fresh->start(key, position);
-        }
-        if (table_->pins.insert(*fresh)) return {fresh, false};
+    table& in = table_of(key);
+    node* const fresh = node::make(key);
+    acquired got;
+    try {
+        got = in.raise(*fresh, [&] { return place(erased); });
+    } catch (...) {
+        node::dispose(fresh);
+        throw;
     }
+    if (got.held != fresh) node::dispose(fresh);
+    return got;
 }
 
 void sticky_registry::release(pin* held) noexcept {
     node& mine = static_cast<node&>(*held);
-    // Guarded while our token still holds it: after the last, a newcomer may unlink it, and what is unlinked here must
-    // not be the same memory in its next use.
-    DHP::Guard guard;
-    guard.assign(&mine);
-    if (mine.lower()) table_->pins.unlink(mine);
+    if (table_of(mine.key()).lower(mine)) node::dispose(&mine);
 }
 
 std::size_t sticky_registry::size() const noexcept {
-    // Counted after linking and after unlinking, so for a moment there may be fewer than none.
-    auto counted = static_cast<std::ptrdiff_t>(table_->pins.size());
-    return static_cast<std::size_t>(std::max<std::ptrdiff_t>(counted, 0));
+    std::size_t pins = 0;
+    for (std::size_t i = 0; i < table_count; ++i) pins += tables_[i].pins();
+    return pins;
+}
+
+std::size_t sticky_registry::table_bytes() const noexcept {
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < table_count; ++i) bytes += sizeof(table) + tables_[i].bucket_count() * sizeof(bucket);
+    return bytes;
 }
 
 }  // namespace tokengate::detail
