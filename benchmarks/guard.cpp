@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// The instructions of the shortest paths, counted by stepping through one thread (support/instruction_counter.hpp), as a line of
-/// JSON for guard.py:
+/// The instructions of the shortest paths, counted by stepping through one thread
+/// (support/instruction_counter.hpp), as a line of JSON for guard.py:
 ///
 ///   task             P1: a nested `co_await task<int>`, made, run, awaited, destroyed
 ///   conducted        P2: a conducted child, awaited in place
@@ -14,10 +14,10 @@
 ///   wake_here        `event::set` wakes a token of the same core, which runs until its next wait
 ///   wake_there       `event::set` for a token of another core, the sender's side
 ///
-/// A figure is the difference between a long and a short run, divided by the difference of their lengths, so that what is paid
-/// once does not count. Each length is run several times; the run with the fewest instructions counts: the others met a
-/// look at the clock, a sleep or a foreign wake-up. A thread that is stepped through is a thousand times slower, so runs are short
-/// enough that the executor does not come to take empty tokens for long ones.
+/// A figure is the difference between a long and a short run, divided by the difference of their lengths, so that
+/// what is paid once does not count. Each length is run several times; the run with the fewest instructions counts:
+/// the others met a look at the clock, a sleep or a foreign wake-up. A thread that is stepped through is a thousand
+/// times slower, so runs are short enough that the executor does not come to take empty tokens for long ones.
 
 #include "support/instruction_counter.hpp"
 
@@ -63,7 +63,8 @@ void start(instruction_counter& counter) {
     if (!counter.start()) throw std::runtime_error("this system lets no process trace another");
 }
 
-// ---- in one token -------------------------------------------------------------------------------------------------------
+// ---- in one token
+// -------------------------------------------------------------------------------------------------------
 
 [[gnu::noinline]] tg::task<int> add(int a, int b) { co_return a + b; }
 const tg::operation child{{.name = "child"}, add};
@@ -159,7 +160,8 @@ double wake_here() {
     return counted.value();
 }
 
-// ---- between two threads ------------------------------------------------------------------------------------------------
+// ---- between two threads
+// ------------------------------------------------------------------------------------------------
 
 const tg::operation empty{{.name = "empty", .weight = tg::weight::heavy}, [] {}};
 
@@ -199,7 +201,8 @@ tg::task<> count_sender(routed* counted, int which) {
     co_await run_group(1);
 }
 
-/// On the executing thread: between a token that starts the counter and one that stops it, in the order of their routing.
+/// On the executing thread: between a token that starts the counter and one that stops it, in the order of their
+/// routing.
 struct bracket {
     instruction_counter counter;
     bool counts = false;
@@ -232,7 +235,8 @@ tg::task<> count_routed(routed* counted) {
         }
 }
 
-// ---- between two executors ----------------------------------------------------------------------------------------------
+// ---- between two executors
+// ----------------------------------------------------------------------------------------------
 
 tg::task<> wait_once(tg::event* of, std::atomic<unsigned>* waiting) {
     waiting->fetch_add(1, std::memory_order_relaxed);  // a count; whoever reads it only wants to know when to go on

@@ -5,9 +5,10 @@
     ./dev bench --guard [--clang]            # fails when one has grown by more than 3 %
     ./dev bench --guard [--clang] --accept   # keeps the counts of now as those to compare with
 
-guard.json holds the accepted counts by compiler (g++-12, clang-19), for x86-64. Instructions are counted one by one, so they do
-not depend on how busy the machine is; what does (a sleep, a look at the clock) is left out by taking the least of several
-runs, and if a count has grown, the program runs up to twice more before it is believed."""
+guard.json holds the accepted counts by compiler (g++-12, clang-19), for x86-64. Instructions are counted one by
+one, so they do not depend on how busy the machine is; what does (a sleep, a look at the clock) is left out by
+taking the least of several runs, and if a count has grown, the program runs up to twice more before it is
+believed."""
 
 import argparse
 import json
@@ -70,8 +71,8 @@ def main():
         print(f"accepted; commit {ACCEPTED.name}")
         return 0
     if grown(counts, accepted):
-        print(f"\nguard: instructions rose by more than {TOLERANCE:.0%}, or were never accepted. If that is meant, say why in the "
-              "commit and\nkeep the new counts:  ./dev bench --guard --accept   (and with --clang)")
+        print(f"\nguard: instructions rose by more than {TOLERANCE:.0%}, or were never accepted. If that is meant, say "
+              "why in the commit\nand keep the new counts:  ./dev bench --guard --accept   (and with --clang)")
         return 1
     return 0
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The problems of the bench house: what each is, at which sizes it is run, and what every contender must answer.
 
-A problem is a folder with a program for each contender. A case is one size of it. `known(case)` is the right result, computed
-here by other means than the contenders use. `value` says what of a sample is compared; less is better."""
+A problem is a folder with a program for each contender. A case is one size of it. `known(case)` is the right
+result, computed here by other means than the contenders use. `value` says what of a sample is compared; less is
+better."""
 
 from dataclasses import dataclass, field
 from typing import Callable
@@ -87,8 +88,8 @@ PROBLEMS = [
     ),
     Problem(
         "matmul",
-        "The product of two matrices of doubles by quadrants, down to tiles of 32 rows: four products at once, twice. Plain "
-        "tasks and conducted operations stay on one core by design.",
+        "The product of two matrices of doubles by quadrants, down to tiles of 32 rows: four products at once, twice. "
+        "Plain tasks and conducted operations stay on one core by design.",
         [Case(512, threads=1, name="512 rows, 1 CPU"), Case(1024, threads=2, name="1,024 rows, 2 CPUs")],
         [Case(128, threads=2, name="128 rows, 2 CPUs")],
         known=lambda case: matmul_checksum(case.size),
@@ -141,8 +142,8 @@ PROBLEMS = [
     ),
     Problem(
         "ping_pong",
-        "Trips from one CPU to another and back, one after the other. Who cannot keep awake, or cannot sleep, is in one of "
-        "the tables only.",
+        "Trips from one CPU to another and back, one after the other. Who cannot keep awake, or cannot sleep, is in one "
+        "of the tables only.",
         [Case(200_000, 0, 2, "both awake"), Case(20_000, 1, 2, "both asleep")],
         [Case(2_000, 0, 2, "both awake"), Case(500, 1, 2, "both asleep")],
         known=lambda case: case.size,
@@ -175,8 +176,8 @@ PROBLEMS = [
     ),
     Problem(
         "waves",
-        "The four functions of the waves sample, pieces of 0.5 to 40 µs, in waves that double; contenders in turn in one "
-        "process. 1 is what the same calls take on one thread, divided by the CPUs: the inverse of the efficiency. The "
+        "The four functions of the waves sample, pieces of 0.5 to 40 µs, in waves that double; contenders in turn in "
+        "one process. 1 is what the same calls take on one thread, divided by the CPUs: the inverse of the efficiency. The "
         "columns on the right divide our time by another's in the same round; the target is at most 1 at every wave.",
         [Case(4 << i, name=f"{4 << i:,} pieces") for i in range(15)],
         [Case(4 << i, name=f"{4 << i:,} pieces") for i in range(6)],

@@ -6,10 +6,10 @@
     ./dev bench house fib skynet --runs 9
     ./dev bench house --short                  # small sizes, one run: do all contenders give the right answers?
 
-A contender is a source benchmarks/PROBLEM/CONTENDER.cpp; its program may know several ways to solve the problem. Each run's
-result is compared with the known value of problems.py. A contender whose program was not built (its package is missing) is
-left out, and the table says so. A wrong result, a crash or a run over its time limit ends in the table too, and the driver's
-status is 1.
+A contender is a source benchmarks/PROBLEM/CONTENDER.cpp; its program may know several ways to solve the
+problem. Each run's result is compared with the known value of problems.py. A contender whose program was not
+built (its package is missing) is left out, and the table says so. A wrong result, a crash or a run over its
+time limit ends in the table too, and the driver's status is 1.
 
 Only the Python standard library is used."""
 
@@ -224,6 +224,27 @@ def markdown(problem, case, rows, failures, missing):
     return lines + [""]
 
 
+def markdown_rounds(problem, found):
+    """One table for all sizes, where contenders take turns in one process: ours with quartiles and ratios."""
+    names = {row["contender"] for _, rows, _, _ in found for row in rows}
+    names = sorted(names, key=lambda name: (name != "tokengate", name))
+    titles = ["size"] + names + ["quartiles of ours"] + [f"ours {title}" for title in problem.columns.values()]
+    lines = [f"{problem.unit}:", "", "| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    notes = []
+    for case, rows, failures, missing in found:
+        by_name = {row["contender"]: row for row in rows}
+        ours = by_name.get("tokengate")
+        cells = [case.name] + [number(by_name[name]["median"]) if name in by_name else "" for name in names]
+        cells.append(f"{number(ours['low'])} … {number(ours['high'])}" if ours else "")
+        cells += [f"{ours[key]:.2f}" if ours and ours[key] is not None else "" for key in problem.columns]
+        lines.append("| " + " | ".join(cells) + " |")
+        notes += [f"{case.name}: {name}: {why}" for name, why in failures.items()]
+        notes += [f"{name}: not built" for name in missing]
+    if notes:
+        lines += [""] + [f"* {note}" for note in dict.fromkeys(notes)]
+    return lines + [""]
+
+
 def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
@@ -235,7 +256,8 @@ def compiler_of(build):
     try:
         with open(build / "compile_commands.json", encoding="utf-8") as file:
             compiler = json.load(file)[0]["command"].split()[0]
-        return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        return said.splitlines()[0]
     except (OSError, LookupError, ValueError, subprocess.CalledProcessError):
         return "unknown compiler"
 
@@ -285,14 +307,19 @@ def main():
         measured = []
         text = [f"## {problem.name}", "", problem.about, ""]
         records = []
+        found = []
         for case, results, missing in measure(problem, options):
             rows = summary(problem, results)
             failed |= bool(results.failures)
             measured.append((case.name, case.size, rows))
-            text += markdown(problem, case, rows, results.failures, missing)
+            found.append((case, rows, results.failures, missing))
+            if not problem.rounds:
+                text += markdown(problem, case, rows, results.failures, missing)
             records.append({"case": case.name, "rows": rows, "failures": results.failures, "missing": missing,
                             "samples": results.samples})
         progress("")
+        if problem.rounds:
+            text += markdown_rounds(problem, found)
         now = datetime.date.today().isoformat()
         text += [f"{now}; {machine()}; {compiler_of(options.build)}. Medians of runs in turn.", ""]
         print("\n".join(text), flush=True)

@@ -1,32 +1,47 @@
 # SPDX-License-Identifier: MIT
-"""Two kinds of charts as SVG, written by hand. Each paints a ground of its own and follows prefers-color-scheme, so that it
-can be read on a dark page and on a light one, whatever the page does.
+"""Two kinds of charts as SVG, written by hand. Each paints a ground of its own and follows prefers-color-scheme,
+so that it can be read on a dark page and on a light one, whatever the page does.
 
-    bars("fib", "ms", [("fib(32)", 32, [{"contender": "tokengate tasks", "median": 93.0, "low": 91.0, "high": 95.0}, …]), …])
-    lines("waves", "÷ oneTBB", …)      # the same, with sizes along a logarithmic axis
+    bars("fib", "ms", [("fib(32)", 32, rows), …])     # rows as run.py's summary() makes them
+    lines("waves", "elapsed ÷ ideal", …)              # the same, with the cases' sizes along a logarithmic axis
 """
 
 import math
 from html import escape
 
-STYLE = """
-text { font: 12px system-ui, sans-serif; fill: var(--text); }
-text.title { font-size: 15px; font-weight: 600; }
-text.case { font-weight: 600; }
-text.value { font-variant-numeric: tabular-nums; }
-text.quiet { fill: var(--quiet); }
-rect.ground { fill: var(--ground); stroke: var(--line); }
-rect.ours { fill: var(--ours); }
-rect.theirs { fill: var(--theirs); }
-line.spread { stroke: var(--text); stroke-width: 1.5; }
-line.grid { stroke: var(--line); }
-line.target { stroke: var(--text); stroke-dasharray: 4 3; }
-svg { --ground: #ffffff; --text: #1f2328; --quiet: #59636e; --line: #d1d9e0; --ours: #0969da; --theirs: #afb8c1;
-      --s0: #0969da; --s1: #bc4c00; --s2: #1a7f37; --s3: #8250df; }
-@media (prefers-color-scheme: dark) {
-  svg { --ground: #0d1117; --text: #f0f6fc; --quiet: #9198a1; --line: #3d444d; --ours: #4493f8; --theirs: #656c76;
-        --s0: #4493f8; --s1: #f0883e; --s2: #3fb950; --s3: #ab7df8; }
-}
+LIGHT = {"ground": "#ffffff", "text": "#1f2328", "quiet": "#59636e", "line": "#d1d9e0", "ours": "#0969da",
+         "theirs": "#afb8c1", "series": ["#0969da", "#bc4c00", "#1a7f37", "#8250df"]}
+DARK = {"ground": "#0d1117", "text": "#f0f6fc", "quiet": "#9198a1", "line": "#3d444d", "ours": "#4493f8",
+        "theirs": "#656c76", "series": ["#4493f8", "#f0883e", "#3fb950", "#ab7df8"]}
+
+
+def rules(colours):
+    """No CSS variables: not everything that shows SVG knows them."""
+    lines = [
+        f"text {{ fill: {colours['text']}; }}",
+        f"text.quiet {{ fill: {colours['quiet']}; }}",
+        f".ground {{ fill: {colours['ground']}; stroke: {colours['line']}; }}",
+        f".ours {{ fill: {colours['ours']}; }}",
+        f".theirs {{ fill: {colours['theirs']}; }}",
+        f".spread, .target {{ stroke: {colours['text']}; }}",
+        f".grid {{ stroke: {colours['line']}; }}",
+    ]
+    for index, colour in enumerate(colours["series"]):
+        lines.append(f".line{index} {{ stroke: {colour}; }} .dot{index}, text.name{index} {{ fill: {colour}; }}")
+    return "\n".join(lines)
+
+
+STYLE = f"""
+text {{ font: 12px system-ui, sans-serif; }}
+.title {{ font-size: 15px; font-weight: 600; }}
+.case {{ font-weight: 600; }}
+.spread {{ stroke-width: 1.5; }}
+.target {{ stroke-dasharray: 4 3; }}
+polyline {{ fill: none; stroke-width: 2; }}
+{rules(LIGHT)}
+@media (prefers-color-scheme: dark) {{
+{rules(DARK)}
+}}
 """
 
 WIDTH = 760
@@ -62,8 +77,8 @@ def text(x, y, content, style="", anchor="start"):
 
 
 def bars(problem, unit, cases):
-    """A group of bars a case, the shortest first, with the quartiles as a line; each group has a scale of its own. A bar that
-    is more than 8 times the group's median is cut, and its figure says how long it is."""
+    """A group of bars a case, the shortest first, with the quartiles as a line; each group has a scale of its own. A
+    bar that is more than 8 times the group's median is cut, and its figure says how long it is."""
     body = [text(MARGIN, 28, problem, "title"), text(WIDTH - MARGIN, 28, f"{unit}, less is better", "quiet", "end")]
     y = 44
     room = WIDTH - LABELS - FIGURES - MARGIN
@@ -82,7 +97,8 @@ def bars(problem, unit, cases):
             length = min(row["median"], longest) * scale
             kind = "ours" if row["contender"].startswith("tokengate") else "theirs"
             body.append(text(LABELS - 8, y + 13, row["contender"], "", "end"))
-            body.append(f'<rect class="{kind}" x="{LABELS}" y="{y + 3}" width="{max(length, 1):.1f}" height="13" rx="2"/>')
+            width = f"{max(length, 1):.1f}"
+            body.append(f'<rect class="{kind}" x="{LABELS}" y="{y + 3}" width="{width}" height="13" rx="2"/>')
             if row["median"] <= longest and row["high"] > row["low"]:
                 left, right = (LABELS + min(row[end], longest) * scale for end in ("low", "high"))
                 body.append(f'<line class="spread" x1="{left:.1f}" x2="{right:.1f}" y1="{y + 9.5}" y2="{y + 9.5}"/>')
@@ -127,14 +143,14 @@ def lines(problem, unit, cases):
     for at, name in ends:
         labels[name] = max([at + 4] + [taken + 15 for taken in labels.values()])
     for index, (name, series) in enumerate(points.items()):
-        colour = f"var(--s{index % 4})"
+        kind = index % len(LIGHT["series"])
         path = " ".join(f"{x_of(size):.1f},{y_of(median):.1f}" for size, _, median, _ in series)
-        body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        body.append(f'<polyline class="line{kind}" points="{path}"/>')
         for size, q1, median, q3 in series:
-            body.append(f'<line x1="{x_of(size):.1f}" x2="{x_of(size):.1f}" y1="{y_of(q1):.1f}" y2="{y_of(q3):.1f}" '
-                        f'stroke="{colour}"/>')
-            body.append(f'<circle cx="{x_of(size):.1f}" cy="{y_of(median):.1f}" r="3" fill="{colour}"/>')
-        body.append(f'<text x="{right + 10}" y="{labels[name]:.1f}" style="fill: {colour}">{escape(name)}</text>')
+            body.append(f'<line class="line{kind}" x1="{x_of(size):.1f}" x2="{x_of(size):.1f}" y1="{y_of(q1):.1f}" '
+                        f'y2="{y_of(q3):.1f}"/>')
+            body.append(f'<circle class="dot{kind}" cx="{x_of(size):.1f}" cy="{y_of(median):.1f}" r="3"/>')
+        body.append(text(right + 10, labels[name], name, f"name{kind}"))
     return document(bottom + 36, problem, body)
 
 

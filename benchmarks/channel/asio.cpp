@@ -55,8 +55,8 @@ std::uint64_t pass(const contest::request& asked) {
     }
     std::vector<std::unique_ptr<pinned_thread>> threads;
     for (unsigned i = 0; i < contexts.size(); ++i)
-        threads.push_back(
-            std::make_unique<pinned_thread>(cpus[i % cpus.size()], [&context = contexts[i]] { context.run(); }));
+        threads.push_back(std::make_unique<pinned_thread>(cpus[i % cpus.size()],
+                                                          [&context = contexts[i]] { context.run(); }));
     for (const auto& each : threads) each->join();
     return std::accumulate(sums.begin(), sums.end(), std::uint64_t{0});
 }

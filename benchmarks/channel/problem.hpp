@@ -8,8 +8,9 @@
 #include <stdexcept>
 #include <vector>
 
-/// `size` numbers from `shape` producers to as many consumers through a queue with room for 1024, on `threads` CPUs. Producer p sends
-/// p, p + shape, p + 2 × shape …; consumers add up what they receive, and check that what comes from one producer comes in order.
+/// `size` numbers from `shape` producers to as many consumers through a queue with room for 1024, on `threads`
+/// CPUs. Producer p sends p, p + shape, p + 2 × shape …; consumers add up what they receive, and check that what
+/// comes from one producer comes in order.
 
 namespace channel {
 

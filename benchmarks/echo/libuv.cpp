@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// libuv: callbacks on one loop, a buffer a connection; a connection that cannot write at once does not read meanwhile.
+/// libuv: callbacks on one loop, a buffer a connection; a connection that cannot write at once does not read
+/// meanwhile.
 
 #include "../support/tcp.hpp"
 #include "problem.hpp"

@@ -10,8 +10,8 @@
 #include <stdexcept>
 
 /// TCP echo over loopback with `size` connections for `shape` milliseconds: the server on CPU 0, the load on CPU 1
-/// (support/echo_load.hpp, closed loop, 64 bytes). The result is the number of requests that went wrong; every reply is compared,
-/// and what a connection suffers counts. "p99_us": the 99th percentile of a request's time.
+/// (support/echo_load.hpp, closed loop, 64 bytes). The result is the number of requests that went wrong; every
+/// reply is compared, and what a connection suffers counts. "p99_us": the 99th percentile of a request's time.
 
 namespace echo {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// The hand-written limit (support/raw_echo.hpp): a liburing loop that does nothing else; receive and send one after the other, or one
-/// receive for the life of a connection, into buffers that the kernel picks.
+/// The hand-written limit (support/raw_echo.hpp): a liburing loop that does nothing else; receive and send one
+/// after the other, or one receive for the life of a connection, into buffers that the kernel picks.
 
 #include "../support/raw_echo.hpp"
 #include "problem.hpp"

@@ -10,8 +10,8 @@
 #include <numeric>
 #include <vector>
 
-/// `size` children of `shape` microseconds each, started at once and awaited: the time that takes, divided by the time of
-/// the same calls one after the other on the same thread. Serial calls and fan-outs alternate.
+/// `size` children of `shape` microseconds each, started at once and awaited: the time that takes, divided by the
+/// time of the same calls one after the other on the same thread. Serial calls and fan-outs alternate.
 ///
 ///     fan_out::rounds rounds(asked);
 ///     for (unsigned i = 0; i < fan_out::rounds::count; ++i) {
@@ -54,8 +54,7 @@ class rounds {
 public:
     static constexpr unsigned count = 100;
 
-    explicit rounds(const contest::request& asked)
-        : work_(static_cast<double>(asked.shape)), ran_(asked.size) {}
+    explicit rounds(const contest::request& asked) : work_(static_cast<double>(asked.shape)), ran_(asked.size) {}
 
     [[nodiscard]] std::size_t size() const noexcept { return ran_.size(); }
 

@@ -2,8 +2,8 @@
 
 /// The hand-written limit: a team whose threads take the children from one counter, or have their share beforehand.
 
-#include "../support/contender.hpp"
 #include "../support/team.hpp"
+#include "../support/contender.hpp"
 #include "problem.hpp"
 
 #include <cstddef>

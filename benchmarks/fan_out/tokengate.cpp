@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// Ours: `when_all` of a vector, from the main coroutine and from inside a token; and inside a token also in a scope, and
-/// admitted first and awaited afterwards.
+/// Ours: `when_all` of a vector, from the main coroutine and from inside a token; and inside a token also in a
+/// scope, and admitted first and awaited afterwards.
 
 #include "../support/contender.hpp"
 #include "problem.hpp"

@@ -5,7 +5,8 @@
 #include <utility>
 #include <vector>
 
-/// The `size`th Fibonacci number, by the double recursion, every call a unit of parallel work: 2 children, no work at all.
+/// The `size`th Fibonacci number, by the double recursion, every call a unit of parallel work: 2 children, no work
+/// at all.
 
 namespace fib {
 

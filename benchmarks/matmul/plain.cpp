@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// The hand-written limit: the same recursion as a function; and the tiles of the result, taken from a counter by a team.
+/// The hand-written limit: the same recursion as a function; and the tiles of the result, taken from a counter by a
+/// team.
 
 #include "../support/team.hpp"
 #include "measured.hpp"

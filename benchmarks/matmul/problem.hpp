@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-/// The product of two matrices of `size` rows, a power of two times 32 at least: by quadrants, down to tiles of 32 rows. The four
-/// quadrants of a result are independent; each is the sum of two products, one after the other. Entries are small whole numbers,
-/// so that every result is exact; a weighted sum of all stands for them.
+/// The product of two matrices of `size` rows, a power of two times 32 at least: by quadrants, down to tiles of 32
+/// rows. The four quadrants of a result are independent; each is the sum of two products, one after the other.
+/// Entries are small whole numbers, so that every result is exact; a weighted sum of all stands for them.
 
 namespace matmul {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// Ours: plain tasks and conducted operations, each in one token (so one core: what the recursion itself costs), and routed
-/// operations, as a vector and as a tuple.
+/// Ours: plain tasks and conducted operations, each in one token (so one core: what the recursion itself costs),
+/// and routed operations, as a vector and as a tuple.
 
 #include "measured.hpp"
 

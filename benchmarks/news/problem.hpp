@@ -11,8 +11,9 @@
 #include <thread>
 #include <vector>
 
-/// A parent starts `size` children and then computes for `shape` milliseconds, without awaiting anything: how long does it
-/// take until the first of them, and until the last, has begun on another core, which has been idle for a while?
+/// A parent starts `size` children and then computes for `shape` milliseconds, without awaiting anything: how long
+/// does it take until the first of them, and until the last, has begun on another core, which has been idle for a
+/// while?
 ///
 ///     news::rounds rounds(asked);
 ///     for (unsigned i = 0; i < news::rounds::count; ++i) {
@@ -62,7 +63,8 @@ public:
     [[nodiscard]] contest::sample sample() const {
         return {.result = ran_.load(std::memory_order_relaxed),
                 .seconds = contest::quantile(first_, 0.5),
-                .more = {{"last_us", contest::quantile(last_, 0.5) * 1e6}, {"worst_us", contest::quantile(last_, 1) * 1e6}}};
+                .more = {{"last_us", contest::quantile(last_, 0.5) * 1e6},
+                         {"worst_us", contest::quantile(last_, 1) * 1e6}}};
     }
 
 private:

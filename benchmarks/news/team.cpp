@@ -2,8 +2,8 @@
 
 /// The hand-written limit: a thread that sleeps in a futex is woken and takes the children from a counter.
 
-#include "../support/contender.hpp"
 #include "../support/team.hpp"
+#include "../support/contender.hpp"
 #include "problem.hpp"
 
 #include <atomic>

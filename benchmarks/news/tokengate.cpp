@@ -61,6 +61,6 @@ int main(int argc, char** argv) {
         runtime.run(how(&all));
         return all.sample();
     };
-    return contest::answer(asked,
-                           {{"admitted", [&] { return tell(by_admission); }}, {"scope", [&] { return tell(by_scope); }}});
+    return contest::answer(asked, {{"admitted", [&] { return tell(by_admission); }},
+                                   {"scope", [&] { return tell(by_scope); }}});
 }

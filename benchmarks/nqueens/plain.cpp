@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// The hand-written limit: a recursive function; with several threads, the boards after two rows shared out over a team.
+/// The hand-written limit: a recursive function; with several threads, the boards after two rows shared out over a
+/// team.
 
 #include "../support/contender.hpp"
 #include "../support/team.hpp"

@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-/// In how many ways `size` queens can stand on a board of that size: every safe place for the next row's queen is a child.
+/// In how many ways `size` queens can stand on a board of that size: every safe place for the next row's queen is a
+/// child.
 
 namespace nqueens {
 

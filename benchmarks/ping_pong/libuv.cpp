@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// libuv: two loops, each on one pinned thread, that wake each other by uv_async_send. The number lies beside the handle.
+/// libuv: two loops, each on one pinned thread, that wake each other by uv_async_send. The number lies beside the
+/// handle.
 
 #include "../support/pinned_thread.hpp"
 #include "problem.hpp"

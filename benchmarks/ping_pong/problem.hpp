@@ -6,8 +6,9 @@
 #include <cstdint>
 #include <stdexcept>
 
-/// `size` trips from one CPU to another and back, one after the other; each carries a number, and the other side answers with
-/// what only it computes. shape 0: both sides are awake all the time; 1: both sleep until something comes. CPUs 0 and 1.
+/// `size` trips from one CPU to another and back, one after the other; each carries a number, and the other side
+/// answers with what only it computes. shape 0: both sides are awake all the time; 1: both sleep until something
+/// comes. CPUs 0 and 1.
 
 namespace ping_pong {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// Two pinned threads that sleep in std::atomic's wait, which spins for a moment first: what one would write without a library.
+/// Two pinned threads that sleep in std::atomic's wait, which spins for a moment first: what one would write
+/// without a library.
 
 #include "../support/pinned_thread.hpp"
 #include "problem.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// Ours: a token on one core awaits an empty token on another, which ends there. Executors spin longer than a trip lasts, or
-/// not at all. `event`: two tokens that live for all trips wake each other.
+/// Ours: a token on one core awaits an empty token on another, which ends there. Executors spin longer than a trip
+/// lasts, or not at all. `event`: two tokens that live for all trips wake each other.
 
 #include "problem.hpp"
 

@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-/// A tree of ten children a node with `size` leaves, a power of ten; leaf i returns i, a node the sum of its children.
+/// A tree of ten children a node with `size` leaves, a power of ten; leaf i returns i, a node the sum of its
+/// children.
 
 namespace skynet {
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 
-/// The hand-written limit (support/probe.hpp): coroutines handed in chains to pinned threads and back; all made first and
-/// then run; or taken back while others are made, so that few live at a time.
+/// The hand-written limit (support/probe.hpp): coroutines handed in chains to pinned threads and back; all made
+/// first and then run; or taken back while others are made, so that few live at a time.
 
-#include "../support/contender.hpp"
 #include "../support/probe.hpp"
+#include "../support/contender.hpp"
 #include "problem.hpp"
 
 namespace {

@@ -6,8 +6,8 @@
 
 #include <cstdint>
 
-/// `size` empty pieces of work, started from one thread and awaited, on `threads` CPUs: from the first one made until all have
-/// ended and their memory has been given back. Each counts itself in a word of its own thread.
+/// `size` empty pieces of work, started from one thread and awaited, on `threads` CPUs: from the first one made
+/// until all have ended and their memory has been given back. Each counts itself in a word of its own thread.
 
 namespace spawn {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-/// Ours, from the main coroutine: a group of operations; operations spawned into a scope; operations admitted and let go;
-/// a group of plain tasks, which are tokens of one core; and plain tasks awaited one by one in one token, which are no
-/// tokens at all.
+/// Ours, from the main coroutine: a group of operations; operations spawned into a scope; operations admitted and
+/// let go; a group of plain tasks, which are tokens of one core; and plain tasks awaited one by one in one token,
+/// which are no tokens at all.
 
 #include "../support/contender.hpp"
 #include "problem.hpp"

@@ -33,12 +33,12 @@
 ///         });
 ///     }
 ///
-/// Options: `--list` prints the names of the ways; else `--way NAME --size N --shape N --threads T --warm-ups K`. What
-/// `size` and `shape` mean is the problem's. The process keeps to the first T CPUs that it may use, except with
-/// `--threads 0`: all of them. The chosen way runs K times unmeasured and once measured, then one line of JSON says the
-/// result, which the driver (run.py) checks, the time, the CPU time of all threads, and the peak of resident memory since
-/// the process began. What a way throws ends the program with status 1 and a line on stderr; a way that cannot solve this
-/// case throws does_not_take_part, and nothing is printed.
+/// Options: `--list` prints the names of the ways; else `--way NAME --size N --shape N --threads T --warm-ups K`.
+/// What `size` and `shape` mean is the problem's. The process keeps to the first T CPUs that it may use, except
+/// with `--threads 0`: all of them. The chosen way runs K times unmeasured and once measured, then one line of JSON
+/// says the result, which the driver (run.py) checks, the time, the CPU time of all threads, and the peak of
+/// resident memory since the process began. What a way throws ends the program with status 1 and a line on stderr;
+/// a way that cannot solve this case throws does_not_take_part, and nothing is printed.
 
 namespace contest {
 

@@ -21,8 +21,9 @@
 ///     tree.operations("operations_vector", whole, fib_vector);   // operations that are routed
 ///     return contest::answer(asked, tree.ways());
 ///
-/// A body is a coroutine that takes a part of the tree and returns a number; the tree's result is the sum over the parts.
-/// What stays on one core is cut into parts at its top, a token each, which are routed. Routed operations need no cut.
+/// A body is a coroutine that takes a part of the tree and returns a number; the tree's result is the sum over the
+/// parts. What stays on one core is cut into parts at its top, a token each, which are routed. Routed operations
+/// need no cut.
 
 namespace contest {
 

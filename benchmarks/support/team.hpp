@@ -12,15 +12,16 @@
 #include <memory>
 #include <vector>
 
-/// The hand-written limit of parallel loops: threads that are there already, one a CPU, and share the indices of a loop.
+/// The hand-written limit of parallel loops: threads that are there already, one a CPU, and share the indices of a
+/// loop.
 ///
 ///     team threads(asked.threads);
 ///     threads.each_share(n, [&](std::size_t first, std::size_t last) { … });   // static: one run of indices a thread
 ///     threads.each_index(n, [&](std::size_t i) { … });                         // dynamic: one counter for all
 ///     threads.begin(work);  …  threads.finish();        // work(1), work(2) … by the others, while the caller goes on
 ///
-/// The caller is one of the threads. The others spin for 50 µs after each loop, as executors do, then sleep in a futex.
-/// The body must not throw. One caller at a time.
+/// The caller is one of the threads. The others spin for 50 µs after each loop, as executors do, then sleep in a
+/// futex. The body must not throw. One caller at a time.
 
 class team {
 public:

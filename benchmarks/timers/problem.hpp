@@ -12,10 +12,10 @@
 #include <stdexcept>
 #include <vector>
 
-/// `size` sleepers on one core: what each costs to arm, and to fire. They are all armed before the first deadline, and the
-/// deadlines lie so close together that the core is never done before the last has passed; so "fire" is the time from the first
-/// deadline to the last resumption, and "arm" that of starting the sleepers. The time is the sum of both, the result the number of
-/// those that fired. shape 0: deadlines in the order of arming; 1: not.
+/// `size` sleepers on one core: what each costs to arm, and to fire. They are all armed before the first deadline,
+/// and the deadlines lie so close together that the core is never done before the last has passed; so "fire" is the
+/// time from the first deadline to the last resumption, and "arm" that of starting the sleepers. The time is the
+/// sum of both, the result the number of those that fired. shape 0: deadlines in the order of arming; 1: not.
 
 namespace timers {
 

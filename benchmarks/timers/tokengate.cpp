@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
-/// Ours: sleep_until in a token each; no ring timeout and no thread per timer. A sleeper is a token: its making, admission, start
-/// and end are in the figures, while the rivals' timers run a bare callback. "token_ns" is what the same tokens take, on
-/// memory touched for the first time, with deadlines that have passed, so that they do not sleep; the sleepers then use that memory
-/// again. (The rivals touch theirs for the first time.)
+/// Ours: sleep_until in a token each; no ring timeout and no thread per timer. A sleeper is a token: its making,
+/// admission, start and end are in the figures, while the rivals' timers run a bare callback. "token_ns" is what
+/// the same tokens take, on memory touched for the first time, with deadlines that have passed, so that they do not
+/// sleep; the sleepers then use that memory again. (The rivals touch theirs for the first time.)
 
 #include "problem.hpp"
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-/// The waves of the sample, solved by us and by others in one process: piece i of a wave is one of the four functions of
-/// samples/support/workload.hpp, with arguments that follow from i.
+/// The waves of the sample, solved by us and by others in one process: piece i of a wave is one of the four
+/// functions of samples/support/workload.hpp, with arguments that follow from i.
 
 namespace waves {
 
@@ -24,8 +24,8 @@ inline std::uint64_t piece(unsigned i) {
     }
 }
 
-/// One who runs waves, on a thread that calls all of its functions. run() fills in the fingerprints, and returns when all are
-/// there.
+/// One who runs waves, on a thread that calls all of its functions. run() fills in the fingerprints, and returns
+/// when all are there.
 class contender {
 public:
     contender() = default;

@@ -4,10 +4,11 @@
 ///
 ///     waves [--size LARGEST] [--rounds N] [--threads T]
 ///
-/// prints a line of JSON for each wave and contender: "ideal" is the time of the same calls on one thread of the first and last CPU,
-/// half before the contenders and half after them, divided by T; "to_ideal" the time over that, the inverse of the efficiency.
-/// "result" is how many pieces were right: the calls' results are compared. Every contender has a thread of its own that
-/// starts its waves; others sleep meanwhile. The order of the contenders rotates from wave to wave.
+/// prints a line of JSON for each wave and contender: "ideal" is the time of the same calls on one thread of the
+/// first and last CPU, half before the contenders and half after them, divided by T; "to_ideal" the time over that,
+/// the inverse of the efficiency. "result" is how many pieces were right: the calls' results are compared. Every
+/// contender has a thread of its own that starts its waves; others sleep meanwhile. The order of the contenders
+/// rotates from wave to wave.
 
 #include "../support/contender.hpp"
 #include "../support/pinned_thread.hpp"
@@ -122,7 +123,8 @@ void wave(std::size_t size, std::vector<std::unique_ptr<host>>& contenders, unsi
         std::size_t right = 0;
         for (std::size_t k = 0; k < size; ++k) right += results[i][k] == expected[k] ? 1 : 0;
         std::printf(
-            "{\"contender\": \"%s\", \"size\": %zu, \"result\": %zu, \"seconds\": %.9g, \"items\": %zu, \"to_ideal\": %.6g",
+            "{\"contender\": \"%s\", \"size\": %zu, \"result\": %zu, \"seconds\": %.9g, \"items\": %zu, \"to_ideal\": "
+            "%.6g",
             by->name().c_str(), size, right, seconds, size, seconds * threads / direct);
         if (by->name() == "tokengate")
             for (const auto& [other, theirs] : times)
