@@ -115,7 +115,7 @@ using body = tg::task<int> (*)(unsigned);
 tg::task<> count_body(body run, slope* counted) {
     instruction_counter counter;
     for (int i = 0; i < runs; ++i)
-        for (const int which : {0, 1}) {
+        for (int which = 0; which < 2; ++which) {
             const unsigned length = counted->length(which);
             int result = co_await run(1024);  // the core forgets how slow it has been
             start(counter);
@@ -128,7 +128,7 @@ tg::task<> count_body(body run, slope* counted) {
 tg::task<> count_wakes(slope* counted) {
     instruction_counter counter;
     for (int i = 0; i < runs; ++i)
-        for (const int which : {0, 1}) {
+        for (int which = 0; which < 2; ++which) {
             const unsigned length = counted->length(which);
             pair two;
             tg::token<> answering = tg::as_token(answer(&two, 200 + length));
@@ -229,7 +229,7 @@ tg::task<> count_executor(routed* counted, int which) {
 
 tg::task<> count_routed(routed* counted) {
     for (int i = 0; i < runs; ++i)
-        for (const int which : {0, 1}) {
+        for (int which = 0; which < 2; ++which) {
             co_await count_sender(counted, which);
             co_await count_executor(counted, which);
         }
@@ -268,7 +268,7 @@ tg::task<> count_sets(slope* counted, int which) {
 }
 tg::task<> count_all_sets(slope* counted) {
     for (int i = 0; i < runs; ++i)
-        for (const int which : {0, 1}) co_await tg::as_token(count_sets(counted, which), 0);
+        for (int which = 0; which < 2; ++which) co_await tg::as_token(count_sets(counted, which), 0);
 }
 
 }  // namespace

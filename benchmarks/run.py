@@ -51,18 +51,18 @@ class Contender:
         self.ours = name == "tokengate"
 
 
-def run_program(command, options):
+def run_program(command, options, seconds):
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             text=True,
-            timeout=options.timeout,
+            timeout=seconds,
             check=False,
             preexec_fn=lambda: limited(options.memory),
         )
     except subprocess.TimeoutExpired as expired:
-        raise Failed(f"over {options.timeout} s") from expired
+        raise Failed(f"over {seconds:.0f} s") from expired
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise Failed(said[-1] if said else f"status {done.returncode}")
@@ -114,7 +114,7 @@ def measure_case(problem, case, contenders, options, runs):
             warm_ups = 0 if options.short else problem.warm_ups
             command += ["--threads", str(case.threads), "--warm-ups", str(warm_ups)]
             try:
-                samples = run_program(command, options)
+                samples = run_program(command, options, options.timeout)
                 if not samples:
                     absent.add(contender.name)
                     continue
@@ -132,7 +132,7 @@ def measure_rounds(problem, cases, program, options, runs):
     command = [program, "--size", str(max(by_size)), "--rounds", str(runs)]
     progress(f"{problem.name}: {runs} rounds")
     try:
-        samples = run_program(command, options)
+        samples = run_program(command, options, options.timeout * runs)
     except Failed as why:
         for results in by_size.values():
             results.fail("all", why)

@@ -54,7 +54,7 @@ private:
         if (uv_is_closing(handle)) return;
         uv_close(handle, handle->type == UV_TCP && !handle->data ? destroy : nullptr);
     }
-    static void destroy(uv_handle_t* handle) { std::unique_ptr<connection>(reinterpret_cast<connection*>(handle)); }
+    static void destroy(uv_handle_t* handle) { delete reinterpret_cast<connection*>(handle); }
 
     static void came(uv_stream_t* listening, int status) {
         check(status);

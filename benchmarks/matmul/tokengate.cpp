@@ -20,7 +20,7 @@ tg::task<> tasks(product of) {
         of.multiply();
         co_return;
     }
-    for (const unsigned half : {0U, 1U})
+    for (unsigned half = 0; half < 2; ++half)
         for (unsigned i = 0; i < 4; ++i) co_await tasks(of.part(i, half));
 }
 
@@ -31,7 +31,7 @@ tg::task<> one_by_one(product of) {
         of.multiply();
         co_return;
     }
-    for (const unsigned half : {0U, 1U})
+    for (unsigned half = 0; half < 2; ++half)
         for (unsigned i = 0; i < 4; ++i) co_await matmul_one_by_one(of.part(i, half));
 }
 
@@ -42,7 +42,7 @@ tg::task<> vector(product of) {
         of.multiply();
         co_return;
     }
-    for (const unsigned half : {0U, 1U}) {
+    for (unsigned half = 0; half < 2; ++half) {
         std::vector<tg::token<>> four;
         four.reserve(4);
         for (unsigned i = 0; i < 4; ++i) four.push_back(matmul_vector(of.part(i, half)));
@@ -57,7 +57,7 @@ tg::task<> tuple(product of) {
         of.multiply();
         co_return;
     }
-    for (const unsigned half : {0U, 1U}) {
+    for (unsigned half = 0; half < 2; ++half) {
         auto four = tg::when_all(matmul_tuple(of.part(0, half)), matmul_tuple(of.part(1, half)),
                                  matmul_tuple(of.part(2, half)), matmul_tuple(of.part(3, half)));
         co_await std::move(four);

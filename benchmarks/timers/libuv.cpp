@@ -34,6 +34,8 @@ timers::figures measure(const std::vector<clock::duration>& after) {
     const auto last = first + *std::max_element(after.begin(), after.end());
     if (clock::now() < last) ++seen.early;
     seen.fire = contest::seconds_since(first);
+    for (uv_timer_t& each : all) uv_close(reinterpret_cast<uv_handle_t*>(&each), nullptr);
+    uv_run(&loop, UV_RUN_DEFAULT);
     uv_loop_close(&loop);
     return seen;
 }

@@ -23,7 +23,7 @@ using timers::clock;
 struct dormitory {
     std::size_t sleepers = 0;
     std::size_t armed = 0, fired = 0, early = 0;  // one core's, so plain
-    clock::time_point all_armed, all_fired;
+    clock::time_point all_armed{}, all_fired{};
 };
 
 tg::task<> sleep_there(dormitory* in, clock::time_point until) {

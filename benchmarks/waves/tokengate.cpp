@@ -39,7 +39,7 @@ tg::task<std::vector<std::uint64_t>> wave(std::size_t size) {
 
 class ours : public waves::contender {
 public:
-    explicit ours(unsigned threads) : runtime_({.cores = threads}) {}
+    explicit ours(unsigned threads) : runtime_{{.cores = threads}} {}
     void run(std::vector<std::uint64_t>& fingerprints) override {
         fingerprints = runtime_.run(wave(fingerprints.size()));
     }
