@@ -120,9 +120,9 @@ PROBLEMS = [
         "A parent starts children and computes on without awaiting: the time until the first of them has begun on the "
         "other, idle CPU. A contender that hides them until the parent is done needs the whole of its computation.",
         [
-            Case(4, 20, 2, "4 children, then 20 ms"),
-            Case(20, 20, 2, "20 children, then 20 ms"),
-            Case(70, 20, 2, "70 children, then 20 ms"),
+            Case(4, 10, 2, "4 children, then 10 ms"),
+            Case(20, 10, 2, "20 children, then 10 ms"),
+            Case(70, 10, 2, "70 children, then 10 ms"),
         ],
         [Case(4, 2, 2, "4 children, then 2 ms")],
         known=lambda case: case.size * NEWS_ROUNDS,

@@ -23,7 +23,7 @@ using clock = std::chrono::steady_clock;
 
 /// More than arming takes, with the slowest of them.
 inline clock::duration until_first(std::size_t sleepers) {
-    return std::chrono::milliseconds(300) + sleepers * std::chrono::microseconds(4);
+    return std::chrono::milliseconds(300) + sleepers * std::chrono::nanoseconds(2500);
 }
 /// In which all are due: less than firing takes, with the fastest of them.
 inline clock::duration window(std::size_t sleepers) { return sleepers * std::chrono::nanoseconds(20); }
