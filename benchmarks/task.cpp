@@ -7,6 +7,7 @@
 #include "support/baseline.hpp"
 #include "support/in_token.hpp"
 #include "support/instruction_counter.hpp"
+#include "support/instruction_report.hpp"
 #include "support/side_by_side.hpp"
 
 #include <tokengate/tokengate.hpp>

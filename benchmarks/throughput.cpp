@@ -15,8 +15,10 @@
 #include "support/baseline.hpp"
 #include "support/in_token.hpp"
 #include "support/instruction_counter.hpp"
+#include "support/instruction_report.hpp"
 #include "support/probe.hpp"
 #include "support/side_by_side.hpp"
+#include "support/tally.hpp"
 
 #include <tokengate/tokengate.hpp>
 
@@ -31,11 +33,8 @@
 #include <asio/thread_pool.hpp>
 #endif
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -43,37 +42,6 @@
 namespace {
 
 namespace tg = tokengate;
-
-/// What ran, counted by each thread for itself.
-class tally {
-public:
-    static void count() noexcept {
-        if (!mine_) [[unlikely]]
-            mine_ = &another();
-        mine_->ran.store(mine_->ran.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    }
-    /// What has run since the last call; whoever calls has been told that it has.
-    static std::uint64_t take() {
-        const std::scoped_lock lock(mutex_);
-        std::uint64_t sum = 0;
-        for (word& each : words_) sum += each.ran.load(std::memory_order_relaxed);
-        return sum - std::exchange(taken_, sum);
-    }
-
-private:
-    struct alignas(64) word {
-        std::atomic<std::uint64_t> ran{0};
-    };
-    static word& another() {
-        const std::scoped_lock lock(mutex_);
-        return words_.emplace_back();
-    }
-
-    static inline std::mutex mutex_;
-    static inline std::deque<word> words_;
-    static inline std::uint64_t taken_ = 0;
-    static inline constinit thread_local word* mine_ = nullptr;
-};
 
 const tg::operation empty{{.name = "empty", .weight = tg::weight::heavy}, [] { tally::count(); }};
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <benchmark/benchmark.h>
-
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -15,7 +13,6 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <string>
 
 /// Counts the instructions that one thread executes between two points, and among them those that cost most: locked
 /// ones, looks at the clock, system calls. Exact, whatever else the machine does; unlike valgrind it needs no model of
@@ -130,11 +127,3 @@ private:
     shared* shared_;
     pid_t tracer_ = -1;
 };
-
-/// As counters of the benchmark, each per item.
-inline void report(benchmark::State& state, const std::string& name, const executed& all, double items) {
-    state.counters[name] = static_cast<double>(all.instructions) / items;
-    state.counters[name + "_locked"] = static_cast<double>(all.locked) / items;
-    state.counters[name + "_clocks"] = static_cast<double>(all.clocks) / items;
-    state.counters[name + "_syscalls"] = static_cast<double>(all.system_calls) / items;
-}
