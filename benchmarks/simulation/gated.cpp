@@ -31,14 +31,19 @@ gated::gated(const costs& price, unsigned cores, const workload& work, std::uint
 unsigned gated::find_hungry(loop& from, weight w) const {
     if (!has_.hungry || hungry_count_ == 0) return nowhere;
     const unsigned home = from.routes.first_position(w);
-    for (unsigned i = 0; i < cores - home; ++i) {
-        const unsigned c = home + (from.hungry_cursor + i) % (cores - home);
-        if (!hungry_[c]) continue;
-        from.hungry_cursor = c - home + 1;
-        return c;
+    // With awake_first those that still spin come before those that sleep.
+    for (const bool asleep_too : {false, true}) {
+        if (!asleep_too && !has_.awake_first) continue;
+        const auto will_do = [&](unsigned c) { return hungry_[c] && (asleep_too || cores_[c].is == phase::spinning); };
+        for (unsigned i = 0; i < cores - home; ++i) {
+            const unsigned c = home + (from.hungry_cursor + i) % (cores - home);
+            if (!will_do(c)) continue;
+            from.hungry_cursor = c - home + 1;
+            return c;
+        }
+        for (unsigned c = 0; c < home; ++c)
+            if (will_do(c)) return c;
     }
-    for (unsigned c = 0; c < home; ++c)
-        if (hungry_[c]) return c;
     return nowhere;
 }
 
@@ -397,6 +402,7 @@ bool gated::empty_out(unsigned v, unsigned thief, time_ns now) {
     core& c = cores_[thief];
     bool any = false;
     const auto to_gate = [&](queue& from, unsigned routed_to) {
+        if (from.empty()) return;
         queue kept;
         unsigned count = 0;
         for (std::size_t left = from.size(); left > 0; --left) {
@@ -424,12 +430,11 @@ bool gated::empty_out(unsigned v, unsigned thief, time_ns now) {
         any = true;
     }
     if (has_.recall_outboxes) {
-        const std::vector<unsigned> dirty = victim.dirty;
-        for (const unsigned to : dirty) {
+        for (const unsigned to : victim.dirty) {
             victim.routes.publish(to);
             to_gate(victim.outbox[to], to);
-            if (victim.outbox[to].empty()) std::erase(victim.dirty, to);
         }
+        std::erase_if(victim.dirty, [&](unsigned to) { return victim.outbox[to].empty(); });
         for (queue& staged : victim.staged) to_gate(staged, nowhere);
     }
     if (v >= cores) return any;
@@ -438,9 +443,9 @@ bool gated::empty_out(unsigned v, unsigned thief, time_ns now) {
         from.routes.publish(v);
         to_gate(from.shelf, v);
     }
-    if (has_.recall_mail)
-        for (mail& each : from.mailbox)
-            if (each.seen_from <= now) to_gate(each.chain, v);
+    if (!has_.recall_mail || from.mailbox.empty()) return any;
+    for (mail& each : from.mailbox)
+        if (each.seen_from <= now) to_gate(each.chain, v);
     std::erase_if(from.mailbox, [](const mail& each) { return each.chain.empty(); });
     return any;
 }

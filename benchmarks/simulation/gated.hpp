@@ -20,9 +20,10 @@ struct features {
     bool recall_mail = false;      ///< also what lies untaken in others' mailboxes
     bool give_back = false;  ///< before a run that may be long, the window goes to the gate if somebody is hungry
     bool no_room = false;    ///< in such a run a core gets nothing
+    bool awake_first = false;  ///< of hungry cores, one that spins is fed before one that sleeps
     bool round_robin = false;  ///< instead of all that: no window, no gate, each token to the next core
 
-    static features all() { return {true, true, true, true, true, true, false}; }
+    static features all() { return {true, true, true, true, true, true, true, false}; }
 };
 
 /// TokenGate: event loops, outboxes, mailboxes, windows and the gate are modelled; the load table and the routers are those of
