@@ -230,8 +230,8 @@ void gated::end_turn(unsigned index, time_ns& now) {
         c.average_run = c.average_run == 0 ? average : (3 * c.average_run + average) / 4;
         if (const unsigned window = tokengate::detail::window_for(c.average_run); window != c.window)
             loads_.set_window(index, c.window = window);
-        c.starts_allowed = static_cast<unsigned>(
-            std::clamp<time_ns>(price.turn_limit / c.average_run, 1, starts_a_turn));
+        c.starts_allowed =
+            static_cast<unsigned>(std::clamp<time_ns>(price.turn_limit / c.average_run, 1, starts_a_turn));
     }
     flush(c, now);
     c.routes.publish(index);
@@ -306,8 +306,8 @@ void gated::step(unsigned index, time_ns now) {
         end_turn(index, now);
     } else if (c.is == phase::spinning || c.is == phase::waking) {
         // Mail that this core is about to see: no reason to look elsewhere, or to sleep.
-        const bool has_mail = std::any_of(c.mailbox.begin(), c.mailbox.end(),
-                                          [now](const mail& each) { return each.seen_from <= now; });
+        const bool has_mail =
+            std::any_of(c.mailbox.begin(), c.mailbox.end(), [now](const mail& each) { return each.seen_from <= now; });
         if (c.is == phase::spinning && !has_mail && !work_waits()) return idle(index, now);
         if (c.is == phase::spinning) --idle_count_;
         if (hungry_[index]) {

@@ -14,14 +14,14 @@ namespace simulation {
 
 /// What of the hand-over is there. Without all of them: the design before.
 struct features {
-    bool hungry = false;     ///< a core without work says so; who routes feeds it first, at once
-    bool recall = false;     ///< an idle core takes back what waits behind others
+    bool hungry = false;           ///< a core without work says so; who routes feeds it first, at once
+    bool recall = false;           ///< an idle core takes back what waits behind others
     bool recall_outboxes = false;  ///< also what lies in others' outboxes for third cores, and staged for the gate
     bool recall_mail = false;      ///< also what lies untaken in others' mailboxes
-    bool give_back = false;  ///< before a run that may be long, the window goes to the gate if somebody is hungry
-    bool no_room = false;    ///< in such a run a core gets nothing
-    bool awake_first = false;  ///< of hungry cores, one that spins is fed before one that sleeps
-    bool round_robin = false;  ///< instead of all that: no window, no gate, each token to the next core
+    bool give_back = false;        ///< before a run that may be long, the window goes to the gate if somebody is hungry
+    bool no_room = false;          ///< in such a run a core gets nothing
+    bool awake_first = false;      ///< of hungry cores, one that spins is fed before one that sleeps
+    bool round_robin = false;      ///< instead of all that: no window, no gate, each token to the next core
 
     static features all() { return {true, true, true, true, true, true, true, false}; }
 };
@@ -84,7 +84,9 @@ private:
         std::array<measured, 4> operations;
     };
 
-    loop& loop_of(unsigned index) { return index < cores ? static_cast<loop&>(cores_[index]) : producers_[index - cores]; }
+    loop& loop_of(unsigned index) {
+        return index < cores ? static_cast<loop&>(cores_[index]) : producers_[index - cores];
+    }
     [[nodiscard]] bool is_windowed(token_index i) { return at(i).bound_to == nowhere && !has_.round_robin; }
     [[nodiscard]] std::size_t waiting(tokengate::weight w) const { return gate_[static_cast<std::size_t>(w)].size(); }
     [[nodiscard]] bool work_waits() const { return !gate_[0].empty() || !gate_[1].empty() || !gate_[2].empty(); }

@@ -90,9 +90,7 @@ results machine::run() {
     return std::move(found);
 }
 
-void machine::schedule(unsigned core, time_ns when) {
-    events_.push({when, order_++, core, ++generation_[core]});
-}
+void machine::schedule(unsigned core, time_ns when) { events_.push({when, order_++, core, ++generation_[core]}); }
 
 void machine::schedule_producer(unsigned number, time_ns when) { schedule(cores + number, when); }
 

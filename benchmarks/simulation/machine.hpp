@@ -23,10 +23,10 @@ struct results {
     std::uint64_t ended = 0;
     std::uint64_t run_twice = 0;
     time_ns elapsed = 0;
-    double throughput = 0;  ///< tokens a second
-    double efficiency = 0;  ///< useful work ÷ (cores × elapsed)
+    double throughput = 0;                           ///< tokens a second
+    double efficiency = 0;                           ///< useful work ÷ (cores × elapsed)
     double p50 = 0, p99 = 0, p999 = 0, longest = 0;  ///< ns between made and started
-    double imbalance = 0;   ///< longest ÷ mean useful work of a core
+    double imbalance = 0;                            ///< longest ÷ mean useful work of a core
     std::uint64_t messages = 0, wakes = 0, locks = 0;
     std::uint64_t moved = 0;     ///< tokens stolen or recalled
     std::uint64_t barriers = 0;  ///< recalls that found something, each with one membarrier
@@ -53,9 +53,9 @@ protected:
 
     struct token : token_spec {
         time_ns made = 0;
-        std::uint32_t data_at = nowhere;  ///< the core that made it, whose cache has what it works on
-        std::uint32_t bound_to = nowhere; ///< the core of its chain
-        bool stolen = false;              ///< its queue was another core's
+        std::uint32_t data_at = nowhere;   ///< the core that made it, whose cache has what it works on
+        std::uint32_t bound_to = nowhere;  ///< the core of its chain
+        bool stolen = false;               ///< its queue was another core's
         bool started = false;
     };
 
@@ -101,9 +101,7 @@ private:
         std::uint64_t order;
         unsigned who;
         std::uint32_t generation;
-        bool operator>(const event& other) const {
-            return at != other.at ? at > other.at : order > other.order;
-        }
+        bool operator>(const event& other) const { return at != other.at ? at > other.at : order > other.order; }
     };
     struct running {
         token_index what = no_token;

@@ -42,17 +42,17 @@ constexpr contender ideal{"ideal", [](const costs& price, unsigned cores, const 
 constexpr contender locked{"locked", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
                                return std::unique_ptr<machine>(new central(price, cores, work, seed, false));
                            }};
-constexpr contender thieves{"stealing", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+constexpr contender thieves{"stealing",
+                            [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
                                 return std::unique_ptr<machine>(new stealing(price, cores, work, seed));
                             }};
-constexpr contender round_robin{
-    "round_robin", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-        features has;
-        has.round_robin = true;
-        return make_gated(price, cores, work, seed, has);
-    }};
-constexpr contender before{"before",
-                           [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+constexpr contender round_robin{"round_robin",
+                                [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+                                    features has;
+                                    has.round_robin = true;
+                                    return make_gated(price, cores, work, seed, has);
+                                }};
+constexpr contender before{"before", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
                                return make_gated(price, cores, work, seed, {});
                            }};
 /// As `now`, but for its order among hungry cores: round them all, asleep or not.
@@ -139,9 +139,8 @@ workload pareto(std::uint64_t tokens, double load) {
     const double alpha = 1.2, least = 2'000, most = 100e6;
     const double mean = std::pow(least, alpha) / (1 - std::pow(least / most, alpha)) * alpha / (alpha - 1) *
                         (1 / std::pow(least, alpha - 1) - 1 / std::pow(most, alpha - 1));
-    return open_loop("pareto", mean, tokens, load, [=](random_numbers& random) {
-        return running(random.pareto(alpha, least, most));
-    });
+    return open_loop("pareto", mean, tokens, load,
+                     [=](random_numbers& random) { return running(random.pareto(alpha, least, most)); });
 }
 
 workload waves(std::vector<std::uint32_t> sizes, double run = 10'000) {
@@ -211,8 +210,10 @@ workload behind_long(std::uint64_t tokens, double load) {
 class figures {
 public:
     figures(costs price, std::uint64_t seed, std::string_view only) : price_(price), seed_(seed), only_(only) {
-        std::printf("study,workload,parameter,cores,load,scheduler,tokens,elapsed_ms,throughput,efficiency,p50_us,p99_us,p999_us,"
-                    "max_us,imbalance,messages,wakes,locks,moved,barriers,behind_us\n");
+        std::printf(
+            "study,workload,parameter,cores,load,scheduler,tokens,elapsed_ms,throughput,efficiency,p50_us,p99_us,p999_"
+            "us,"
+            "max_us,imbalance,messages,wakes,locks,moved,barriers,behind_us\n");
     }
 
     void row(const char* study, const workload& work, double parameter, unsigned cores, const contender& who) {
@@ -220,16 +221,17 @@ public:
         const results r = who.make(price_, cores, work, seed_)->run();
         const double n = static_cast<double>(std::max<std::uint64_t>(r.tokens, 1));
         std::vector<time_ns> waves = r.waves;
-        std::printf("%s,%s,%g,%u,%g,%s,%llu,%.3f,%.0f,%.4f,%.3f,%.3f,%.3f,%.3f,%.4f,%.4f,%.4f,%.4f,%.4f,%.5f,%.1f\n", study,
-                    work.name.c_str(), parameter, cores, work.load, who.name, static_cast<unsigned long long>(r.tokens),
-                    static_cast<double>(r.elapsed) / 1e6, r.throughput, r.efficiency, r.p50 / 1e3, r.p99 / 1e3,
-                    r.p999 / 1e3, r.longest / 1e3, r.imbalance, static_cast<double>(r.messages) / n,
-                    static_cast<double>(r.wakes) / n, static_cast<double>(r.locks) / n, static_cast<double>(r.moved) / n,
+        std::printf("%s,%s,%g,%u,%g,%s,%llu,%.3f,%.0f,%.4f,%.3f,%.3f,%.3f,%.3f,%.4f,%.4f,%.4f,%.4f,%.4f,%.5f,%.1f\n",
+                    study, work.name.c_str(), parameter, cores, work.load, who.name,
+                    static_cast<unsigned long long>(r.tokens), static_cast<double>(r.elapsed) / 1e6, r.throughput,
+                    r.efficiency, r.p50 / 1e3, r.p99 / 1e3, r.p999 / 1e3, r.longest / 1e3, r.imbalance,
+                    static_cast<double>(r.messages) / n, static_cast<double>(r.wakes) / n,
+                    static_cast<double>(r.locks) / n, static_cast<double>(r.moved) / n,
                     static_cast<double>(r.barriers) / n, static_cast<double>(r.behind) / 1e3);
         std::fflush(stdout);
         if (r.stuck || r.run_twice != 0 || !r.counts_agree) {
-            std::fprintf(stderr, "%s, %s, %u cores, %s: stuck, tokens ran twice or counts disagree\n", study, work.name.c_str(), cores,
-                         who.name);
+            std::fprintf(stderr, "%s, %s, %u cores, %s: stuck, tokens ran twice or counts disagree\n", study,
+                         work.name.c_str(), cores, who.name);
             failed_ = true;
         }
     }
@@ -256,8 +258,12 @@ void all_figures(figures& out) {
     for (const unsigned cores : sizes)
         for (std::uint32_t size = 4; size <= 65'536; size *= 4)
             for (const contender& who : everybody)
-                out.row("waves", waves(std::vector<std::uint32_t>(size < 1'024 ? 20 : size < 65'536 ? 4 : 1, size)), size, cores,
-                        who);
+                out.row("waves",
+                        waves(std::vector<std::uint32_t>(size < 1'024    ? 20
+                                                         : size < 65'536 ? 4
+                                                                         : 1,
+                                                         size)),
+                        size, cores, who);
     for (const unsigned cores : sizes)
         for (const contender& who : everybody) {
             out.row("fan_out", fan_out(20, 0), 0, cores, who);
@@ -297,11 +303,13 @@ bool holds(const workload& work, unsigned cores, const contender& who, std::uint
     const bool once = !r.stuck && r.run_twice == 0 && r.counts_agree && r.tokens >= made;
     const bool in_time = !bounded || r.behind_1ms == 0;
     if (!once || !in_time)
-        std::printf("FAILED: %s, %u cores, load %g, %s, seed %llu: %llu tokens, %llu ran twice, stuck: %d, counts agree: %d, longest behind "
-                    "a run %.0f us, %llu audits over 1 ms\n",
-                    work.name.c_str(), cores, work.load, who.name, static_cast<unsigned long long>(seed),
-                    static_cast<unsigned long long>(r.tokens), static_cast<unsigned long long>(r.run_twice), r.stuck, r.counts_agree,
-                    static_cast<double>(r.behind) / 1e3, static_cast<unsigned long long>(r.behind_1ms));
+        std::printf(
+            "FAILED: %s, %u cores, load %g, %s, seed %llu: %llu tokens, %llu ran twice, stuck: %d, counts agree: %d, "
+            "longest behind "
+            "a run %.0f us, %llu audits over 1 ms\n",
+            work.name.c_str(), cores, work.load, who.name, static_cast<unsigned long long>(seed),
+            static_cast<unsigned long long>(r.tokens), static_cast<unsigned long long>(r.run_twice), r.stuck,
+            r.counts_agree, static_cast<double>(r.behind) / 1e3, static_cast<unsigned long long>(r.behind_1ms));
     return once && in_time;
 }
 
@@ -312,9 +320,9 @@ int check(std::uint64_t seed) {
     unsigned runs = 0;
     for (const unsigned cores : {1U, 2U, 3U, 4U, 16U, 64U})
         for (const workload& work :
-             {constant(5'000, 0.9), mixed(5'000, 0.7), exponential(5'000, 0.95), bimodal(8'000, 0.5), bimodal(8'000, 0.8),
-              pareto(8'000, 0.6), behind_long(5'000, 0.6), waves({4, 16, 1, 256, 4'096}), fan_out(5, 0), fan_out(5, 300'000),
-              small_children(100, 0.9), chains(4 * cores, 50, false, 1'000)})
+             {constant(5'000, 0.9), mixed(5'000, 0.7), exponential(5'000, 0.95), bimodal(8'000, 0.5),
+              bimodal(8'000, 0.8), pareto(8'000, 0.6), behind_long(5'000, 0.6), waves({4, 16, 1, 256, 4'096}),
+              fan_out(5, 0), fan_out(5, 300'000), small_children(100, 0.9), chains(4 * cores, 50, false, 1'000)})
             for (const contender& who : everybody) {
                 ++runs;
                 all &= holds(work, cores, who, seed, who.name == now.name || who.name == in_turn.name);
@@ -346,7 +354,7 @@ int main(int argc, char** argv) {
             only = argv[++i];
         } else if (i + 1 < argc && option == "--interrupted") {
             price.interrupted = std::strtoull(argv[++i], nullptr, 10);
-        } else {
+        } else if (option.substr(0, 12) != "--benchmark_") {  // those are for Google Benchmark's programs
             std::fprintf(stderr, "usage: %s [--check] [--seed N] [--only STUDY] [--interrupted NS]\n", argv[0]);
             return 2;
         }

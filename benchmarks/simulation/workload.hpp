@@ -49,13 +49,13 @@ private:
 struct token_spec {
     time_ns run = 0;
     tokengate::weight weight = tokengate::weight::heavy;
-    std::uint8_t operation = 0;   ///< tokens of one operation are measured together
-    bool measured = true;         ///< its wait counts
-    std::uint32_t children = 0;   ///< made while it runs, before it computes
-    time_ns child_gap = 0;        ///< between one child and the next
+    std::uint8_t operation = 0;  ///< tokens of one operation are measured together
+    bool measured = true;        ///< its wait counts
+    std::uint32_t children = 0;  ///< made while it runs, before it computes
+    time_ns child_gap = 0;       ///< between one child and the next
     time_ns child_run = 0;
-    std::uint32_t more_steps = 0; ///< of its chain, each made by the one before
-    time_ns moved = 0;            ///< a step takes so much longer on another core than the one before
+    std::uint32_t more_steps = 0;  ///< of its chain, each made by the one before
+    time_ns moved = 0;             ///< a step takes so much longer on another core than the one before
 };
 
 /// What a workload is; `make` is called with the random numbers of the producer.
@@ -68,7 +68,7 @@ struct workload {
     std::uint64_t tokens = 0;  ///< made by all producers
     // ---- waves ----
     std::vector<std::uint32_t> waves;
-    time_ns pause = 0;         ///< before each wave
+    time_ns pause = 0;  ///< before each wave
 };
 
 }  // namespace simulation
