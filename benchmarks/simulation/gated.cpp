@@ -47,6 +47,12 @@ unsigned gated::find_hungry(loop& from, weight w) const {
     return nowhere;
 }
 
+void gated::not_hungry(unsigned core) {
+    if (!hungry_[core]) return;
+    hungry_[core] = false;
+    --hungry_count_;
+}
+
 void gated::admit(unsigned from, token_index i, time_ns& now) {
     loop& l = loop_of(from);
     if (from >= cores && std::exchange(l.rests, false)) l.turn_began = now;
@@ -58,20 +64,20 @@ void gated::admit(unsigned from, token_index i, time_ns& now) {
     now += price.route;
     const weight w = at(i).weight;
     queue& staged = l.staged[slot_of(w)];
-    if (staged.empty() && waiting(w) == 0) {
-        if (const unsigned starving = find_hungry(l, w); starving != nowhere && starving != from) {
-            hungry_[starving] = false;  // fed
-            --hungry_count_;
+    const bool others_wait = !staged.empty() || waiting(w) != 0;
+    if (!others_wait || has_.past_gate) {
+        const unsigned starving = find_hungry(l, w);
+        if (starving != nowhere && starving != from) {
+            not_hungry(starving);  // fed
             loads_.take(starving, 1);
-            queue one{i};
-            push_mail(starving, std::move(one), now);
+            push_mail(starving, queue{i}, now);
             return;
         }
-        if (const unsigned to = l.routes.route(w); to != router::no_room) return send(from, to, i, now);
     }
+    if (!others_wait)
+        if (const unsigned to = l.routes.route(w); to != router::no_room) return send(from, to, i, now);
     staged.push_back(i);
-    // With somebody hungry nothing lies here: who is idle finds it at the gate.
-    if (staged.size() >= outbox_limit || (has_.hungry && hungry_count_ != 0)) splice(l, w, now);
+    if (staged.size() >= outbox_limit) splice(l, w, now);
 }
 
 void gated::send(unsigned from, unsigned to, token_index i, time_ns& now) {
@@ -86,8 +92,7 @@ void gated::send(unsigned from, unsigned to, token_index i, time_ns& now) {
     // What is bound to a hungry core cannot go elsewhere; it need not wait for company either.
     if (l.outbox[to].size() >= outbox_limit) return flush(l, now);
     if (hungry(to)) {
-        hungry_[to] = false;
-        --hungry_count_;
+        not_hungry(to);
         std::erase(l.dirty, to);
         deliver(l, to, now);
     }
@@ -113,10 +118,7 @@ bool gated::wake(unsigned to, time_ns& now) {
     if (c.is != phase::parked) return false;
     c.is = phase::waking;
     --idle_count_;
-    if (hungry_[to]) {
-        hungry_[to] = false;
-        --hungry_count_;
-    }
+    not_hungry(to);
     ++found.wakes;
     now += price.wake_message;
     schedule(to, now + price.wake);
@@ -310,10 +312,7 @@ void gated::step(unsigned index, time_ns now) {
             std::any_of(c.mailbox.begin(), c.mailbox.end(), [now](const mail& each) { return each.seen_from <= now; });
         if (c.is == phase::spinning && !has_mail && !work_waits()) return idle(index, now);
         if (c.is == phase::spinning) --idle_count_;
-        if (hungry_[index]) {
-            hungry_[index] = false;
-            --hungry_count_;
-        }
+        not_hungry(index);
     } else if (c.is == phase::parked) {
         return;
     }
@@ -349,10 +348,7 @@ void gated::idle(unsigned index, time_ns now) {
         find_work(index, true, now);
         if (!c.shelf.empty() || !c.bound.empty()) {
             --idle_count_;
-            if (hungry_[index]) {
-                hungry_[index] = false;
-                --hungry_count_;
-            }
+            not_hungry(index);
             c.is = phase::running;
             c.turn_began = now;
             c.turn_over = false;

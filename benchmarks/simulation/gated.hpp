@@ -21,9 +21,10 @@ struct features {
     bool give_back = false;        ///< before a run that may be long, the window goes to the gate if somebody is hungry
     bool no_room = false;          ///< in such a run a core gets nothing
     bool awake_first = false;      ///< of hungry cores, one that spins is fed before one that sleeps
+    bool past_gate = false;        ///< a hungry core is fed also while others wait at the gate
     bool round_robin = false;      ///< instead of all that: no window, no gate, each token to the next core
 
-    static features all() { return {true, true, true, true, true, true, true, false}; }
+    static features all() { return {true, true, true, true, true, true, true, false, false}; }
 };
 
 /// TokenGate: event loops, outboxes, mailboxes, windows and the gate are modelled; the load table and the routers are those of
@@ -93,6 +94,7 @@ private:
 
     // hungry bits
     [[nodiscard]] unsigned find_hungry(loop&, tokengate::weight) const;
+    void not_hungry(unsigned core);
     [[nodiscard]] bool hungry(unsigned core) const { return has_.hungry && hungry_[core]; }
 
     // sending

@@ -69,9 +69,11 @@ constexpr contender now{"tokengate", [](const costs& price, unsigned cores, cons
 constexpr std::array everybody{ideal, locked, thieves, round_robin, before, in_turn, now};
 
 // What each part of the hand-over does: one after the other.
-template <bool Hungry, bool Recall, bool Outboxes, bool Mail, bool GiveBack, bool NoRoom, bool AwakeFirst = false>
+template <bool Hungry, bool Recall, bool Outboxes, bool Mail, bool GiveBack, bool NoRoom, bool AwakeFirst = false,
+          bool PastGate = false>
 constexpr auto with = [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-    return make_gated(price, cores, work, seed, {Hungry, Recall, Outboxes, Mail, GiveBack, NoRoom, AwakeFirst, false});
+    return make_gated(price, cores, work, seed,
+                      {Hungry, Recall, Outboxes, Mail, GiveBack, NoRoom, AwakeFirst, PastGate, false});
 };
 constexpr std::array parts{
     contender{"before", with<false, false, false, false, false, false>},
@@ -84,6 +86,7 @@ constexpr std::array parts{
     contender{"all but no_room", with<true, true, true, true, true, false, true>},
     contender{"all but awake_first", with<true, true, true, true, true, true>},
     contender{"all", with<true, true, true, true, true, true, true>},
+    contender{"all, past the gate", with<true, true, true, true, true, true, true, true>},
 };
 
 // ---- workloads ----------------------------------------------------------------------------------------------------------
@@ -290,6 +293,9 @@ void all_figures(figures& out) {
             out.row("parts", fan_out(20, 0), 0, cores, who);
             out.row("parts", fan_out(20, 300'000), 0, cores, who);
             out.row("parts", constant(tokens, 0.8), 0, cores, who);
+            out.row("parts", constant(tokens, 0.95), 0, cores, who);
+            out.row("parts", pareto(tokens, 0.8), 0, cores, who);
+            out.row("parts", small_children(200 + 40ULL * cores, 0.9), 0, cores, who);
             out.row("parts", waves(std::vector<std::uint32_t>(20, 256)), 256, cores, who);
         }
 }
