@@ -23,6 +23,7 @@ struct costs {
     time_ns wake = 30'000;         ///< until a sleeping core runs
     time_ns spin = 50'000;         ///< a core without work polls so long before it sleeps
     time_ns foreign_data = 400;    ///< a token runs where neither its maker nor its queue was: cache misses
+    bool moving = true;            ///< a step of a chain takes longer on another core, as its workload says
     // ---- TokenGate ----
     time_ns route = 14;            ///< a routing decision
     time_ns turn = 60;             ///< a loop's turn: looks at the clock, the mailbox, the load table

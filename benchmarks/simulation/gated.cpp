@@ -132,7 +132,7 @@ void gated::flush(loop& l, time_ns& now) {
 }
 
 void gated::hold_gate(time_ns& now) {
-    now = gate_free_ = std::max(now, gate_free_) + price.lock;
+    now = gate_lock_.through(now, price.lock);
     ++found.locks;
 }
 

@@ -125,7 +125,7 @@ private:
     std::deque<core> cores_;
     std::deque<loop> producers_;
     std::array<queue, 3> gate_;
-    time_ns gate_free_ = 0;
+    contended gate_lock_;
     std::vector<bool> hungry_;
     unsigned hungry_count_ = 0, idle_count_ = 0, spin_cursor_ = 0;
 };

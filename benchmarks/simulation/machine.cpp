@@ -143,7 +143,7 @@ void machine::start(unsigned core, token_index i, time_ns now) {
     useful_ += static_cast<double>(t.run);
     busy_[core] += t.run;
     if (t.stolen || (t.data_at != nowhere && t.data_at != core)) run += price.foreign_data;
-    if (t.data_at != nowhere && t.data_at != core) run += t.moved;
+    if (t.data_at != nowhere && t.data_at != core && price.moving) run += t.moved;
     r.what = i;
     r.began = now;
     r.rest = run;

@@ -3,8 +3,10 @@
 
 #include "workload.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <queue>
+#include <utility>
 #include <vector>
 
 /// The simulated machine: virtual time, cores, producers, tokens and what is counted. A scheduler derives from it and says
@@ -35,6 +37,42 @@ struct results {
     bool counts_agree = true;      ///< the scheduler's own counts are zero at the end
     bool stuck = false;            ///< a wake-up was lost: all sleep, and tokens wait
     std::vector<time_ns> waves;    ///< elapsed, each
+};
+
+/// A lock that many want: so many operations fit into each microsecond; who finds one full goes on to the next that is not.
+/// Steps run ahead of the event that began them by what they cost, so operations do not come in the order of their times:
+/// a lock that is simply free from a moment on would make those wait that came earlier.
+class contended {
+public:
+    /// When an operation that comes at `now` is through.
+    time_ns through(time_ns now, time_ns cost) {
+        if (cost == 0) return now;
+        const time_ns begins = first_free(now / slot_ns, static_cast<std::uint32_t>(slot_ns / cost));
+        ++slots_[begins % slots_.size()].used;
+        return std::max(now, begins * slot_ns) + cost;
+    }
+
+private:
+    static constexpr time_ns slot_ns = 1'000;
+    struct slot {
+        time_ns number = 0;
+        std::uint32_t used = 0;
+        time_ns next = 0;  // if full: none before is free
+    };
+
+    time_ns first_free(time_ns from, std::uint32_t room) {
+        time_ns found = from;
+        for (;;) {
+            slot& each = slots_[found % slots_.size()];
+            if (each.number != found) each = {found, 0, found + 1};
+            if (each.used < room) break;
+            found = each.next;
+        }
+        for (time_ns at = from; at != found;) at = std::exchange(slots_[at % slots_.size()].next, found);
+        return found;
+    }
+
+    std::vector<slot> slots_{std::size_t{1} << 17};
 };
 
 class machine {

@@ -183,7 +183,7 @@ def plots(f, to):
     write_panels(to / "simulation-chains.svg", [
         f.draw(panel("4 chains a core, alike, 64 cores", "a step costs so much more elsewhere", "useful work ÷ (cores × time)", moved, "ns",
                      log=False, top=1.0), "efficiency", "parameter", study="chains", workload="chains", cores=64),
-        f.draw(panel("4 chains a core, Pareto lengths, 1 µs", "cores", "useful work ÷ (cores × time)", CORES, log=False), "efficiency",
+        f.draw(panel("4 chains a core, Pareto lengths, 1 µs", "cores", "useful work ÷ (cores × time)", CORES, log=False, top=0.8), "efficiency",
                "cores", study="chains", workload="chains_uneven")])
     groups = []
     for workload, load, name, cores in (("bimodal", 0.5, "bimodal, 50 %, 16 cores", 16), ("behind_long", 0.6, "1 in 10 is 1 ms, 60 %, 16 cores", 16),

@@ -24,6 +24,7 @@ unsigned take_first(std::vector<unsigned>& from) {
 
 costs central::without_costs(costs price) {
     price.start_end = price.list_item = price.push = price.receive = price.seen_after = price.lock = 0;
+    price.moving = false;
     price.wake_message = price.wake = price.foreign_data = 0;
     return price;
 }
@@ -35,7 +36,7 @@ central::central(const costs& price, unsigned cores, const workload& work, std::
       chains_(cores + producers) {}
 
 void central::hold_lock(time_ns& now) {
-    now = lock_free_ = std::max(now, lock_free_) + price.lock;
+    now = lock_.through(now, price.lock);
     ++found.locks;
 }
 
@@ -45,10 +46,9 @@ void central::fetch_others(time_ns& now) {
         spinning_.pop_back();
         workers_[one].is = phase::waking;
         schedule(one, now + price.seen_after);
-    } else if (!parked_.empty() && under_way_ == 0) {
+    } else if (!parked_.empty()) {
         const unsigned one = take_first(parked_);
         workers_[one].is = phase::waking;
-        ++under_way_;
         ++found.wakes;
         now += price.wake_message;
         schedule(one, now + price.wake);
@@ -85,7 +85,6 @@ void central::step(unsigned core, time_ns now) {
         w.is = phase::parked;
         return;
     }
-    if (w.is == phase::waking && under_way_ != 0 && !ideal_) under_way_ = 0;
     if (w.is == phase::spinning) std::erase(spinning_, core);
     w.is = phase::awake;
     if (!queue_.empty()) {
@@ -109,12 +108,12 @@ stealing::stealing(const costs& price, unsigned cores, const workload& work, std
     : machine(price, cores, work, seed), workers_(cores), chains_(cores + producers) {}
 
 void stealing::hold_lock(time_ns& now) {
-    now = lock_free_ = std::max(now, lock_free_) + price.lock;
+    now = lock_.through(now, price.lock);
     ++found.locks;
 }
 
-void stealing::news(time_ns& now) {
-    if (searching_ != 0) {
+void stealing::news(time_ns& now, bool more) {
+    if (searching_ != 0 && !more) {
         // One that pauses between two attempts looks at once.
         for (unsigned c = 0; c < cores; ++c)
             if (workers_[c].is == phase::searching && workers_[c].failed > 8) {
@@ -177,7 +176,10 @@ void stealing::found_work(worker& w, time_ns& now) {
     const bool searched = w.is == phase::searching || w.is == phase::waking;
     w.is = phase::awake;
     w.failed = 0;
-    if (searched && --searching_ == 0) news(now);
+    if (!searched) return;
+    --searching_;
+    // The last who searched finds a successor; so does who leaves something behind.
+    if (searching_ == 0 || !shared_.empty() || !w.own.empty()) news(now, true);
 }
 
 bool stealing::anything() const {
@@ -222,19 +224,24 @@ void stealing::search(unsigned core, time_ns now) {
         }
         w.spin_until = now + price.spin;
     }
-    const unsigned victim = static_cast<unsigned>(chance.below(cores));
-    now += price.steal_least + chance.below(price.steal_most - price.steal_least + 1);
-    worker& from = workers_[victim];
-    if (victim != core && !from.own.empty()) {
+    // One round from a random victim on, a glance at each, an attempt where there is something.
+    const auto first = static_cast<unsigned>(chance.below(cores));
+    for (unsigned i = 0; i < cores; ++i) {
+        const unsigned victim = (first + i) % cores;
+        worker& from = workers_[victim];
+        now += price.look_at_core;
+        if (victim == core || from.own.empty()) continue;
+        now += price.steal_least + chance.below(price.steal_most - price.steal_least + 1);
         const token_index next = from.own.front();
         from.own.pop_front();
         at(next).stolen = true;
         ++found.moved;
         found_work(w, now);
+        if (!from.own.empty()) news(now, true);
         start(core, next, now);
         return;
     }
-    // After 8 attempts without pause it pauses, longer and longer up to 5 µs; news cut the pause short.
+    // After 8 rounds without pause it pauses, longer and longer up to 5 µs; news cut the pause short.
     const unsigned pauses = ++w.failed > 8 ? w.failed - 8 : 0;
     schedule(core, now + (pauses == 0 ? 0 : std::min<time_ns>(time_ns{500} << std::min(pauses, 4U), 5'000)));
 }

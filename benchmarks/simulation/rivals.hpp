@@ -38,8 +38,7 @@ private:
     std::deque<token_index> queue_;
     std::vector<std::deque<token_index>> chains_;  // of producers and cores, up to 32
     std::vector<unsigned> spinning_, parked_;
-    time_ns lock_free_ = 0;
-    unsigned under_way_ = 0;  // wakes
+    contended lock_;
 };
 
 /// A deque a core, with thieves, as tokio and Go have them: tokens from outside come through a shared queue, from which an
@@ -68,7 +67,7 @@ private:
 
     void hold_lock(time_ns& now);
     void put(std::deque<token_index>& chain, time_ns& now);
-    void news(time_ns& now);
+    void news(time_ns& now, bool more = false);  // more: than those who search will take
     bool take_share(worker&, time_ns& now);
     void found_work(worker&, time_ns& now);
     void search(unsigned core, time_ns now);
@@ -77,7 +76,7 @@ private:
     std::vector<worker> workers_;
     std::deque<token_index> shared_;
     std::vector<std::deque<token_index>> chains_;  // of producers
-    time_ns lock_free_ = 0;
+    contended lock_;
     unsigned searching_ = 0;  // includes those that are being woken
 };
 

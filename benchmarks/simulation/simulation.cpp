@@ -86,7 +86,7 @@ constexpr std::array parts{
     contender{"all but no_room", with<true, true, true, true, true, false, true>},
     contender{"all but awake_first", with<true, true, true, true, true, true>},
     contender{"all", with<true, true, true, true, true, true, true>},
-    contender{"all, past the gate", with<true, true, true, true, true, true, true, true>},
+    contender{"all + past the gate", with<true, true, true, true, true, true, true, true>},
 };
 
 // ---- workloads ----------------------------------------------------------------------------------------------------------
