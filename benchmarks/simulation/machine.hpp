@@ -55,7 +55,7 @@ public:
 private:
     static constexpr time_ns slot_ns = 1'000;
     struct slot {
-        time_ns number = 0;
+        time_ns number = ~time_ns{};
         std::uint32_t used = 0;
         time_ns next = 0;  // if full: none before is free
     };
@@ -68,7 +68,7 @@ private:
             if (each.used < room) break;
             found = each.next;
         }
-        for (time_ns at = from; at != found;) at = std::exchange(slots_[at % slots_.size()].next, found);
+        for (time_ns at = from; at < found;) at = std::exchange(slots_[at % slots_.size()].next, found);
         return found;
     }
 

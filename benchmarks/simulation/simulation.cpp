@@ -3,7 +3,7 @@
 /// The hand-over on 4 … 256 cores, in virtual time: the routers and the load table of the runtime among modelled loops,
 /// against the same loops as they were before, an ideal central queue, one with a lock, stealing and static round-robin.
 ///
-///     simulation_benchmark [--seed N] [--only NAME] [--interrupted NS] >figures.csv
+///     simulation_benchmark [--seed N] [--only STUDY] [--cores N] [--interrupted NS] >figures.csv
 ///     simulation_benchmark --check                     what must hold, in a few seconds; exits 1 if it does not
 ///
 /// README.md beside this file has the assumptions; docs/simulation.md what came of it.
@@ -212,7 +212,8 @@ workload behind_long(std::uint64_t tokens, double load) {
 
 class figures {
 public:
-    figures(costs price, std::uint64_t seed, std::string_view only) : price_(price), seed_(seed), only_(only) {
+    figures(costs price, std::uint64_t seed, std::string_view only, unsigned only_cores)
+        : price_(price), seed_(seed), only_(only), only_cores_(only_cores) {
         std::printf(
             "study,workload,parameter,cores,load,scheduler,tokens,elapsed_ms,throughput,efficiency,p50_us,p99_us,p999_"
             "us,"
@@ -220,7 +221,7 @@ public:
     }
 
     void row(const char* study, const workload& work, double parameter, unsigned cores, const contender& who) {
-        if (!only_.empty() && only_ != study) return;
+        if ((!only_.empty() && only_ != study) || (only_cores_ != 0 && only_cores_ != cores)) return;
         const results r = who.make(price_, cores, work, seed_)->run();
         const double n = static_cast<double>(std::max<std::uint64_t>(r.tokens, 1));
         std::vector<time_ns> waves = r.waves;
@@ -245,6 +246,7 @@ private:
     costs price_;
     std::uint64_t seed_;
     std::string_view only_;
+    unsigned only_cores_;
     bool failed_ = false;
 };
 
@@ -349,6 +351,7 @@ int main(int argc, char** argv) {
     costs price;
     std::uint64_t seed = 9;
     std::string_view only;
+    unsigned only_cores = 0;
     bool checks = false;
     for (int i = 1; i < argc; ++i) {
         const std::string_view option = argv[i];
@@ -358,15 +361,17 @@ int main(int argc, char** argv) {
             seed = std::strtoull(argv[++i], nullptr, 10);
         } else if (i + 1 < argc && option == "--only") {
             only = argv[++i];
+        } else if (i + 1 < argc && option == "--cores") {
+            only_cores = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
         } else if (i + 1 < argc && option == "--interrupted") {
             price.interrupted = std::strtoull(argv[++i], nullptr, 10);
         } else if (option.substr(0, 12) != "--benchmark_") {  // those are for Google Benchmark's programs
-            std::fprintf(stderr, "usage: %s [--check] [--seed N] [--only STUDY] [--interrupted NS]\n", argv[0]);
+            std::fprintf(stderr, "usage: %s [--check] [--seed N] [--only STUDY] [--cores N] [--interrupted NS]\n", argv[0]);
             return 2;
         }
     }
     if (checks) return check(seed);
-    figures out(price, seed, only);
+    figures out(price, seed, only, only_cores);
     all_figures(out);
     return out.failed() ? 1 : 0;
 }
