@@ -254,7 +254,7 @@ constexpr std::array<unsigned, 4> sizes{4, 16, 64, 256};
 
 void all_figures(figures& out) {
     for (const unsigned cores : sizes) {
-        const std::uint64_t tokens = 30'000 + 500ULL * cores;
+        const std::uint64_t tokens = 30'000 + 500ULL * std::min(cores, 100U);
         for (const double load : {0.5, 0.8, 0.95})
             for (const workload& work : {constant(tokens, load), exponential(tokens, load), mixed(tokens, load),
                                          bimodal(tokens, load), pareto(tokens, load)})
@@ -288,7 +288,7 @@ void all_figures(figures& out) {
         }
     for (const unsigned cores : sizes)
         for (const contender& who : parts) {
-            const std::uint64_t tokens = 30'000 + 500ULL * cores;
+            const std::uint64_t tokens = 30'000 + 500ULL * std::min(cores, 100U);
             out.row("parts", bimodal(tokens, 0.5), 0, cores, who);
             out.row("parts", bimodal(tokens, 0.8), 0, cores, who);
             out.row("parts", behind_long(tokens, 0.6), 0, cores, who);
@@ -366,7 +366,8 @@ int main(int argc, char** argv) {
         } else if (i + 1 < argc && option == "--interrupted") {
             price.interrupted = std::strtoull(argv[++i], nullptr, 10);
         } else if (option.substr(0, 12) != "--benchmark_") {  // those are for Google Benchmark's programs
-            std::fprintf(stderr, "usage: %s [--check] [--seed N] [--only STUDY] [--cores N] [--interrupted NS]\n", argv[0]);
+            std::fprintf(stderr, "usage: %s [--check] [--seed N] [--only STUDY] [--cores N] [--interrupted NS]\n",
+                         argv[0]);
             return 2;
         }
     }
