@@ -49,23 +49,6 @@ bool queued_wait::waits(core_context& core) noexcept {
     return true;
 }
 
-bool queued_wait::gives_way(core_context& core, std::coroutine_handle<> awaiting,
-                            void (*again)(hook*) noexcept) noexcept {
-    suspend(core, awaiting, &queued_wait::stop_giving_way);
-    run = again;
-    home->loop.ready(this);
-    return true;
-}
-
-void queued_wait::stop_giving_way(core_context&, wait_point& point) noexcept {
-    auto& self = static_cast<queued_wait&>(static_cast<suspension&>(point));
-    self.fate_.store(fate::stopped, std::memory_order_relaxed);  // it is ready already, and `again` looks
-}
-
-void queued_wait::waits_on() noexcept {
-    if (token) give_up_permit(*this_core, *token);
-}
-
 void queued_wait::stop(core_context&, wait_point& point) noexcept {
     auto& self = static_cast<queued_wait&>(static_cast<suspension&>(point));
     if (!self.decide(fate::stopped)) return;  // released: it is on its way home
@@ -98,16 +81,6 @@ wait_queue::~wait_queue() {
 
 void wait_queue::push(queued_wait& last, core_context& core, std::coroutine_handle<> awaiting) noexcept {
     last.suspend(core, awaiting, &queued_wait::stop);
-    link(last);
-}
-
-void wait_queue::push_again(queued_wait& last) noexcept {
-    last.run = &suspension::resume_suspended;
-    last.on_stop = &queued_wait::stop;
-    link(last);
-}
-
-void wait_queue::link(queued_wait& last) noexcept {
     last.in_ = this;
     last.before_ = last_;
     last.behind_ = nullptr;

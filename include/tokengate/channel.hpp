@@ -34,10 +34,8 @@
 /// What is sent first is received first; who waits longest is served first; a sender's values keep their order. `send`
 /// and `try_send` move from an rvalue only when the value is taken: after channel_closed, token_stopped or `false` the
 /// caller still has it. An lvalue is copied. The argument of `send` must live until it has been awaited, as it does in
-/// one expression. Who comes while another core is busy with the same end of the channel lets what else is ready on its
-/// own core run first, once per value; it has arrived when it comes back. Waiters resume on their own cores. Thread
-/// safety: waiting inside the runtime, everything else on any thread; nobody may be waiting when it is destroyed; what is
-/// in it then is destroyed.
+/// one expression. Waiters resume on their own cores. Thread safety: waiting inside the runtime, everything else on any
+/// thread; nobody may be waiting when it is destroyed; what is in it then is destroyed.
 ///
 /// T: movable, no more. It is moved while the channel is locked, so T's move and destructor must not use the channel.
 /// If moving throws, the one whose value it is gets the exception: on the way in, the sender, and the value is not in;
@@ -63,12 +61,6 @@ namespace detail {
 //
 //   senders' lock     tail, who waits to receive            with both, locked in this order: joining a queue of those who
 //   receivers' lock   head, who waits to send               wait, `closed_`, letting in those who wait to send
-//
-// A body that finds a lock taken does not wait for it: another core is at work on that side of the channel, and would only
-// be disturbed. The body gives way: what else is ready on its core runs first, which may well have business on the other
-// side; then it takes the lock like anybody else, waiting if need be. So cores that both send and receive fall into step
-// (one sends while the other receives), and the lines of a side stay with one core for many values. It gives way at most
-// once per value, and after that it is served as all are: in the order in which the locks are had.
 //
 // Receivers wait only while nothing is in the channel, since a sender serves them first; senders wait only while it is
 // full, since a receiver that makes room fills it at once from those who wait. Each side looks at the other's position
@@ -149,23 +141,14 @@ public:
     [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
 
 private:
-    enum class outcome : std::uint8_t { done, full, closed, waits, busy };
+    enum class outcome : std::uint8_t { done, full, closed };
 
-    struct party : detail::queued_wait {
-        std::exception_ptr failure;  // of moving the value, outside the body that waits
-
-        /// Ends await_suspend.
-        bool ends(outcome found, detail::core_context& core, std::coroutine_handle<> awaiting,
-                  void (*again)(detail::hook*) noexcept) noexcept {
-            if (found == outcome::busy) return this->gives_way(core, awaiting, again);
-            return found == outcome::waits ? this->waits(core) : this->goes_on(core, awaiting);
-        }
-    };
-    struct sender : party {
+    struct sender : detail::queued_wait {
         T* value = nullptr;
+        std::exception_ptr failure;  // of moving it, when somebody else did
         bool refused = false;
     };
-    struct receiver : party {
+    struct receiver : detail::queued_wait {
         std::optional<T> value;
     };
 
@@ -175,24 +158,26 @@ private:
         template <class V>
         sending(channel& into, V&& value) : into_(into), held_(std::forward<V>(value)) {}
 
-        bool await_ready() {
-            if (!this->may_try()) return false;
-            std::unique_lock senders(into_.receivers_.lock, std::try_to_lock);
-            if (!senders) return false;
-            detail::hook_queue released;
-            const bool settled = note(into_.put(std::move(held_), released));
-            senders.unlock();
-            wake_all(released);
-            return settled;
-        }
+        bool await_ready() { return this->may_try() && note(into_.put_and_wake(std::move(held_))); }
 
         bool await_suspend(std::coroutine_handle<> awaiting) {
             detail::core_context& core = this->enter("send into a channel");
             detail::hook_queue released;
-            const outcome found = settle(
-                released, [&](detail::wait_queue& queue) { queue.push(*this, core, awaiting); }, std::try_to_lock);
+            bool settled = false;
+            {
+                const std::scoped_lock senders(into_.receivers_.lock);
+                settled = note(into_.put(std::move(held_), released));
+                if (!settled) {
+                    const std::scoped_lock receivers(into_.senders_.lock);
+                    settled = note(into_.put(std::move(held_), released));
+                    if (!settled) {
+                        this->value = std::addressof(held_);
+                        into_.senders_.push(*this, core, awaiting);
+                    }
+                }
+            }
             wake_all(released);
-            return this->ends(found, core, awaiting, &channel::again<sending>);
+            return settled ? this->goes_on(core, awaiting) : this->waits(core);
         }
 
         void await_resume() {
@@ -202,22 +187,6 @@ private:
         }
 
     private:
-        friend channel;
-
-        /// Sent, refused or, if the channel is full, one of those who wait; `busy` only where it is told to try.
-        template <class Join, class... Try>
-        outcome settle(detail::hook_queue& released, Join join, Try... to_lock) {
-            const std::unique_lock senders(into_.receivers_.lock, to_lock...);
-            if (!senders) return outcome::busy;
-            if (note(into_.put(std::move(held_), released))) return outcome::done;
-            const std::unique_lock receivers(into_.senders_.lock, to_lock...);
-            if (!receivers) return outcome::busy;
-            if (note(into_.put(std::move(held_), released))) return outcome::done;
-            this->value = std::addressof(held_);
-            join(into_.senders_);
-            return outcome::waits;
-        }
-
         bool note(outcome found) noexcept {
             this->refused = found == outcome::closed;
             return found != outcome::full;
@@ -231,69 +200,30 @@ private:
     public:
         explicit receiving(channel& from) noexcept : from_(from) {}
 
-        bool await_ready() {
-            if (!this->may_try()) return false;
-            const std::unique_lock receivers(from_.senders_.lock, std::try_to_lock);
-            return receivers && from_.senders_.empty() && from_.take(this->value);
-        }
+        bool await_ready() { return this->may_try() && from_.take_alone(this->value); }
 
         bool await_suspend(std::coroutine_handle<> awaiting) {
             detail::core_context& core = this->enter("receive from a channel");
             detail::hook_queue released;
-            const outcome found = settle(
-                released, [&](detail::wait_queue& queue) { queue.push(*this, core, awaiting); }, std::try_to_lock);
+            bool settled = false;
+            {
+                const std::scoped_lock senders(from_.receivers_.lock);
+                const std::scoped_lock receivers(from_.senders_.lock);
+                settled = from_.take_and_refill(this->value, released) || from_.closed();
+                if (!settled) from_.receivers_.push(*this, core, awaiting);
+            }
             wake_all(released);
-            return this->ends(found, core, awaiting, &channel::again<receiving>);
+            return settled ? this->goes_on(core, awaiting) : this->waits(core);
         }
 
         std::optional<T> await_resume() {
             this->resumed("receive from a channel");
-            if (this->failure) std::rethrow_exception(std::move(this->failure));
             return std::move(this->value);
         }
 
     private:
-        friend channel;
-
-        /// Received, closed or, if nothing is in it, one of those who wait; `busy` only where it is told to try.
-        template <class Join, class... Try>
-        outcome settle(detail::hook_queue& released, Join join, Try... to_lock) {
-            {
-                const std::unique_lock receivers(from_.senders_.lock, to_lock...);
-                if (!receivers) return outcome::busy;
-                if (from_.senders_.empty() && from_.take(this->value)) return outcome::done;
-            }
-            const std::unique_lock senders(from_.receivers_.lock, to_lock...);
-            if (!senders) return outcome::busy;
-            const std::unique_lock receivers(from_.senders_.lock, to_lock...);
-            if (!receivers) return outcome::busy;
-            if (from_.take_and_refill(this->value, released) || from_.closed()) return outcome::done;
-            join(from_.receivers_);
-            return outcome::waits;
-        }
-
         channel& from_;
     };
-
-    /// For one that has given way, in its loop: this time it waits for the locks.
-    template <class Wait>
-    static void again(detail::hook* item) noexcept {
-        auto& self = *static_cast<Wait*>(item);
-        outcome found = outcome::done;
-        if (!self.stopped_meanwhile()) {
-            detail::hook_queue released;
-            try {
-                found = self.settle(released, [&self](detail::wait_queue& queue) { queue.push_again(self); });
-            } catch (...) {
-                self.failure = std::current_exception();
-            }
-            wake_all(released);
-        }
-        if (found == outcome::waits)
-            self.waits_on();
-        else
-            detail::suspension::resume_suspended(item);
-    }
 
     [[nodiscard]] T& slot(std::size_t at) const noexcept { return slots_[at & mask_]; }
 

@@ -18,11 +18,7 @@ public:
         if (held_.exchange(true, std::memory_order_acquire)) [[unlikely]]  // pairs with unlock
             lock_slowly();
     }
-    /// For who has something better to do than to wait.
-    [[nodiscard]] bool try_lock() noexcept {
-        return !held_.exchange(true, std::memory_order_acquire);
-    }                                                                          // pairs with unlock
-    void unlock() noexcept { held_.store(false, std::memory_order_release); }  // pairs with lock, try_lock, lock_slowly
+    void unlock() noexcept { held_.store(false, std::memory_order_release); }  // pairs with lock, lock_slowly
 
 private:
     void lock_slowly() noexcept;

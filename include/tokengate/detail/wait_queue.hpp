@@ -28,16 +28,6 @@
 ///     { std::scoped_lock lock(queue.lock); if (auto* first = queue.pop()) released.push(first); … }
 ///     wake_all(released);                                     // from here on the owner may be gone
 ///
-/// Who finds the lock taken and has better things to do than to wait for it, gives way:
-///
-///     std::unique_lock lock(of.queue.lock, std::try_to_lock);
-///     if (!lock) return gives_way(core, awaiting, &again);    // `again` is called in the loop, when others have had a turn
-///
-///     static void again(hook* item) noexcept {
-///         …                                                   // if (!self.stopped_meanwhile()): lock, and take or push_again
-///         has_it ? resume_suspended(item) : self.waits_on();
-///     }
-///
 /// Between a waker and a stop, `fate_` decides, by one compare-and-swap each. Who was released never touches the queue
 /// again, even if a stop comes before it runs: it may run after the queue has been destroyed. Who is being stopped
 /// stays linked until its own thread has the lock; wakers pass it by, and the queue's destructor lets it leave.
@@ -65,18 +55,6 @@ protected:
     [[nodiscard]] bool goes_on(core_context& core, std::coroutine_handle<> awaiting) noexcept;
     /// Ends await_suspend for one that was pushed. A storage permit goes back meanwhile.
     [[nodiscard]] static bool waits(core_context& core) noexcept;
-    /// Ends await_suspend for one that found the lock taken: true. The loop has a turn, then calls `again`, which ends in
-    /// resume_suspended or in push_again and waits_on. A stop that comes before ends the wait.
-    [[nodiscard]] bool gives_way(core_context& core, std::coroutine_handle<> awaiting,
-                                 void (*again)(hook*) noexcept) noexcept;
-    /// For `again`: whether a stop has come meanwhile; then nothing may be taken any more.
-    [[nodiscard]] bool stopped_meanwhile() noexcept {
-        if (token && token->stop_pending())
-            fate_.store(fate::stopped, std::memory_order_relaxed);  // told before its message
-        return fate_.load(std::memory_order_relaxed) == fate::stopped;
-    }
-    /// Ends `again` for one that was pushed.
-    void waits_on() noexcept;
     /// For await_resume.
     void resumed(const char* what) {
         if (token) after_wait(what);
@@ -88,7 +66,6 @@ private:
     enum class fate : std::uint8_t { open, released, stopped };
 
     static void stop(core_context&, wait_point& point) noexcept;
-    static void stop_giving_way(core_context&, wait_point& point) noexcept;
     void after_wait(const char* what);
     /// Relaxed: what was released is handed over by a mailbox, who is stopped takes the lock.
     bool decide(fate how) noexcept {
@@ -99,8 +76,7 @@ private:
     wait_queue* in_ = nullptr;  // this and the links: under the queue's lock
     queued_wait* before_ = nullptr;
     queued_wait* behind_ = nullptr;
-    /// Left by one compare-and-swap: a waker's under the queue's lock, or that of a stop on the home's thread. Who gives
-    /// way is in no queue yet: only its own thread knows it, and stores.
+    /// Left by one compare-and-swap: a waker's under the queue's lock, or that of a stop on the home's thread.
     std::atomic<fate> fate_{fate::open};
 };
 
@@ -120,8 +96,6 @@ public:
     [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
     /// Suspends the running body, as the last in the queue.
     void push(queued_wait& last, core_context& core, std::coroutine_handle<> awaiting) noexcept;
-    /// The same for one that has given way before: it is suspended already.
-    void push_again(queued_wait& last) noexcept;
     /// The longest waiting; null if nobody waits. A stop may still come.
     [[nodiscard]] queued_wait* front() const noexcept { return first_ ? first_not_stopped() : nullptr; }
     /// Takes one out for good: false if a stop was quicker. Who is released must be woken.
@@ -136,7 +110,6 @@ public:
 private:
     friend queued_wait;
     [[nodiscard]] queued_wait* first_not_stopped() const noexcept;
-    void link(queued_wait& last) noexcept;
     void unlink(queued_wait& leaving) noexcept;
 
     queued_wait* first_ = nullptr;
