@@ -204,10 +204,11 @@ void event_loop::ready_lent(hook_queue& items, unsigned count) noexcept {
     lock_.leave();
 }
 
-void event_loop::take_back(hook_queue& into) noexcept {
+void event_loop::take_back(hook_queue& into, unsigned& count) noexcept {
     into.append(shelf_);
+    count += shelved_.load();
     shelved_.store(0);
-    for (hook* item = mailbox_.take_lent(); item;) {
+    for (hook* item = mailbox_.take_lent(); item; ++count) {
         hook* next = item->next;
         into.push(item);
         item = next;
@@ -235,10 +236,22 @@ void event_loop::sort_in(hook* oldest_first) noexcept {
     }
 }
 
-unsigned event_loop::put(unsigned destination, chain outbox::*kind, hook* item) noexcept {
+unsigned event_loop::send(unsigned destination, hook* item) noexcept {
     outbox& to = outboxes_[destination];
     lock_.enter();
-    (to.*kind).push(item);
+    to.bound.push(item);
+    return put(to, destination);
+}
+
+unsigned event_loop::lend(unsigned destination, hook* item) noexcept {
+    outbox& to = outboxes_[destination];
+    lock_.enter();
+    to.lent.push(item);
+    lent_away_.store(lent_away_.load() + 1);
+    return put(to, destination);
+}
+
+unsigned event_loop::put(outbox& to, unsigned destination) noexcept {
     const std::uint32_t count = to.count.load() + 1;
     to.count.store(count);
     lock_.leave();
@@ -271,21 +284,39 @@ void event_loop::hand_over_to_idle() noexcept {
     submit_wakes();
 }
 
+event_loop::outbox event_loop::take_from(outbox& left) noexcept {
+    outbox taken;
+    taken.bound = std::exchange(left.bound, {});
+    taken.lent = std::exchange(left.lent, {});
+    std::uint32_t lent = left.count.load();
+    left.count.store(0);
+    if (!taken.lent.newest) return taken;
+    if (taken.bound.newest) {
+        lent = 0;
+        for (const hook* each = taken.lent.newest; each; each = each->next) ++lent;
+    }
+    lent_away_.store(lent_away_.load() - lent);
+    return taken;
+}
+
+bool event_loop::put_in_mailbox(const outbox& arrived) noexcept {
+    bool wake_owed = arrived.lent.newest && mailbox_.lend(arrived.lent.newest, arrived.lent.oldest);
+    if (arrived.bound.newest)
+        wake_owed |= mailbox_.push(arrived.bound.newest, arrived.bound.oldest) == mailbox::pushed::wake_owed;
+    return wake_owed;
+}
+
 void event_loop::deliver(unsigned destination) noexcept {
     outbox& from = outboxes_[destination];
     from.dirty = false;
     lock_.enter();
-    const chain bound = std::exchange(from.bound, {});
-    const chain lent = std::exchange(from.lent, {});
-    from.count.store(0);
+    const outbox left = take_from(from);
     lock_.leave();
     moves_.add(1);
     // Before the push: the receiver may count what it starts as soon as it has the chain.
     guest_.flushed(destination);
     event_loop& to = *loops_[destination];
-    bool wake_owed = lent.newest && to.mailbox_.lend(lent.newest, lent.oldest);
-    if (bound.newest) wake_owed |= to.mailbox_.push(bound.newest, bound.oldest) == mailbox::pushed::wake_owed;
-    if (wake_owed) wake(to);
+    if (to.put_in_mailbox(left)) wake(to);
 }
 
 // ---- looking around -------------------------------------------------------------------------------------------------------
@@ -293,14 +324,10 @@ void event_loop::deliver(unsigned destination) noexcept {
 bool event_loop::fetch_from(event_loop& other) noexcept {
     outbox& theirs = other.outboxes_[options_.index];
     if (theirs.count.load() == 0 || !other.lock_.try_take()) return false;
-    const chain bound = std::exchange(theirs.bound, {});
-    const chain lent = std::exchange(theirs.lent, {});
-    theirs.count.store(0);
+    const outbox left = other.take_from(theirs);
     other.lock_.give_back();
-    // By the way of all mail, which brings it into order; this loop is awake.
-    if (bound.newest) mailbox_.push(bound.newest, bound.oldest);
-    if (lent.newest) mailbox_.lend(lent.newest, lent.oldest);
-    return bound.newest || lent.newest;
+    put_in_mailbox(left);  // the way of all mail, which brings it into order; this loop is awake and owes itself no wake
+    return left.bound.newest || left.lent.newest;
 }
 
 bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
@@ -517,7 +544,7 @@ void event_loop::idle() noexcept {
     guest_.parked(true);
     park();
     guest_.parked(false);
-    guest_.hungry(false);
+    guest_.hungry_no_more();
 }
 
 bool event_loop::spin() noexcept {
@@ -535,7 +562,7 @@ bool event_loop::spin() noexcept {
         if (now >= spin_until) break;
         if (!hungry && now >= began + hungry_after_ns) {
             hungry = true;
-            guest_.hungry(true);
+            guest_.hungry(false);
         }
         if (now >= next_look) {
             next_look = now + look_around_every_ns;
@@ -543,7 +570,7 @@ bool event_loop::spin() noexcept {
         }
         if (polls > polls_before_yield) sched_yield();
     }
-    if (came && hungry) guest_.hungry(false);
+    if (came && hungry) guest_.hungry_no_more();
     return came;
 }
 

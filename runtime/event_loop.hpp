@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 /// An io_uring-backed event loop: a mailbox for others, two ready queues, an outbox for each other loop, timers, and a ring
@@ -82,8 +83,10 @@ public:
         /// Nothing is ready; the loop is about to spin or park.
         virtual void going_idle() noexcept = 0;
         virtual void parked(bool now) noexcept = 0;
-        /// Nothing has been ready for `hungry_after_ns`, or the loop is about to park: others had better hand over at once.
-        virtual void hungry(bool now) noexcept = 0;
+        /// Nothing has been ready for `hungry_after_ns`, or the loop is about to park (`asleep`): others had better hand over
+        /// at once.
+        virtual void hungry(bool asleep) noexcept = 0;
+        virtual void hungry_no_more() noexcept = 0;
         /// Idle: takes back what is lent to that loop, or what its guest keeps, and makes some of it ready; true if it did.
         virtual bool recall(unsigned from) noexcept = 0;
 
@@ -125,10 +128,34 @@ public:
     [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
     /// A glance: something is lent to this loop and has not begun.
     [[nodiscard]] bool has_lent() const noexcept { return shelved_.load() != 0 || mailbox_.has_lent(); }
+    /// A glance: something that this loop lends waits in an outbox.
+    [[nodiscard]] bool lends() const noexcept { return lent_away_.load() != 0; }
     /// Who is inside may use what is under it, here and in the guest. Another loop's thread.
     [[nodiscard]] asymmetric_lock& lock() noexcept { return lock_; }
     /// Inside the lock: everything that is lent to this loop and has not begun, oldest first.
-    void take_back(hook_queue& into) noexcept;
+    void take_back(hook_queue& into, unsigned& count) noexcept;
+    /// Inside the lock: everything that this loop was about to lend others. Calls taken(destination, count).
+    template <class Taken>
+    void take_out(hook_queue& into, Taken taken) noexcept {
+        if (!lends()) return;
+        for (unsigned destination = 0; destination < outboxes_.size(); ++destination) {
+            outbox& from = outboxes_[destination];
+            if (!from.lent.newest) continue;
+            hook_queue oldest_first;
+            std::uint32_t count = 0;
+            for (hook* item = std::exchange(from.lent, {}).newest; item; ++count) {
+                hook* next = item->next;
+                hook_queue before;
+                before.push(item);
+                oldest_first.prepend(before);
+                item = next;
+            }
+            into.append(oldest_first);
+            from.count.store(from.count.load() - count);
+            taken(destination, count);
+        }
+        lent_away_.store(0);
+    }
     /// From the moment somebody wakes this loop, parked, until it runs. Null unless it measures that.
     [[nodiscard]] const histogram* wake_latency() const noexcept { return wake_latency_.get(); }
 
@@ -151,8 +178,8 @@ public:
     void ready_lent(hook_queue& items, unsigned count) noexcept;
 
     /// To another loop, at the next flush; `lend` to its shelf. Returns how many wait in that outbox now.
-    unsigned send(unsigned destination, hook* item) noexcept { return put(destination, &outbox::bound, item); }
-    unsigned lend(unsigned destination, hook* item) noexcept { return put(destination, &outbox::lent, item); }
+    unsigned send(unsigned destination, hook* item) noexcept;
+    unsigned lend(unsigned destination, hook* item) noexcept;
     /// That outbox leaves at once.
     void hand_over(unsigned destination) noexcept;
     /// So do those to loops that have nothing to run.
@@ -216,7 +243,9 @@ private:
     void take_mail() noexcept;
     hook* next_start() noexcept;
     hook* pop_shelf() noexcept;
-    unsigned put(unsigned destination, chain outbox::*kind, hook* item) noexcept;
+    unsigned put(outbox& to, unsigned destination) noexcept;
+    outbox take_from(outbox& left) noexcept;  // inside the lock
+    bool put_in_mailbox(const outbox& arrived) noexcept;
     bool fetch_from(event_loop& other) noexcept;
     bool look_around(bool only_where_nothing_moves) noexcept;
     [[nodiscard]] bool others_run() const noexcept;
@@ -271,7 +300,8 @@ private:
     asymmetric_lock lock_;
     std::vector<outbox> outboxes_;
     hook_queue shelf_;
-    relaxed<std::uint32_t> shelved_{};  // its length; a glance for others
+    relaxed<std::uint32_t> shelved_{};    // its length; a glance for others
+    relaxed<std::uint32_t> lent_away_{};  // how many lie in all outboxes; a glance for others
 
     // Shared.
     /// Hooks run and chains sent, stored by the loop; who finds it where it was takes the loop to run something long.

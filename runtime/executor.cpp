@@ -211,9 +211,9 @@ void executor::parked(bool now) noexcept {
     }
 }
 
-void executor::hungry(bool now) noexcept {
-    now ? runtime.loads.starves(position_) : runtime.loads.fed(position_);
-}
+void executor::hungry(bool asleep) noexcept { runtime.loads.starves(position_, asleep); }
+
+void executor::hungry_no_more() noexcept { runtime.loads.fed(position_); }
 
 // ---- the end ------------------------------------------------------------------------------------------------------------
 

@@ -174,7 +174,8 @@ public:
     void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept override;
     void going_idle() noexcept override;
     void parked(bool now) noexcept override;
-    void hungry(bool now) noexcept override;
+    void hungry(bool asleep) noexcept override;
+    void hungry_no_more() noexcept override;
     bool recall(unsigned from) noexcept override;
 
 private:
@@ -216,7 +217,7 @@ private:
     void splice(weight w) noexcept;
     void settle_departed() noexcept;
     [[nodiscard]] bool keeps_work() const noexcept;
-    void return_to_gate(hook_queue& started_nowhere, unsigned position) noexcept;
+    void return_to_gate(hook_queue& started_nowhere) noexcept;
     void wake_for(weight w) noexcept;
     bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;

@@ -197,7 +197,7 @@ unsigned executor::pull(weight w, bool look_anyway) noexcept {
 bool executor::keeps_work() const noexcept {
     for (const staged& each : staged_)
         if (each.count.load() != 0) return true;
-    return loop.has_lent();
+    return loop.has_lent() || loop.lends();
 }
 
 bool executor::recall(unsigned from) noexcept {
@@ -205,14 +205,18 @@ bool executor::recall(unsigned from) noexcept {
     executor& other = *runtime.executors[from];
     if (!other.keeps_work() || !other.loop.lock().try_take()) return false;
     hook_queue back;
-    other.loop.take_back(back);
+    unsigned there = 0;
+    other.loop.take_back(back, there);
+    runtime.loads.give_back(from, there);
+    // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
+    other.loop.take_out(back, [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
     std::array<staged, 3> on_their_way;
     for (std::size_t at = 0; at < on_their_way.size(); ++at) {
         on_their_way[at] = other.staged_[at];
         other.staged_[at] = {};
     }
     other.loop.lock().give_back();
-    return_to_gate(back, from);
+    return_to_gate(back);
     for (const weight w : weight_classes) {
         staged& each = on_their_way[static_cast<std::size_t>(w)];
         if (const unsigned count = each.count.load()) runtime.at_gate.wait(w, each.chain, count);
@@ -220,22 +224,20 @@ bool executor::recall(unsigned from) noexcept {
     return find_work(true);
 }
 
-void executor::return_to_gate(hook_queue& started_nowhere, unsigned position) noexcept {
+void executor::return_to_gate(hook_queue& started_nowhere) noexcept {
     std::array<hook_queue, 3> by_class;
     std::array<unsigned, 3> counts{};
-    unsigned all = 0;
-    for (; !started_nowhere.empty(); ++all) {
+    if (started_nowhere.empty()) return;
+    while (!started_nowhere.empty()) {
         auto& token = *static_cast<token_record*>(started_nowhere.pop());
         token.position.store(no_position);
         const auto w = static_cast<std::size_t>(token.operation.load()->weight_class);
         by_class[w].push(&token);
         ++counts[w];
     }
-    if (all == 0) return;
     // Who asks one of them to stop sets its bit and then looks at its position: either it finds none, and tells every
     // loop, or whoever starts the token finds the bit. Pairs with the fence in request_stop.
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    runtime.loads.give_back(position, all);
     for (const weight w : weight_classes) {
         const auto at = static_cast<std::size_t>(w);
         if (counts[at] == 0) continue;

@@ -114,16 +114,21 @@ public:
     // misses one hands over at the end of its turn, or has it fetched. seq_cst, so that who starves looks around after it
     // has said so.
 
-    /// The owner has nothing to run.
-    void starves(unsigned position) noexcept {
+    /// The owner has nothing to run; `asleep`: it must be woken for what it gets.
+    void starves(unsigned position, bool asleep) noexcept {
         const unsigned turn = turn_of_[position];
-        room_[turn / 64].hungry.fetch_or(std::uint64_t{1} << turn % 64, std::memory_order_seq_cst);
+        const std::uint64_t bit = std::uint64_t{1} << turn % 64;
+        if (asleep) room_[turn / 64].asleep.fetch_or(bit, std::memory_order_relaxed);
+        room_[turn / 64].hungry.fetch_or(bit, std::memory_order_seq_cst);
     }
     /// Something is on its way there, or the owner has found something.
     void fed(unsigned position) noexcept {
         if (!starving(position)) return;
         const unsigned turn = turn_of_[position];
-        room_[turn / 64].hungry.fetch_and(~(std::uint64_t{1} << turn % 64), std::memory_order_relaxed);
+        const std::uint64_t bit = std::uint64_t{1} << turn % 64;
+        room_[turn / 64].hungry.fetch_and(~bit, std::memory_order_relaxed);
+        if (room_[turn / 64].asleep.load(std::memory_order_relaxed) & bit)
+            room_[turn / 64].asleep.fetch_and(~bit, std::memory_order_relaxed);
     }
     [[nodiscard]] bool starving(unsigned position) const noexcept {
         const unsigned turn = turn_of_[position];
@@ -178,6 +183,7 @@ private:
     struct alignas(64) room_word {
         std::atomic<std::uint64_t> bits = 0;
         std::atomic<std::uint64_t> hungry = 0;  // beside the room, since routers look at both
+        std::atomic<std::uint64_t> asleep = 0;  // of these
     };
 
     [[nodiscard]] unsigned words() const noexcept { return (layout_.positions() + 63) / 64; }
@@ -205,7 +211,8 @@ private:
 /// of any. A class's cursor starts at the front (heavy, medium) or at the back (light), a few places further in each
 /// loop, and goes round; a position that is full loses its turn.
 ///
-/// A position that has nothing to run goes before the others, once: until the router has published what it gave it.
+/// A position that has nothing to run goes before the others, once: until the router has published what it gave it. One
+/// that is awake goes before one that would have to be woken.
 ///
 /// What a router has decided and not yet published counts for it alone, and it looks at a position again only after
 /// publishing or after 32 tokens: a decision costs no shared cache line but the bitmap's. The price is that routers may
@@ -330,8 +337,10 @@ private:
     found next_with_room(const lane& l) noexcept {
         unsigned word = l.cursor / 64;
         std::uint64_t all = candidates(l, word);
-        if (const std::uint64_t hungry = loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word]) [[unlikely]]
-            all = hungry;
+        if (const std::uint64_t hungry = loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word]) [[unlikely]] {
+            const std::uint64_t awake = hungry & ~loads_.room_[word].asleep.load(std::memory_order_relaxed);
+            all = awake != 0 ? awake : hungry;
+        }
         std::uint64_t bits = all & from_cursor(l);
         bits = bits != 0 ? bits : all & only_word_;
         if (bits != 0) [[likely]] {

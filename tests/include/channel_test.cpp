@@ -469,54 +469,6 @@ TEST_SUITE("channel") {
         }
     }
 
-    TEST_CASE("who finds its end busy lets others of its core run first") {
-        tg::runtime runtime{{.cores = 1}};
-        for (const bool sending : {true, false}) {
-            tg::channel<parcel> parcels(4);
-            if (!sending) {
-                CHECK(parcels.try_send(parcel(1)));
-                CHECK(parcels.try_send(parcel(2)));
-            }
-            tg::event begun;
-            // Made ready by the other before that one gives way. If that one waited for the lock, nobody would free it.
-            const tg::operation frees{{.name = "channel_test_frees"}, [&]() -> tg::task<> {
-                                          co_await begun.wait();
-                                          busy_thread::free();
-                                      }};
-            const tg::operation passes_through{{.name = "channel_test_passes_through"}, [&]() -> tg::task<int> {
-                                                   parcel mine(3);
-                                                   begun.set();
-                                                   if (sending) {
-                                                       co_await parcels.send(std::move(mine));
-                                                       co_return 3;
-                                                   }
-                                                   const std::optional<parcel> got = co_await parcels.receive();
-                                                   co_return got ? got->number() : -1;
-                                               }};
-            const busy_thread busy(1, [&] {
-                if (sending)
-                    CHECK(parcels.try_send(parcel(1)));
-                else
-                    CHECK(parcels.try_receive()->number() == 1);
-            });
-            const int passed = runtime.run([&]() -> tg::task<int> {
-                tg::token<> freeing = frees();
-                freeing.admit();
-                co_await passes();
-                const int number = co_await passes_through();
-                co_await freeing;
-                co_return number;
-            });
-            CHECK(passed == (sending ? 3 : 2));
-            CHECK(parcels.size() == (sending ? 2 : 0));
-            if (sending) {
-                CHECK(parcels.try_receive()->number() == 1);
-                CHECK(parcels.try_receive()->number() == 3);
-            }
-        }
-        CHECK(parcel::alive == 0);
-    }
-
     TEST_CASE(
         "stress: four send to four across cores; closed or stopped at random; nothing is lost, nothing comes twice") {
         constexpr unsigned seed = 20261130;

@@ -92,7 +92,8 @@ public:
         is_parked = now;
         if (now) was_parked = true;
     }
-    void hungry(bool now) noexcept override { is_hungry = now; }
+    void hungry(bool) noexcept override { is_hungry = true; }
+    void hungry_no_more() noexcept override { is_hungry = false; }
     bool recall(unsigned from) noexcept override { return on_recall && on_recall(from); }
 
     std::atomic<std::uint64_t> turns{0}, idled{0};
@@ -224,11 +225,13 @@ TEST_SUITE("event loop") {
         here.loop.flush();
         CHECK(here.loop.has_lent());
         hook_queue back;
+        unsigned count = 0;
         std::thread([&] {
             REQUIRE(here.loop.lock().try_take());
-            here.loop.take_back(back);
+            here.loop.take_back(back, count);
             here.loop.lock().give_back();
         }).join();
+        CHECK(count == 4);
         CHECK_FALSE(here.loop.has_lent());
         while (!back.empty()) {
             hook* item = back.pop();
@@ -672,6 +675,7 @@ TEST_SUITE("event loop") {
                 if (now) has_parked = true;
             }
             void hungry(bool) noexcept override {}
+            void hungry_no_more() noexcept override {}
             bool recall(unsigned) noexcept override { return false; }
             std::atomic<bool> has_parked{false};
             event_loop loop{{.ring_entries = 8, .changes_thread = true}, *this};

@@ -129,6 +129,26 @@ TEST_SUITE("hand-over") {
         CHECK(done);
     }
 
+    TEST_CASE("so they are where some were on their way to a third core, which runs something long") {
+        tg::runtime runtime{{.cores = 3}};
+        bool done = false;
+        tg::test::blockade held;
+        runtime.run([&]() -> tg::task<> {
+            begun = 0;
+            tg::token<> busy = tg::as_token(call([&] { held.wait(); }), 1);
+            busy.admit();
+            held.until(1);
+            co_await tg::as_token(call([&] {
+                                      for (int i = 0; i < 200; ++i) child().admit();
+                                      done = holds_until(200);
+                                  }),
+                                  0);
+            held.end();
+            co_await busy;
+        });
+        CHECK(done);
+    }
+
     TEST_CASE("so they are where the class has no room and they are on their way to the gate") {
         tg::runtime runtime{{.cores = 2, .spill = tg::spill::never}};
         bool done = false;
