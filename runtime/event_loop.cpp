@@ -142,13 +142,15 @@ unsigned event_loop::run_ready() noexcept {
     unsigned resumptions = turn_budget;
     unsigned starts = start_budget_;
     bool start_first = std::exchange(start_owed_, false);
+    own_.prepend(fresh_);  // by what has run since the last turn
+    if (older_own_.empty()) older_own_.append(own_);
     while (!turn_over_) {
         hook_queue* from = nullptr;
-        if (resumptions > 0 && !ready_.empty() && !(start_first && !starts_.empty())) {
+        if (resumptions > 0 && !ready_.empty() && !(start_first && start_waits())) {
             from = &ready_;
             --resumptions;
-        } else if (starts > 0 && !starts_.empty()) {
-            from = &starts_;
+        } else if (starts > 0 && start_waits()) {
+            from = &next_starts(starts == start_budget_);
             --starts;
             start_first = false;
         } else {
@@ -160,8 +162,19 @@ unsigned event_loop::run_ready() noexcept {
         ++ran;
     }
     // A turn that one long resumption has used up must not be followed by another such, and so on.
-    start_owed_ = turn_over_ && starts == start_budget_ && !starts_.empty();
+    start_owed_ = turn_over_ && starts == start_budget_ && start_waits();
     return ran;
+}
+
+hook_queue& event_loop::next_starts(bool first_of_turn) noexcept {
+    own_.prepend(fresh_);
+    if (first_of_turn) {
+        // Each of the two in every other turn, if there are both: neither grows at the front.
+        own_turn_ = !older_own_.empty() && (starts_.empty() || !own_turn_);
+        if (own_turn_) return older_own_;
+        if (!starts_.empty()) return starts_;
+    }
+    return !own_.empty() ? own_ : !older_own_.empty() ? older_own_ : starts_;
 }
 
 void event_loop::take_mail() noexcept {

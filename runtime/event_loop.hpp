@@ -28,7 +28,8 @@
 /// the mailbox and the ring a loop runs at most 2 × `turn_budget` hooks, and once a guest has called `end_turn` it runs
 /// none but the one at hand. Hooks whose `run` is `starts` (new work) come after all others (resumptions), each kind in
 /// FIFO order; each kind has its own budget in a turn, and a turn that ends before any start is followed by one that
-/// begins with a start, so neither starves.
+/// begins with a start, so neither starves. Starts of the loop's own (`ready_first`) go before the others, the latest first,
+/// so that work that makes work is done depth first; the first start of each turn is one that others would pass by for ever.
 ///
 /// Sending is local until a flush: what `send` collects for a loop leaves in one chain when it has `outbox_limit` hooks, at
 /// the end of the turn, or when the guest calls `flush` (before something that may run long). The receiver is woken if it
@@ -121,6 +122,11 @@ public:
     void ready(hook* item) noexcept { ready_.push(item); }
     void ready_start(hook* item) noexcept { starts_.push(item); }
     void ready_starts(hook_queue& items) noexcept { starts_.append(items); }
+    /// A start of this loop's own: once the hook at hand has returned, what it made ready so is run before all that has
+    /// waited to start, in this order. But one of those others runs in every turn.
+    void ready_first(hook* item) noexcept { fresh_.push(item); }
+    /// Whether anything waits here, but for the hook at hand.
+    [[nodiscard]] bool something_ready() const noexcept { return !nothing_ready(); }
 
     /// To another loop, at the next flush. Returns how many wait in that outbox now.
     unsigned send(unsigned destination, hook* item) noexcept;
@@ -181,7 +187,11 @@ private:
     void idle() noexcept;
     void settle() noexcept;
     [[nodiscard]] bool something_came() const noexcept;
-    [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && starts_.empty(); }
+    [[nodiscard]] bool start_waits() const noexcept {
+        return !starts_.empty() || !fresh_.empty() || !own_.empty() || !older_own_.empty();
+    }
+    [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && !start_waits(); }
+    hook_queue& next_starts(bool first_of_turn) noexcept;
 
     const options options_;
     guest& guest_;
@@ -190,6 +200,10 @@ private:
     // The loop's thread alone.
     hook_queue ready_;
     hook_queue starts_;
+    hook_queue fresh_;      // by ready_first, since the hook at hand was taken
+    hook_queue own_;        // by ready_first before, the latest in front
+    hook_queue older_own_;  // the same from earlier turns: nothing is put before them any more
+    bool own_turn_ = false;  // older_own_ was passed over when the last turn served the oldest start
     std::vector<outbox> outboxes_;
     std::vector<unsigned> dirty_;  // destinations with something in their outbox
     timer_wheel timers_;

@@ -73,7 +73,18 @@ public:
 
     void start(core_context& core, token_record& token) noexcept;
     void resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    /// Begins what a group has left to the loop, as its awaiter, and resumes that once all have ended.
+    void continue_group(core_context& core, token_group& group) noexcept;
     void admit(core_context& core, token_record& token) noexcept;
+
+    // Unconducted children in place; see admission.hpp and group.hpp.
+    [[nodiscard]] bool may_keep(const token_record& token) const noexcept;
+    [[nodiscard]] bool keeps(const token_record& token) noexcept;
+    void offer(token_group& group) noexcept;
+    void withdraw(token_group& group) noexcept;
+    /// Another core that may run tokens of this class has nothing to do, and nothing waits for it.
+    [[nodiscard]] bool hungry_in_range(weight w) const noexcept;
+
     /// Past permits: to a core, or to the FIFO of its class.
     void route(core_context& core, token_record& token) noexcept;
     void send(unsigned position, token_record& token) noexcept;
@@ -168,7 +179,7 @@ private:
     static constexpr std::uint64_t short_ns = 50'000;
     static constexpr std::uint64_t turn_ns = 200'000;           // a turn is over when it has lasted so long
     static constexpr std::uint64_t tidy_every_ns = 10'000'000;  // between looks whether kills have met all
-    static constexpr int budget_in_place = 128;  // conducted children that run in place before the loop has a turn
+    static constexpr int budget_in_place = 128;  // children that run in place before the loop has a turn
 
     struct staged {
         hook_queue chain;
@@ -197,8 +208,11 @@ private:
     [[nodiscard]] unsigned let_pass(core_context& core, hook_queue& taken) noexcept;
     bool may_start(token_record& token) noexcept;
     void pass_permits(core_context& core, token_record& token) noexcept;
-    void run_measured(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
-    void resume_watched(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    void begin_segment(core_context& core, token_record* token) noexcept;
+    template <class Run>
+    void run_measured(core_context& core, token_record* token, Run run) noexcept;
+    bool give_siblings(weight w) noexcept;
+    bool give_children(token_group& group, weight w) noexcept;
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
     void wake_for(weight w) noexcept;
@@ -215,6 +229,8 @@ private:
     const bool is_control_;
     router routes_;
     std::array<staged, 3> staged_{};  // by weight: found no core with room, on their way to the gate
+    token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
+    token_group* newest_offer_ = nullptr;
     unsigned started_ = 0;            // windowed tokens started and not yet published
     unsigned starts_in_turn_ = 0;
     std::uint64_t average_run_ns_ = 0;

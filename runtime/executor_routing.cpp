@@ -7,8 +7,10 @@
 #include "runtime_core.hpp"
 #include "watch.hpp"
 
+#include <tokengate/detail/group.hpp>
 #include <tokengate/detail/promise.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -81,9 +83,14 @@ void executor::send(unsigned position, token_record& token) noexcept {
     if (token.flags & watched) leave_gate(token, position);
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
-    if (position == position_)
-        loop.ready_start(&token);
-    else if (loop.send(position, &token) >= event_loop::outbox_limit)
+    if (position == position_) {
+        // What only this core may run goes first, so that work that makes work is done depth first. Routed ones wait in turn,
+        // and anchored ones: theirs are the queues of everybody.
+        if (token.flags & (windowed | pinned | bound))
+            loop.ready_start(&token);
+        else
+            loop.ready_first(&token);
+    } else if (loop.send(position, &token) >= event_loop::outbox_limit)
         loop.flush();
 }
 
@@ -112,6 +119,85 @@ bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
     for (unsigned at = first; (at = runtime.at_gate.find_parked(at, end)) != end; ++at)
         if (loop.nudge(at)) return true;
     return false;
+}
+
+// ---- children in place --------------------------------------------------------------------------------------------------
+
+bool executor::hungry_in_range(weight w) const noexcept {
+    if (staged_[static_cast<std::size_t>(w)].count != 0 || runtime.at_gate.waiting(w) != 0) return false;
+    return runtime.at_gate.find_parked(routes_.first_position(w), runtime.positions()) != runtime.positions();
+}
+
+bool executor::may_keep(const token_record& token) const noexcept {
+    const operation_record& of = *token.operation.load();
+    if (is_control_ || !routes_.may_serve(position_, of.weight_class)) return false;
+    constexpr std::uint32_t decides = holding | limiting;
+    if ((runtime.attention.load(std::memory_order_relaxed) & decides) ||
+        runtime.at_start.load(std::memory_order_relaxed) != 0)
+        return false;
+    // One that may run long must not keep its siblings waiting: the gate knows who has room.
+    return core_->operations[of.index].is_short;
+}
+
+bool executor::keeps(const token_record& token) noexcept {
+    if (!may_keep(token)) return false;
+    const weight w = token.operation.load()->weight_class;
+    if (!hungry_in_range(w)) [[likely]]
+        return true;
+    // This core is not free for others while it runs a child: so that one goes, if nobody else can.
+    return give_siblings(w) || !loop.something_ready();
+}
+
+void executor::offer(token_group& group) noexcept {
+    group.gives = true;
+    group.newer = nullptr;
+    group.older = newest_offer_;
+    (newest_offer_ ? newest_offer_->newer : oldest_offer_) = &group;
+    newest_offer_ = &group;
+}
+
+void executor::withdraw(token_group& group) noexcept {
+    group.gives = false;
+    (group.older ? group.older->newer : oldest_offer_) = group.newer;
+    (group.newer ? group.newer->older : newest_offer_) = group.older;
+}
+
+bool executor::give_siblings(weight w) noexcept {
+    for (token_group* group = oldest_offer_; group;) {
+        token_group* newer = group->newer;
+        if (give_children(*group, w)) return true;
+        if (group->offered == group->size) withdraw(*group);
+        group = newer;
+    }
+    return false;
+}
+
+bool executor::give_children(token_group& group, weight w) noexcept {
+    std::uint32_t& next = group.offered;
+    next = std::max(next, group.begun);
+    const std::uint32_t half = std::min<std::uint32_t>((group.size - next + 1) / 2, event_loop::outbox_limit);
+    staged chain;
+    for (; next != group.size && chain.count != half; ++next) {
+        token_record* token = group.child(group, next, false);
+        if (!token || place_of(*core_, *token) != place::kept) continue;
+        if (token->operation.load()->weight_class != w) break;  // until a core of its class is hungry
+        group.child(group, next, true);
+        count_elsewhere(group);
+        token->owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
+        token->awaited_by.store(group.token->sequence.load());
+        token->position.store(no_position);
+        token->flags |= windowed;
+        token->run = start_token;
+        token->state.store(token_state::waiting);
+        token->runtime.store(runtime.slot);
+        core_->counts.admitted.add(1);
+        chain.chain.push(token);
+        ++chain.count;
+    }
+    if (chain.count == 0) return false;
+    runtime.at_gate.wait(w, chain.chain, chain.count);
+    wake_for(w);
+    return true;
 }
 
 // ---- with room ---------------------------------------------------------------------------------------------------------

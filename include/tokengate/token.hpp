@@ -105,7 +105,7 @@ private:
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
             if (!runs_in_place(core, token)) return hand_over(parent);
-            return run_in_place(core, token, parent);
+            return run_in_place(core, token, parent, detail::in_domain);
         }
 
         T await_resume() {
@@ -120,8 +120,8 @@ private:
     private:
         [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
-        detail::started run_in_place(detail::core_context& core, detail::token_record& token,
-                                     std::coroutine_handle<> parent, std::uint16_t watched = 0) {
+        [[gnu::always_inline]] detail::started run_in_place(detail::core_context& core, detail::token_record& token,
+                                                            std::coroutine_handle<> parent, std::uint16_t flags) {
             self_.done = nullptr;
             self_.home = core.host;
             self_.token = core.current;
@@ -130,9 +130,10 @@ private:
             token.awaited_by.store(core.current->sequence.load());
             token.position.store(core.position);
             token.state.store_release(token_state::executing);
-            token.flags = static_cast<std::uint16_t>(detail::in_domain | detail::ran_in_place | watched);
+            token.flags = static_cast<std::uint16_t>(flags | detail::ran_in_place);
             token.runtime.store_release(core.runtime_slot);  // last: now it is listed
             core.counts.in_place.add(1);
+            if (flags & detail::leads) detail::open_domain(core, token);
             core.current->wait_for(token);
             core.current = &token;
             return detail::start_child(core, coroutine_, self_.handle, parent);
@@ -142,10 +143,17 @@ private:
         [[gnu::noinline]] detail::started hand_over(std::coroutine_handle<> parent) {
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
-            if (core.watched_budget > 0 && could_run_in_place(core, token)) {
-                --core.watched_budget;
-                detail::watch_in_place(core, token);
-                return run_in_place(core, token, parent, detail::watched);
+            if (may_run_in_place(core, token)) {
+                const detail::place at = detail::place_of(core, token);
+                std::uint16_t flags = token.flags;
+                if (at == detail::place::here || (at == detail::place::kept && detail::keeps(core, token))) {
+                    bool in_place = --core.inline_budget >= 0;
+                    if (!in_place && detail::begin_watched(core, token)) {
+                        in_place = true;
+                        flags |= detail::watched;
+                    }
+                    if (in_place) return run_in_place(core, token, parent, flags);
+                }
             }
             self_.done = nullptr;
             self_.home = core.host;
@@ -172,11 +180,11 @@ private:
 
         /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
         bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
-            return could_run_in_place(core, token) && --core.inline_budget >= 0;
+            return token.flags == detail::in_domain && static_cast<detail::domain*>(token.anchor)->home == &core &&
+                   may_run_in_place(core, token) && --core.inline_budget >= 0;
         }
-        bool could_run_in_place(const detail::core_context& core, const detail::token_record& token) const noexcept {
-            return !admitted_ && token.flags == detail::in_domain &&
-                   static_cast<detail::domain*>(token.anchor)->home == &core && core.current &&
+        bool may_run_in_place(const detail::core_context& core, const detail::token_record& token) const noexcept {
+            return !admitted_ && core.current &&
                    !(core.current->flags & (detail::holds_permit | detail::shielded | detail::exempt)) &&
                    !core.current->stop_requested() && !token.stop_requested();
         }

@@ -64,6 +64,15 @@ public:
         other.head_ = nullptr;
     }
 
+    /// Moves everything of `other` before what is here, in order.
+    void prepend(hook_queue& other) noexcept {
+        if (other.empty()) return;
+        other.tail_->next = head_;
+        if (!head_) tail_ = other.tail_;
+        head_ = other.head_;
+        other.head_ = nullptr;
+    }
+
     /// Moves those that `goes` to the end of `into`; who stays and who goes keep their order. How many went.
     template <class Predicate>
     std::size_t split(Predicate goes, hook_queue& into) noexcept {

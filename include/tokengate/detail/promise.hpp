@@ -114,6 +114,8 @@ private:
                 core.current = awaiter.token;
                 return continue_with(core, awaiter.handle);
             }
+            // Inside its group's await, which looks for itself.
+            if ((token.flags & (ran_in_place | counted_here)) == ran_in_place) return nobody_continues();
         }
         end_elsewhere(core, token);
         return nobody_continues();

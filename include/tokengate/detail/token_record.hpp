@@ -58,11 +58,10 @@ enum token_flags : std::uint16_t {
     has_tier = 16,       ///< needs a permit of its storage tier
     holds_permit = 32,   ///< has it now
     windowed = 64,       ///< counts in its core's window until it starts
-    counted_here = 128,  ///< its group counts it with the plain counter of its home
+    counted_here = 128,  ///< its group counts it with the plain counter of its home; see group.hpp
     unroutable = 256,    ///< never leaves the loop it was made on (the main coroutine)
     opened = 512,        ///< a lead that has opened its domain
-    ran_in_place =
-        1024,         ///< a conducted child that ran inside its awaiter's turn: counted once, not admitted and ended
+    ran_in_place = 1024,  ///< began inside its awaiter's turn: counted once, not as admitted and ended
     shielded = 2048,  ///< its body is inside tg::shield: a stop waits until it has left
     exempt = 4096,    ///< admitted from inside a shield: a stop of the whole runtime passes it by
     has_callbacks = 8192,  ///< its core knows stop_callbacks of it
@@ -103,13 +102,23 @@ struct coroutine_waiter : waiter {
     std::coroutine_handle<> handle;  ///< null while the awaiter is still on the stack below the token
 };
 
-/// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended. `here` counts those that
-/// were bound to home; the others share `elsewhere`, from which each thread subtracts what ended on it in batches, so
-/// that a group of a million costs its home one message: its hook, from whoever reaches zero.
+/// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended; see group.hpp. What ends
+/// inside the await is not counted. `here` counts those that have suspended or wait on home's loop, and one more while not
+/// all have begun; those that were routed share `elsewhere`, from which each thread subtracts what ended on it in batches,
+/// so that a group of a million costs its home one message: its hook, from whoever reaches zero.
 struct token_group : coroutine_waiter, wait_point, hook {
-    std::uint32_t here;        ///< home's thread alone
-    bool elsewhere_done;       ///< home's thread alone
-    relaxed<bool> any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
+    // All of home's thread alone, but for the last two.
+    token_record* (*child)(token_group&, std::uint32_t index, bool take) noexcept;  ///< null: it has been taken before
+    token_group* older;     ///< among the groups of this loop that may give children away
+    token_group* newer;     ///< the same
+    std::uint32_t size;     ///< children
+    std::uint32_t begun;    ///< so many from the first on have begun, or are somebody else's to begin
+    std::uint32_t offered;  ///< so many from the first on are not given away any more
+    std::uint32_t here;
+    std::uint32_t routed;  ///< share `elsewhere`
+    bool elsewhere_done;
+    bool gives;                            ///< it is among those that may give children away
+    relaxed<bool> any_failed;              ///< stored by whoever ends a failing child, before it is counted; read when all are
     std::atomic<std::uint32_t> elsewhere;  ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
 };
 
