@@ -200,9 +200,9 @@ private:
     // The loop's thread alone.
     hook_queue ready_;
     hook_queue starts_;
-    hook_queue fresh_;      // by ready_first, since the hook at hand was taken
-    hook_queue own_;        // by ready_first before, the latest in front
-    hook_queue older_own_;  // the same from earlier turns: nothing is put before them any more
+    hook_queue fresh_;       // by ready_first, since the hook at hand was taken
+    hook_queue own_;         // by ready_first before, the latest in front
+    hook_queue older_own_;   // the same from earlier turns: nothing is put before them any more
     bool own_turn_ = false;  // older_own_ was passed over when the last turn served the oldest start
     std::vector<outbox> outboxes_;
     std::vector<unsigned> dirty_;  // destinations with something in their outbox

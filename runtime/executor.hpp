@@ -179,7 +179,7 @@ private:
     static constexpr std::uint64_t short_ns = 50'000;
     static constexpr std::uint64_t turn_ns = 200'000;           // a turn is over when it has lasted so long
     static constexpr std::uint64_t tidy_every_ns = 10'000'000;  // between looks whether kills have met all
-    static constexpr int budget_in_place = 128;  // children that run in place before the loop has a turn
+    static constexpr int budget_in_place = 128;                 // children that run in place before the loop has a turn
 
     struct staged {
         hook_queue chain;
@@ -228,10 +228,10 @@ private:
     const unsigned position_;
     const bool is_control_;
     router routes_;
-    std::array<staged, 3> staged_{};  // by weight: found no core with room, on their way to the gate
+    std::array<staged, 3> staged_{};       // by weight: found no core with room, on their way to the gate
     token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
     token_group* newest_offer_ = nullptr;
-    unsigned started_ = 0;            // windowed tokens started and not yet published
+    unsigned started_ = 0;  // windowed tokens started and not yet published
     unsigned starts_in_turn_ = 0;
     std::uint64_t average_run_ns_ = 0;
     unsigned window_ = window_for(0);

@@ -51,19 +51,19 @@ enum operation_specials : std::uint8_t {
 };
 
 enum token_flags : std::uint16_t {
-    in_domain = 1,       ///< `anchor` is a domain: conducted, or a lead that has started
-    leads = 2,           ///< opens a domain when it starts
-    sticky_key = 4,      ///< `anchor` is a hashed key, not pinned yet
-    pinned = 8,          ///< `anchor` is a pin of the sticky registry
-    has_tier = 16,       ///< needs a permit of its storage tier
-    holds_permit = 32,   ///< has it now
-    windowed = 64,       ///< counts in its core's window until it starts
-    counted_here = 128,  ///< its group counts it with the plain counter of its home; see group.hpp
-    unroutable = 256,    ///< never leaves the loop it was made on (the main coroutine)
-    opened = 512,        ///< a lead that has opened its domain
-    ran_in_place = 1024,  ///< began inside its awaiter's turn: counted once, not as admitted and ended
-    shielded = 2048,  ///< its body is inside tg::shield: a stop waits until it has left
-    exempt = 4096,    ///< admitted from inside a shield: a stop of the whole runtime passes it by
+    in_domain = 1,         ///< `anchor` is a domain: conducted, or a lead that has started
+    leads = 2,             ///< opens a domain when it starts
+    sticky_key = 4,        ///< `anchor` is a hashed key, not pinned yet
+    pinned = 8,            ///< `anchor` is a pin of the sticky registry
+    has_tier = 16,         ///< needs a permit of its storage tier
+    holds_permit = 32,     ///< has it now
+    windowed = 64,         ///< counts in its core's window until it starts
+    counted_here = 128,    ///< its group counts it with the plain counter of its home; see group.hpp
+    unroutable = 256,      ///< never leaves the loop it was made on (the main coroutine)
+    opened = 512,          ///< a lead that has opened its domain
+    ran_in_place = 1024,   ///< began inside its awaiter's turn: counted once, not as admitted and ended
+    shielded = 2048,       ///< its body is inside tg::shield: a stop waits until it has left
+    exempt = 4096,         ///< admitted from inside a shield: a stop of the whole runtime passes it by
     has_callbacks = 8192,  ///< its core knows stop_callbacks of it
     bound = 16384,         ///< `anchor` is the number of the position it runs on
     watched = 32768        ///< its steps go through watch.cpp; decided at its admission
@@ -117,8 +117,8 @@ struct token_group : coroutine_waiter, wait_point, hook {
     std::uint32_t here;
     std::uint32_t routed;  ///< share `elsewhere`
     bool elsewhere_done;
-    bool gives;                            ///< it is among those that may give children away
-    relaxed<bool> any_failed;              ///< stored by whoever ends a failing child, before it is counted; read when all are
+    bool gives;                ///< it is among those that may give children away
+    relaxed<bool> any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
     std::atomic<std::uint32_t> elsewhere;  ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
 };
 
