@@ -107,6 +107,7 @@ void executor::attach(core_context& core) noexcept {
     core.runtime = &runtime;
     core.position = static_cast<std::uint16_t>(position_);
     core.runtime_slot = runtime.slot;
+    core.in_place = token_word{core.position, runtime.slot, ran_in_place, token_state::executing, 0}.bits();
     core.counts.take_over(counts_);
     hosted_by_.store(&core, std::memory_order_release);
     if (runtime.stalls) runtime.stalls->enter(position_);

@@ -181,6 +181,13 @@ void admit_in_group(core_context& core, token_group& group, token_record& token,
     core.host->admit(core, token);
 }
 
+bool begins_here(core_context& core, token_group& group, token_record& token) noexcept {
+    const place at = place_of(core, token);
+    if (!token.stop_requested() && (at == place::here || (at == place::kept && core.host->keeps(token)))) return true;
+    admit_in_group(core, group, token, false);
+    return false;
+}
+
 bool begin_watched(core_context& core, token_record& token) noexcept {
     if (static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark) {
         // Nobody on this stack begins another.
@@ -207,7 +214,7 @@ bool begin_rest(core_context& core, token_group& group) noexcept {
         if (!token) continue;
         if (all_gated) {
             admit_in_group(core, group, *token, false);
-        } else if (begin_child(core, group, *token) == beginning::not_yet) {
+        } else if (begin_child(core, group, *token, false) == beginning::not_yet) {
             --group.begun;
             leave_rest(core, group);
             return false;

@@ -24,7 +24,8 @@
 ///     std::vector<int> all = co_await tg::when_all(std::move(tokens));        // of one type; void: no result
 ///
 /// Tasks are taken too; they become tokens of this loop (task_token.hpp). Tokens start in the order given as their
-/// cores have room. Results come in that order. If any failed, the first failure by position is rethrown after all have
+/// cores have room; those that run on this core, one by one inside the await, each until it ends or suspends
+/// (docs/semantics.md, "Order"). Results come in that order. If any failed, the first failure by position is rethrown after all have
 /// ended, and the others go to the runtime's failure handler. References come as std::reference_wrapper. Errors: as
 /// awaiting a token, before any of them is admitted.
 
@@ -65,30 +66,23 @@ public:
         auto& self = static_cast<Derived&>(*this);
         if (awaited_) throw_already_awaited();
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
-        core_context& core = suspension::on_a_loop("await a group");
-        bool any_kept = false, any_gated = false;
-        self.each([&](auto& token) {
-            if (!token.valid()) throw_already_awaited();
-            const token_record& record = token_access::record(token);
-            if (token_access::bound(token)) check_admissible(record);
-            const place at = token_access::admitted(token) ? place::gate : place_of(core, record);
-            any_kept |= at == place::kept;
-            any_gated |= at == place::gate;
-            return true;
-        });
+        const core_context* here = this_core;
+        const bool plain =
+            here && here->current && (here->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
+                return token.valid() && !token_access::admitted(token) && is_plain(*here, token_access::record(token));
+            });
+        if (!plain) check();
+        core_context& core = *this_core;
         awaited_ = true;
-        if (core.current) give_up_permit(core, *core.current);
         on_stop = [](core_context&, wait_point& point) noexcept {
             static_cast<group_awaiter&>(static_cast<token_group&>(point)).stop_all();
         };
         begin_group(core, *this, awaiter, static_cast<std::uint32_t>(self.size()), child_of);
-        const bool all_gated = all_through_gate(core);
-        if (any_kept || any_gated || all_gated) [[unlikely]]
-            admit_some(core, all_gated);
+        if (!plain) admit_some(core);
         const bool all_begun = self.each([&](auto& token) {
             ++begun;  // first: it may give away those behind
-            if (token_access::admitted(token)) return true;
-            if (begin_child(core, *this, token_access::record(token)) == beginning::not_yet) {
+            if (!plain && token_access::admitted(token)) return true;
+            if (begin_child(core, *this, token_access::record(token), plain) == beginning::not_yet) {
                 --begun;
                 return false;
             }
@@ -132,10 +126,23 @@ protected:
 private:
     static constexpr std::size_t most_in_a_group = 0xffff'fffe;
 
-    /// Those that may not run in place, before the others begin; and who is to stop, if the awaiter is.
-    [[gnu::noinline]] void admit_some(core_context& core, bool all) noexcept {
+    /// Throws, before any of them has been admitted. Apart, as what follows: a group of plain children needs none of it.
+    [[gnu::noinline]] void check() {
+        suspension::on_a_loop("await a group");
+        static_cast<Derived&>(*this).each([](auto& token) {
+            if (!token.valid()) throw_already_awaited();
+            // A token that is neither admitted nor in a domain may go anywhere.
+            if (token_access::bound(token)) check_admissible(token_access::record(token));
+            return true;
+        });
+    }
+
+    /// Those that may not run in place, before the others begin.
+    [[gnu::noinline]] void admit_some(core_context& core) noexcept {
+        if (core.current) give_up_permit(core, *core.current);
         // It was asked before it began to wait: so is what it waits for.
         if (core.current && core.current->stop_pending()) stop_all();
+        const bool all = all_through_gate(core);
         bool any_left = false, any_kept = false;
         static_cast<Derived&>(*this).each([&](auto& token) {
             token_record& record = token_access::record(token);

@@ -44,9 +44,9 @@ enum class place : std::uint8_t { here, kept, gate };
 
 inline place place_of(const core_context& core, const token_record& token) noexcept {
     const std::uint16_t flags = token.flags;
-    if (flags == in_domain) return static_cast<domain*>(token.anchor)->home == &core ? place::here : place::gate;
-    if (flags == unroutable) return place::here;
-    return (flags & ~leads) == 0 ? place::kept : place::gate;
+    if (flags & ~(in_domain | unroutable | leads)) return place::gate;
+    if (flags & in_domain) return static_cast<domain*>(token.anchor)->home == &core ? place::here : place::gate;
+    return flags & unroutable ? place::here : place::kept;
 }
 
 /// Whether an unconducted child of the running token, or of a group of it, is to run in place: the loop has a position in

@@ -33,6 +33,8 @@ enum class beginning : std::uint8_t { ended, under_way, not_yet };
 
 /// Through the gate. Awaiter and group as in begin_child.
 void admit_in_group(core_context& core, token_group& group, token_record& token, bool admitted) noexcept;
+/// Whether it is to run in place; else it has been admitted.
+[[nodiscard]] bool begins_here(core_context& core, token_group& group, token_record& token) noexcept;
 /// The loop begins the rest in its turn.
 void leave_rest(core_context& core, token_group& group) noexcept;
 /// Begins the rest. On the loop, as the awaiter; true: all have ended.
@@ -53,7 +55,14 @@ inline void count_elsewhere(token_group& group) noexcept {
 
 /// True: everything goes through the gate.
 [[nodiscard]] inline bool all_through_gate(const core_context& core) noexcept {
-    return !core.current || (core.current->flags & (shielded | exempt)) || core.current->stop_requested();
+    return !core.current || (core.current->word() & forbids_in_place) != 0;
+}
+
+/// Nothing needs to be asked about it, now or when its turn comes: it begins here.
+[[nodiscard]] inline bool is_plain(const core_context& core, const token_record& token) noexcept {
+    const std::uint64_t word = token.word();
+    if (word == made_conducted || word == made_task_conducted) return static_cast<domain*>(token.anchor)->home == &core;
+    return word == made_task;
 }
 
 /// The resumption of a child inside its group's await. `flags` is what it keeps of its own, and `watched` if it is.
@@ -62,10 +71,7 @@ inline void count_elsewhere(token_group& group) noexcept {
     promise_base& promise = promise_base::of(token);
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
     token.awaited_by.store(group.token->sequence.load());
-    token.position.store(core.position);
-    token.state.store_release(token_state::executing);
-    token.flags = static_cast<std::uint16_t>(flags | ran_in_place);
-    token.runtime.store_release(core.runtime_slot);  // last: now it is listed
+    token.set_word(core.in_place | token_word{0, 0, flags, token_state{}, 0}.bits());  // last: now it is listed
     core.counts.in_place.add(1);
     if (flags & leads) [[unlikely]]
         open_domain(core, token);
@@ -86,15 +92,16 @@ inline void count_elsewhere(token_group& group) noexcept {
 }
 
 /// Begins one that nobody has admitted. The running token is the group's awaiter.
-[[gnu::always_inline]] inline beginning begin_child(core_context& core, token_group& group, token_record& token) {
-    const place at = place_of(core, token);
-    if (at == place::gate || token.stop_requested() || group.token->stop_requested() ||
-        (at == place::kept && !keeps(core, token))) [[unlikely]] {
-        admit_in_group(core, group, token, false);
-        return beginning::under_way;
-    }
+[[gnu::always_inline]] inline beginning begin_child(core_context& core, token_group& group, token_record& token,
+                                                    bool plain) {
+    if (!plain && !begins_here(core, group, token)) return beginning::under_way;
     std::uint16_t flags = token.flags;
-    if (--core.inline_budget < 0 || static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark) [[unlikely]] {
+    if (--core.inline_budget < 0 || static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark ||
+        group.token->stop_requested()) [[unlikely]] {
+        if (group.token->stop_requested()) {
+            admit_in_group(core, group, token, false);
+            return beginning::under_way;
+        }
         if (!begin_watched(core, token)) return beginning::not_yet;
         flags |= watched;
     }

@@ -7,9 +7,11 @@
 #include <tokengate/token_info.hpp>
 
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <coroutine>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 /// The control block of a token, and those it speaks with. It lies inside the promise of the token's own coroutine frame;
@@ -125,6 +127,20 @@ struct token_group : coroutine_waiter, wait_point, hook {
 /// States of token_record::owner beside a waiter's address.
 enum : std::uintptr_t { owner_unclaimed = 0, owner_done = 1, owner_dropped = 2 };
 
+/// The small fields of a record as one word, so that those who set them all do it by one store.
+struct token_word {
+    std::uint16_t position;
+    std::uint16_t runtime;
+    std::uint16_t flags;
+    token_state state;
+    std::uint8_t stop;
+
+    using raw [[gnu::may_alias]] = std::uint64_t;
+
+    [[nodiscard]] constexpr std::uint64_t bits() const noexcept { return std::bit_cast<std::uint64_t>(*this); }
+};
+static_assert(sizeof(token_word) == sizeof(std::uint64_t) && std::has_unique_object_representations_v<token_word>);
+
 struct token_record : hook {
     relaxed<const operation_record*> operation;
     relaxed_pointer anchor;  ///< domain, key or pin, as `flags` says
@@ -135,13 +151,22 @@ struct token_record : hook {
     relaxed<std::uint64_t> sequence;
     relaxed<std::uint64_t> created_ns;
     relaxed<std::uint64_t> awaited_by;  ///< sequence of the awaiting token
-    relaxed<std::uint16_t> position;    ///< executor it was routed to
-    relaxed<std::uint16_t> runtime;     ///< slot of the runtime that admitted it, 0 before
+    // What follows is a token_word.
+    relaxed<std::uint16_t> position;  ///< executor it was routed to
+    relaxed<std::uint16_t> runtime;   ///< slot of the runtime that admitted it, 0 before
     relaxed_bits<std::uint16_t> flags;
     relaxed<token_state> state;
     /// Bits of stop_reasons: set by whoever asks, read by the body; never cleared. It orders nothing: a message
     /// follows, see stop.cpp.
     relaxed<std::uint8_t> stop;
+
+    /// The owner: all five at once; what it did before is published.
+    void set_word(std::uint64_t bits) noexcept {
+        __atomic_store_n(reinterpret_cast<token_word::raw*>(&position), bits, __ATOMIC_RELEASE);
+    }
+    [[nodiscard]] std::uint64_t word() const noexcept {
+        return __atomic_load_n(reinterpret_cast<const token_word::raw*>(&position), __ATOMIC_RELAXED);
+    }
 
     /// Where the body is suspended. Shares the link, which no queue uses between a token's start and its end. Thread of the
     /// token alone.
@@ -167,6 +192,14 @@ struct token_record : hook {
 };
 
 inline constexpr std::uint16_t no_position = 0xffff;
+
+/// What has been made and has nothing special about it: a conducted child, a task's token outside of chains, and inside.
+inline constexpr std::uint64_t made_conducted = token_word{no_position, 0, in_domain, token_state::created, 0}.bits();
+inline constexpr std::uint64_t made_task = token_word{no_position, 0, unroutable, token_state::created, 0}.bits();
+inline constexpr std::uint64_t made_task_conducted = made_conducted | made_task;
+/// Of an awaiter: its child does not run in place.
+inline constexpr std::uint64_t forbids_in_place =
+    token_word{0, 0, holds_permit | shielded | exempt, token_state{}, 0xff}.bits();
 
 static_assert(alignof(wait_point) >= 2 && alignof(token_record) >= 2, "the low bit of an address tells them apart");
 static_assert(std::is_trivially_default_constructible_v<token_record>, "a task's frame must not pay for it");
