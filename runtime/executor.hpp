@@ -78,6 +78,7 @@ public:
     void admit(core_context& core, token_record& token) noexcept;
 
     // Unconducted children in place; see admission.hpp and group.hpp.
+    [[nodiscard]] bool may_run_here(const operation_record& of) const noexcept;
     [[nodiscard]] bool may_keep(const token_record& token) const noexcept;
     [[nodiscard]] bool keeps(const token_record& token) noexcept;
     void offer(token_group& group) noexcept;

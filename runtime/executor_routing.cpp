@@ -128,24 +128,26 @@ bool executor::hungry_in_range(weight w) const noexcept {
     return runtime.at_gate.find_parked(routes_.first_position(w), runtime.positions()) != runtime.positions();
 }
 
+bool executor::may_run_here(const operation_record& of) const noexcept {
+    constexpr std::uint32_t decides = holding | limiting;
+    return !is_control_ && routes_.may_serve(position_, of.weight_class) &&
+           (runtime.attention.load(std::memory_order_relaxed) & decides) == 0 &&
+           runtime.at_start.load(std::memory_order_relaxed) == 0;
+}
+
 bool executor::may_keep(const token_record& token) const noexcept {
     const operation_record& of = *token.operation.load();
-    if (is_control_ || !routes_.may_serve(position_, of.weight_class)) return false;
-    constexpr std::uint32_t decides = holding | limiting;
-    if ((runtime.attention.load(std::memory_order_relaxed) & decides) ||
-        runtime.at_start.load(std::memory_order_relaxed) != 0)
-        return false;
-    // One that may run long must not keep its siblings waiting: the gate knows who has room.
-    return core_->operations[of.index].is_short;
+    return may_run_here(of) && core_->operations[of.index].is_short;
 }
 
 bool executor::keeps(const token_record& token) noexcept {
-    if (!may_keep(token)) return false;
-    const weight w = token.operation.load()->weight_class;
-    if (!hungry_in_range(w)) [[likely]]
+    const operation_record& of = *token.operation.load();
+    if (!may_run_here(of)) return false;
+    if (!core_->operations[of.index].is_short) return !loop.something_ready();
+    if (!hungry_in_range(of.weight_class)) [[likely]]
         return true;
     // This core is not free for others while it runs a child: so that one goes, if nobody else can.
-    return give_siblings(w) || !loop.something_ready();
+    return give_siblings(of.weight_class) || !loop.something_ready();
 }
 
 void executor::offer(token_group& group) noexcept {
@@ -176,12 +178,20 @@ bool executor::give_children(token_group& group, weight w) noexcept {
     std::uint32_t& next = group.offered;
     next = std::max(next, group.begun);
     const std::uint32_t half = std::min<std::uint32_t>((group.size - next + 1) / 2, event_loop::outbox_limit);
+    const bool attended = runtime.attention.load(std::memory_order_relaxed) != 0;  // then the long way
     staged chain;
     for (; next != group.size && chain.count != half; ++next) {
         token_record* token = group.child(group, next, false);
         if (!token || place_of(*core_, *token) != place::kept) continue;
         if (token->operation.load()->weight_class != w) break;  // until a core of its class is hungry
         group.child(group, next, true);
+        ++chain.count;
+        if (attended) {
+            token_record* running = std::exchange(core_->current, group.token);
+            admit_in_group(*core_, group, *token, false);
+            core_->current = running;
+            continue;
+        }
         count_elsewhere(group);
         token->owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
         token->awaited_by.store(group.token->sequence.load());
@@ -192,11 +202,14 @@ bool executor::give_children(token_group& group, weight w) noexcept {
         token->runtime.store(runtime.slot);
         core_->counts.admitted.add(1);
         chain.chain.push(token);
-        ++chain.count;
     }
     if (chain.count == 0) return false;
-    runtime.at_gate.wait(w, chain.chain, chain.count);
-    wake_for(w);
+    if (attended) {
+        loop.flush();
+    } else {
+        runtime.at_gate.wait(w, chain.chain, chain.count);
+        wake_for(w);
+    }
     return true;
 }
 

@@ -183,7 +183,10 @@ void admit_in_group(core_context& core, token_group& group, token_record& token,
 
 bool begins_here(core_context& core, token_group& group, token_record& token) noexcept {
     const place at = place_of(core, token);
-    if (!token.stop_requested() && (at == place::here || (at == place::kept && core.host->keeps(token)))) return true;
+    // One that may run long must not keep its siblings waiting: the gate knows who has room.
+    const bool begins =
+        at == place::here || (at == place::kept && core.host->may_keep(token) && core.host->keeps(token));
+    if (begins && !token.stop_requested()) return true;
     admit_in_group(core, group, token, false);
     return false;
 }

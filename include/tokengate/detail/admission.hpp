@@ -49,11 +49,11 @@ inline place place_of(const core_context& core, const token_record& token) noexc
     return flags & unroutable ? place::here : place::kept;
 }
 
-/// Whether an unconducted child of the running token, or of a group of it, is to run in place: the loop has a position in
-/// the home range of its class, nobody has said anything to the gate, it is known to be short or nothing else waits here,
-/// and no other core of its range is hungry. To a hungry one go the oldest siblings that wait here.
+/// Whether an unconducted child of the running token is to run in place: the loop has a position in the home range of its
+/// class, nobody has said anything to the gate, it is known to be short or nothing else waits here, and no other core of its
+/// range is hungry while something does. To a hungry one go the oldest that wait here to begin.
 [[nodiscard]] bool keeps(core_context& core, const token_record& token) noexcept;
-/// The same for a group that begins: whether those that go through the gate must not wait for the others.
+/// Whether one of a group may be kept: known to be short, so that the others need not go elsewhere at once.
 [[nodiscard]] bool may_keep(core_context& core, const token_record& token) noexcept;
 /// For a child in place: the budget is used up, or the stack, or somebody watches; then true if it may run, watched.
 [[nodiscard]] bool begin_watched(core_context& core, token_record& token) noexcept;

@@ -10,6 +10,7 @@
 #include <bit>
 #include <chrono>
 #include <coroutine>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -162,10 +163,13 @@ struct token_record : hook {
 
     /// The owner: all five at once; what it did before is published.
     void set_word(std::uint64_t bits) noexcept {
-        __atomic_store_n(reinterpret_cast<token_word::raw*>(&position), bits, __ATOMIC_RELEASE);
+        __atomic_store_n(reinterpret_cast<token_word::raw*>(reinterpret_cast<char*>(this) + word_offset()), bits,
+                         __ATOMIC_RELEASE);
     }
     [[nodiscard]] std::uint64_t word() const noexcept {
-        return __atomic_load_n(reinterpret_cast<const token_word::raw*>(&position), __ATOMIC_RELAXED);
+        return __atomic_load_n(reinterpret_cast<const token_word::raw*>(reinterpret_cast<const char*>(this) +
+                                                                        word_offset()),
+                               __ATOMIC_RELAXED);
     }
 
     /// Where the body is suspended. Shares the link, which no queue uses between a token's start and its end. Thread of the
@@ -189,7 +193,20 @@ struct token_record : hook {
     [[nodiscard]] bool stop_pending() const noexcept { return stop_requested() && !(flags & shielded); }
     [[nodiscard]] std::atomic_ref<std::uintptr_t> shared_owner() noexcept { return std::atomic_ref(owner); }
     [[nodiscard]] token_id id() const noexcept { return {operation.load()->name, created_ns.load(), sequence.load()}; }
+
+private:
+    /// The word is the end of the record.
+    static constexpr std::size_t word_offset() noexcept;
 };
+
+constexpr std::size_t token_record::word_offset() noexcept { return sizeof(token_record) - sizeof(token_word); }
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+static_assert(offsetof(token_record, position) % alignof(std::uint64_t) == 0 &&
+              offsetof(token_record, position) + sizeof(token_word) == sizeof(token_record) &&
+              offsetof(token_record, flags) - offsetof(token_record, position) == offsetof(token_word, flags) &&
+              offsetof(token_record, stop) - offsetof(token_record, position) == offsetof(token_word, stop));
+#pragma GCC diagnostic pop
 
 inline constexpr std::uint16_t no_position = 0xffff;
 
