@@ -204,6 +204,18 @@ bool begin_watched(core_context& core, token_record& token) noexcept {
 }
 
 void leave_rest(core_context& core, token_group& group) noexcept {
+    if (!std::exchange(group.listed, true)) {
+        // Once the loop has had a turn they are what others know of: a kill and a drain mean them, too.
+        for (std::uint32_t index = group.begun; index != group.size; ++index) {
+            token_record* token = group.child(group, index, false);
+            if (!token) continue;
+            token->owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
+            token->awaited_by.store(group.token->sequence.load());
+            token->position.store(core.position);
+            token->state.store_release(token_state::admitted);
+            token->runtime.store_release(core.runtime_slot);  // last: now it is listed
+        }
+    }
     group.run = continue_group;
     core.host->loop.ready_first(&group);
 }

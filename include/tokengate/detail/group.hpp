@@ -124,7 +124,7 @@ inline void begin_group(core_context& core, token_group& group, std::coroutine_h
     group.here = 1;
     group.routed = 0;
     group.elsewhere_done = true;
-    group.gives = false;
+    group.gives = group.listed = false;
     group.any_failed.store(false);
     group.elsewhere.store(0, std::memory_order_relaxed);  // for those who look from outside; see count_elsewhere
     if (group.token) group.token->wait_at(group);

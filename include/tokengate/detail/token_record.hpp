@@ -121,6 +121,7 @@ struct token_group : coroutine_waiter, wait_point, hook {
     std::uint32_t routed;  ///< share `elsewhere`
     bool elsewhere_done;
     bool gives;                ///< it is among those that may give children away
+    bool listed;               ///< those that have not begun say that they are here to begin: the loop has had a turn
     relaxed<bool> any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
     std::atomic<std::uint32_t> elsewhere;  ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
 };
