@@ -177,7 +177,8 @@ bool executor::give_siblings(weight w) noexcept {
 bool executor::give_children(token_group& group, weight w) noexcept {
     std::uint32_t& next = group.offered;
     next = std::max(next, group.begun);
-    const std::uint32_t half = std::min<std::uint32_t>((group.size - next + 1) / 2, event_loop::outbox_limit);
+    // As many as it keeps; what the gate has is for every core with room, this one included.
+    const std::uint32_t half = (group.size - next + 1) / 2;
     const bool attended = runtime.attention.load(std::memory_order_relaxed) != 0;  // then the long way
     staged chain;
     for (; next != group.size && chain.count != half; ++next) {

@@ -68,8 +68,8 @@ public:
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
         const core_context* here = this_core;
         const bool plain =
-            here && here->current && (here->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
-                return token.valid() && !token_access::admitted(token) && is_plain(*here, token_access::record(token));
+            here && here->current && (known->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
+                return token.valid() && !token_access::admitted(token) && is_plain(*known, token_access::record(token));
             });
         if (!plain) check();
         core_context& core = *this_core;
