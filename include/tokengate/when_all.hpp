@@ -66,9 +66,9 @@ public:
         auto& self = static_cast<Derived&>(*this);
         if (awaited_) throw_already_awaited();
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
-        const core_context* here = this_core;
+        const core_context* known = this_core;
         const bool plain =
-            here && here->current && (known->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
+            known && known->current && (known->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
                 return token.valid() && !token_access::admitted(token) && is_plain(*known, token_access::record(token));
             });
         if (!plain) check();
