@@ -14,8 +14,8 @@
 
 namespace tokengate::detail {
 
-/// A lead is about to run. It keeps counting in the domain it was itself made in, if any, until it ends.
-void open_domain(core_context& core, token_record& lead) noexcept;
+// open_domain, in detail/admission.hpp: a lead is about to run. It keeps counting in the domain it was itself made in, if
+// any, until it ends.
 
 /// A token of a domain has ended, or was dropped unadmitted, on the domain's home; `token.anchor` is not looked at again.
 void leave_domain(core_context& core, token_record& token) noexcept;

@@ -146,13 +146,15 @@ unsigned event_loop::run_ready() noexcept {
     unsigned resumptions = turn_budget;
     unsigned starts = start_budget_;
     bool start_first = std::exchange(start_owed_, false);
+    own_.prepend(fresh_);  // by what has run since the last turn
+    if (older_own_.empty()) older_own_.append(own_);
     while (!turn_over_) {
         hook* item = nullptr;
         if (resumptions > 0 && !ready_.empty() && !(start_first && !no_start())) {
             item = ready_.pop();
             prefetch_around(ready_.front());  // while this one runs
             --resumptions;
-        } else if (starts > 0 && (item = next_start())) {
+        } else if (starts > 0 && (item = next_start(starts == start_budget_))) {
             --starts;
             start_first = false;
         } else {
@@ -167,13 +169,29 @@ unsigned event_loop::run_ready() noexcept {
     return ran;
 }
 
-hook* event_loop::next_start() noexcept {
+hook* event_loop::next_start(bool first_of_turn) noexcept {
+    own_.prepend(fresh_);
+    if (first_of_turn) {
+        // Each of the two in every other turn, if there are both: neither grows at the front.
+        own_turn_ = !older_own_.empty() && (no_other_start() || !own_turn_);
+        if (own_turn_) return pop_from(older_own_);
+        if (hook* item = next_other_start()) return item;
+    }
+    if (!own_.empty()) return pop_from(own_);
+    if (!older_own_.empty()) return pop_from(older_own_);
+    return next_other_start();
+}
+
+hook* event_loop::next_other_start() noexcept {
     shelf_next_ = !shelf_next_;
     if (shelf_next_ || starts_.empty())
         if (hook* item = pop_shelf()) return item;
-    if (starts_.empty()) return nullptr;
-    hook* item = starts_.pop();
-    prefetch_around(starts_.front());
+    return starts_.empty() ? nullptr : pop_from(starts_);
+}
+
+hook* event_loop::pop_from(hook_queue& starts) noexcept {
+    hook* item = starts.pop();
+    prefetch_around(starts.front());
     return item;
 }
 

@@ -30,7 +30,8 @@
 /// the mailbox and the ring a loop runs at most 2 × `turn_budget` hooks, and once a guest has called `end_turn` it runs
 /// none but the one at hand. Hooks whose `run` is `starts` (new work) come after all others (resumptions), each kind in
 /// FIFO order; each kind has its own budget in a turn, and a turn that ends before any start is followed by one that
-/// begins with a start, so neither starves.
+/// begins with a start, so neither starves. Starts of the loop's own (`ready_first`) go before the others, the latest first,
+/// so that work that makes work is done depth first; the first start of each turn is one that others would pass by for ever.
 ///
 /// *Lent* work (new work that any loop could do as well) waits on the loop's shelf until it begins there, and may be taken back by
 /// others before. A start is taken from the shelf and from the other new work in turn.
@@ -176,6 +177,11 @@ public:
     /// To the end of the shelf.
     void ready_lent(hook* item) noexcept;
     void ready_lent(hook_queue& items, unsigned count) noexcept;
+    /// A start of this loop's own: once the hook at hand has returned, what it made ready so is run before all that has
+    /// waited to start, in this order. But one of those others runs in every turn.
+    void ready_first(hook* item) noexcept { fresh_.push(item); }
+    /// Whether anything waits here, but for the hook at hand.
+    [[nodiscard]] bool something_ready() const noexcept { return !nothing_ready(); }
 
     /// To another loop, at the next flush; `lend` to its shelf. Returns how many wait in that outbox now.
     unsigned send(unsigned destination, hook* item) noexcept;
@@ -241,7 +247,9 @@ private:
     void finish(io_request& request, std::int32_t result, std::uint32_t flags) noexcept;
     unsigned run_ready() noexcept;
     void take_mail() noexcept;
-    hook* next_start() noexcept;
+    hook* next_start(bool first_of_turn) noexcept;
+    hook* next_other_start() noexcept;
+    static hook* pop_from(hook_queue& starts) noexcept;
     hook* pop_shelf() noexcept;
     unsigned put(outbox& to, unsigned destination) noexcept;
     outbox take_from(outbox& left) noexcept;  // inside the lock
@@ -266,7 +274,10 @@ private:
     void settle() noexcept;
     [[nodiscard]] bool something_came() const noexcept;
     [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && no_start(); }
-    [[nodiscard]] bool no_start() const noexcept { return starts_.empty() && !has_lent(); }
+    [[nodiscard]] bool no_start() const noexcept {
+        return fresh_.empty() && own_.empty() && older_own_.empty() && no_other_start();
+    }
+    [[nodiscard]] bool no_other_start() const noexcept { return starts_.empty() && !has_lent(); }
 
     const options options_;
     guest& guest_;
@@ -275,6 +286,10 @@ private:
     // The loop's thread alone.
     hook_queue ready_;
     hook_queue starts_;
+    hook_queue fresh_;       // by ready_first, since the hook at hand was taken
+    hook_queue own_;         // by ready_first before, the latest in front
+    hook_queue older_own_;   // the same from earlier turns: nothing is put before them any more
+    bool own_turn_ = false;  // older_own_ was passed over when the last turn served the oldest start
     std::vector<unsigned> dirty_;           // destinations whose outbox has had something since it left last
     std::vector<std::uint32_t> seen_moves_;  // of each loop, when this one looked last
     bool shelf_next_ = false;                // whose turn it is: the shelf's, or that of the other starts

@@ -9,6 +9,7 @@
 #include "watch.hpp"
 
 #include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/group.hpp>
 #include <tokengate/detail/promise.hpp>
 
 #include <algorithm>
@@ -104,6 +105,7 @@ void executor::attach(core_context& core) noexcept {
     core.runtime = &runtime;
     core.position = static_cast<std::uint16_t>(position_);
     core.runtime_slot = runtime.slot;
+    core.in_place = token_word{core.position, runtime.slot, ran_in_place, token_state::executing, 0}.bits();
     core.counts.take_over(counts_);
     hosted_by_.store(&core, std::memory_order_release);
     if (runtime.stalls) runtime.stalls->enter(position_);
@@ -343,29 +345,34 @@ void executor::start(core_context& core, token_record& token) noexcept {
 }
 
 void executor::resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
-    core.inline_budget = budget_;
-    if (budget_ == 0) [[unlikely]] {
-        resume_watched(core, token, coroutine);
-        return;
-    }
-    run_measured(core, token, coroutine);
+    begin_segment(core, token);
+    run_measured(core, token, [&]() noexcept { resume(core, coroutine); });
 }
 
-void executor::resume_watched(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
+void executor::continue_group(core_context& core, token_group& group) noexcept {
+    ++starts_in_turn_;
+    begin_segment(core, group.token);
+    run_measured(core, group.token, [&]() noexcept {
+        if (begin_rest(core, group)) resume(core, group.handle);
+    });
+}
+
+inline void executor::begin_segment(core_context& core, token_record* token) noexcept {
+    core.inline_budget = budget_;
+    if (budget_ != 0) [[likely]]
+        return;
     core.watched_budget = budget_in_place;
     if (token && (token->flags & watched)) watch_segment_begin(core, *token);
-    run_measured(core, token, coroutine);
-    watch_segment_end(core);
 }
 
-inline void executor::run_measured(core_context& core, token_record* token,
-                                   std::coroutine_handle<> coroutine) noexcept {
+template <class Run>
+inline void executor::run_measured(core_context& core, token_record* token, Run run) noexcept {
     // A coroutine of somebody else's, awaiting a token outside of every token: nothing is known of it.
     operation_counters* operation = token ? &core.operations[token->operation.load()->index] : nullptr;
     if (operation && operation->is_short && operation->until_measured != 0) {
         --operation->until_measured;
         core.current = token;
-        resume(core, coroutine);
+        run();
     } else {
         if (!operation || !operation->is_short) {
             loop.flush();
@@ -373,12 +380,14 @@ inline void executor::run_measured(core_context& core, token_record* token,
         }
         const std::uint64_t began = event_loop::steady_ns();
         core.current = token;
-        resume(core, coroutine);
+        run();
         const std::uint64_t now = event_loop::steady_ns();
         if (operation) note_run(*operation, now - began);
         if (now - loop.turn_began_ns() > turn_ns) loop.end_turn();
     }
     core.current = nullptr;
+    if (budget_ == 0) [[unlikely]]
+        watch_segment_end(core);
     if (departing_.token) settle_departed();
 }
 

@@ -76,7 +76,19 @@ public:
 
     void start(core_context& core, token_record& token) noexcept;
     void resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    /// Begins what a group has left to the loop, as its awaiter, and resumes that once all have ended.
+    void continue_group(core_context& core, token_group& group) noexcept;
     void admit(core_context& core, token_record& token) noexcept;
+
+    // Unconducted children in place; see admission.hpp and group.hpp.
+    [[nodiscard]] bool may_run_here(const operation_record& of) const noexcept;
+    [[nodiscard]] bool may_keep(const token_record& token) const noexcept;
+    [[nodiscard]] bool keeps(const token_record& token) noexcept;
+    void offer(token_group& group) noexcept;
+    void withdraw(token_group& group) noexcept;
+    /// Another core that may run tokens of this class has nothing to do, and nothing waits for it.
+    [[nodiscard]] bool hungry_in_range(weight w) const noexcept;
+
     /// Past permits: to a core, or to the FIFO of its class.
     void route(core_context& core, token_record& token) noexcept;
     void send(unsigned position, token_record& token) noexcept;
@@ -84,10 +96,6 @@ public:
     void send_hook(unsigned position, hook* item) noexcept;
     /// An ended token to its awaiter's loop, once its coroutine has left the stack.
     void depart(unsigned position, token_record& ended) noexcept;
-    /// Whether a core of the home range of the class, other than this one, has nothing to run.
-    [[nodiscard]] bool hungry_in_range(weight w) const noexcept { return routes_.hungry_but(w, position_); }
-    /// Whether this core is in the home range of the class.
-    [[nodiscard]] bool serves(weight w) const noexcept { return !is_control_ && routes_.may_serve(position_, w); }
     /// Where the key is in flight, counting one more; or where it now comes to be.
     [[nodiscard]] sticky_registry::acquired pin_key(std::uint64_t key, weight w);
 
@@ -182,7 +190,7 @@ private:
     static constexpr std::uint64_t short_ns = 50'000;
     static constexpr std::uint64_t turn_ns = 200'000;           // a turn is over when it has lasted so long
     static constexpr std::uint64_t tidy_every_ns = 10'000'000;  // between looks whether kills have met all
-    static constexpr int budget_in_place = 128;  // conducted children that run in place before the loop has a turn
+    static constexpr int budget_in_place = 128;                 // children that run in place before the loop has a turn
 
     struct staged {
         hook_queue chain;
@@ -211,8 +219,11 @@ private:
     [[nodiscard]] unsigned let_pass(core_context& core, hook_queue& taken) noexcept;
     bool may_start(token_record& token) noexcept;
     void pass_permits(core_context& core, token_record& token) noexcept;
-    void run_measured(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
-    void resume_watched(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    void begin_segment(core_context& core, token_record* token) noexcept;
+    template <class Run>
+    void run_measured(core_context& core, token_record* token, Run run) noexcept;
+    bool give_siblings(weight w) noexcept;
+    bool give_children(token_group& group, weight w) noexcept;
     void stage(weight w, token_record& token) noexcept;
     void splice(weight w) noexcept;
     void settle_departed() noexcept;
@@ -236,7 +247,9 @@ private:
         token_record* token = nullptr;
         unsigned position = 0;
     } departing_;
-    unsigned started_ = 0;            // windowed tokens started and not yet published
+    token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
+    token_group* newest_offer_ = nullptr;
+    unsigned started_ = 0;  // windowed tokens started and not yet published
     unsigned starts_in_turn_ = 0;
     std::uint64_t average_run_ns_ = 0;
     unsigned window_ = window_for(0);

@@ -7,8 +7,10 @@
 #include "runtime_core.hpp"
 #include "watch.hpp"
 
+#include <tokengate/detail/group.hpp>
 #include <tokengate/detail/promise.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -82,7 +84,14 @@ void executor::send(unsigned position, token_record& token) noexcept {
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
     if (!(token.flags & windowed)) {
-        position == position_ ? loop.ready_start(&token) : send_hook(position, &token);
+        // What only this core may run goes first, so that work that makes work is done depth first. Anchored ones wait in
+        // turn: theirs are the queues of everybody.
+        if (position != position_)
+            send_hook(position, &token);
+        else if (token.flags & (pinned | bound))
+            loop.ready_start(&token);
+        else
+            loop.ready_first(&token);
         return;
     }
     if (position == position_) {
@@ -147,6 +156,100 @@ bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
     for (unsigned at = first; (at = runtime.at_gate.find_parked(at, end)) != end; ++at)
         if (loop.nudge(at)) return true;
     return false;
+}
+
+// ---- children in place --------------------------------------------------------------------------------------------------
+
+bool executor::hungry_in_range(weight w) const noexcept {
+    if (staged_[static_cast<std::size_t>(w)].count.load() != 0 || runtime.at_gate.waiting(w) != 0) return false;
+    return routes_.hungry_but(w, position_);
+}
+
+bool executor::may_run_here(const operation_record& of) const noexcept {
+    constexpr std::uint32_t decides = holding | limiting;
+    return !is_control_ && routes_.may_serve(position_, of.weight_class) &&
+           (runtime.attention.load(std::memory_order_relaxed) & decides) == 0 &&
+           runtime.at_start.load(std::memory_order_relaxed) == 0;
+}
+
+bool executor::may_keep(const token_record& token) const noexcept {
+    const operation_record& of = *token.operation.load();
+    return may_run_here(of) && core_->operations[of.index].is_short;
+}
+
+bool executor::keeps(const token_record& token) noexcept {
+    const operation_record& of = *token.operation.load();
+    if (!may_run_here(of)) return false;
+    if (!core_->operations[of.index].is_short) return !loop.something_ready();
+    if (!hungry_in_range(of.weight_class)) [[likely]]
+        return true;
+    // This core is not free for others while it runs a child: so that one goes, if nobody else can.
+    return give_siblings(of.weight_class) || !loop.something_ready();
+}
+
+void executor::offer(token_group& group) noexcept {
+    group.gives = true;
+    group.newer = nullptr;
+    group.older = newest_offer_;
+    (newest_offer_ ? newest_offer_->newer : oldest_offer_) = &group;
+    newest_offer_ = &group;
+}
+
+void executor::withdraw(token_group& group) noexcept {
+    group.gives = false;
+    (group.older ? group.older->newer : oldest_offer_) = group.newer;
+    (group.newer ? group.newer->older : newest_offer_) = group.older;
+}
+
+bool executor::give_siblings(weight w) noexcept {
+    for (token_group* group = oldest_offer_; group;) {
+        token_group* newer = group->newer;
+        if (give_children(*group, w)) return true;
+        if (group->offered == group->size) withdraw(*group);
+        group = newer;
+    }
+    return false;
+}
+
+bool executor::give_children(token_group& group, weight w) noexcept {
+    std::uint32_t& next = group.offered;
+    next = std::max(next, group.begun);
+    // As many as it keeps; what the gate has is for every core with room, this one included.
+    const std::uint32_t half = (group.size - next + 1) / 2;
+    const bool attended = runtime.attention.load(std::memory_order_relaxed) != 0;  // then the long way
+    hook_queue chain;
+    std::uint32_t count = 0;
+    for (; next != group.size && count != half; ++next) {
+        token_record* token = group.child(group, next, false);
+        if (!token || place_of(*core_, *token) != place::kept) continue;
+        if (token->operation.load()->weight_class != w) break;  // until a core of its class is hungry
+        group.child(group, next, true);
+        ++count;
+        if (attended) {
+            token_record* running = std::exchange(core_->current, group.token);
+            admit_in_group(*core_, group, *token, false);
+            core_->current = running;
+            continue;
+        }
+        count_elsewhere(group);
+        token->owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
+        token->awaited_by.store(group.token->sequence.load());
+        token->position.store(no_position);
+        token->flags |= windowed;
+        token->run = start_token;
+        token->state.store(token_state::waiting);
+        token->runtime.store(runtime.slot);
+        core_->counts.admitted.add(1);
+        chain.push(token);
+    }
+    if (count == 0) return false;
+    if (attended) {
+        loop.flush();
+    } else {
+        runtime.at_gate.wait(w, chain, count);
+        wake_for(w);
+    }
+    return true;
 }
 
 // ---- with room ---------------------------------------------------------------------------------------------------------

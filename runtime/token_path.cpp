@@ -12,6 +12,7 @@
 #include "what_of.hpp"
 
 #include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/group.hpp>
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/error.hpp>
 
@@ -58,14 +59,6 @@ void end_orphan(hook* item) noexcept {
     if (last) delete &owner;
 }
 
-void resume_group(hook* item) noexcept {
-    auto& group = *static_cast<token_group*>(item);
-    group.elsewhere_done = true;
-    if (group.here != 0) return;  // whoever brings it to zero comes here again
-    core_context& core = *this_core;
-    core.host->resume_token(core, group.token, group.handle);
-}
-
 void count_out_of_group(core_context& core, token_record& token, token_group& group) noexcept {
     if (token.state.load() > token_state::completed) [[unlikely]]
         group.any_failed.store(true);
@@ -83,6 +76,14 @@ void count_out_of_group(core_context& core, token_record& token, token_group& gr
 }  // namespace
 
 void group_done(token_record&, waiter&) noexcept {}
+
+void resume_group(hook* item) noexcept {
+    auto& group = *static_cast<token_group*>(item);
+    group.elsewhere_done = true;
+    if (group.here != 0) return;  // whoever brings it to zero comes here again
+    core_context& core = *this_core;
+    core.host->resume_token(core, group.token, group.handle);
+}
 
 void flush_ended_group(core_context& core) noexcept {
     token_group* group = std::exchange(core.ended_group, nullptr);
@@ -135,49 +136,6 @@ void terminate_miscompiled() noexcept {
     std::terminate();
 }
 
-group_admission::group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter,
-                                 std::uint32_t size) noexcept
-    : core_(core), group_(group), size_(size) {
-    group.done = group_done;
-    group.home = core.host;
-    group.handle = awaiter;
-    group.token = core.current;
-    group.run = resume_group;
-    group.here = 0;
-    group.elsewhere_done = false;
-    group.any_failed.store(false);
-    if (group.token) group.token->wait_at(group);
-    // One more than tokens: nobody reaches zero while the rest is still being admitted. relaxed: admission publishes it.
-    group.elsewhere.store(size + 1, std::memory_order_relaxed);
-}
-
-void group_admission::add(token_record& token, bool admitted) noexcept {
-    token.awaited_by.store(core_.current ? core_.current->sequence.load() : 0);
-    const auto group = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group_));
-    if (admitted) {
-        if (token.shared_owner().exchange(group, std::memory_order_acq_rel) == owner_done) {
-            ++not_elsewhere_;
-            if (token.state.load() > token_state::completed) group_.any_failed.store(true);
-        }
-        return;
-    }
-    token.owner = group;
-    if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->home == &core_) {
-        token.flags |= counted_here;
-        ++group_.here;
-        ++not_elsewhere_;
-    }
-    core_.host->admit(core_, token);
-}
-
-bool group_admission::finish() noexcept {
-    core_.host->loop.hand_over_to_idle();
-    const std::uint32_t settled = not_elsewhere_ + 1;
-    group_.elsewhere_done =
-        settled == size_ + 1 || group_.elsewhere.fetch_sub(settled, std::memory_order_acq_rel) == settled;
-    return !(group_.elsewhere_done && group_.here == 0);
-}
-
 void release_permit(core_context& core, token_record& holder) noexcept {
     holder.flags = static_cast<std::uint16_t>(holder.flags & ~holds_permit);
     hook* next = core.runtime->at_gate.release(holder.operation.load()->tier);
@@ -188,6 +146,116 @@ void force_permit(core_context& core, token_record& resumed) noexcept {
     core.runtime->at_gate.force(resumed.operation.load()->tier);
     resumed.flags |= holds_permit;
 }
+
+// ---- groups -------------------------------------------------------------------------------------------------------------
+
+namespace {
+
+void continue_group(hook* item) noexcept {
+    core_context& core = *this_core;
+    core.host->continue_group(core, *static_cast<token_group*>(item));
+}
+
+}  // namespace
+
+void admit_in_group(core_context& core, token_group& group, token_record& token, bool admitted) noexcept {
+    token.awaited_by.store(group.token ? group.token->sequence.load() : 0);
+    const auto self = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
+    if (admitted) {
+        count_elsewhere(group);  // first: it may end at once
+        if (token.shared_owner().exchange(self, std::memory_order_acq_rel) == owner_done) {
+            --group.routed;
+            if (token.state.load() > token_state::completed) group.any_failed.store(true);
+        }
+        return;
+    }
+    token.owner = self;
+    // It was asked before it began to wait: so is what it waits for.
+    if (group.token && group.token->stop_pending()) token.stop.set_bits(stop_asked);
+    if (place_of(core, token) == place::here) {
+        token.flags |= counted_here;
+        ++group.here;
+    } else {
+        count_elsewhere(group);
+    }
+    core.host->admit(core, token);
+}
+
+bool begins_here(core_context& core, token_group& group, token_record& token) noexcept {
+    const place at = place_of(core, token);
+    // One that may run long must not keep its siblings waiting: the gate knows who has room.
+    const bool begins =
+        at == place::here || (at == place::kept && core.host->may_keep(token) && core.host->keeps(token));
+    if (begins && !token.stop_requested()) return true;
+    admit_in_group(core, group, token, false);
+    return false;
+}
+
+bool begin_watched(core_context& core, token_record& token) noexcept {
+    if (static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark) {
+        // Nobody on this stack begins another.
+        core.inline_budget = -1;
+        core.watched_budget = 0;
+    }
+    if (core.watched_budget <= 0) return false;
+    --core.watched_budget;
+    watch_in_place(core, token);
+    return true;
+}
+
+void leave_rest(core_context& core, token_group& group) noexcept {
+    if (!std::exchange(group.listed, true)) {
+        // Once the loop has had a turn they are what others know of: a kill and a drain mean them, too.
+        for (std::uint32_t index = group.begun; index != group.size; ++index) {
+            token_record* token = group.child(group, index, false);
+            if (!token) continue;
+            token->owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
+            token->awaited_by.store(group.token->sequence.load());
+            token->position.store(core.position);
+            token->state.store_release(token_state::admitted);
+            token->runtime.store_release(core.runtime_slot);  // last: now it is listed
+        }
+    }
+    group.run = continue_group;
+    core.host->loop.ready_first(&group);
+}
+
+bool begin_rest(core_context& core, token_group& group) noexcept {
+    // What may have been said since: what has not started never does.
+    const bool all_gated = all_through_gate(core) || core.runtime->at_start.load(std::memory_order_relaxed) != 0;
+    while (group.begun != group.size) {
+        const std::uint32_t index = group.begun++;
+        token_record* token = group.child(group, index, false);
+        if (!token) continue;
+        if (all_gated) {
+            admit_in_group(core, group, *token, false);
+        } else if (begin_child(core, group, *token, false) == beginning::not_yet) {
+            --group.begun;
+            leave_rest(core, group);
+            return false;
+        }
+        group.child(group, index, true);
+    }
+    group.run = resume_group;
+    return finish_group(core, group);
+}
+
+bool settle_elsewhere(token_group& group) noexcept {
+    group.home->loop.hand_over_to_idle();
+    const std::uint32_t settled = group.size + 1 - group.routed;
+    // acq_rel, as in flush_ended_group
+    return group.elsewhere.fetch_sub(settled, std::memory_order_acq_rel) == settled;
+}
+
+void send_routed(core_context& core) noexcept { core.host->loop.flush(); }
+
+void offer_children(core_context& core, token_group& group) noexcept { core.host->offer(group); }
+
+void withdraw_offer(core_context& core, token_group& group) noexcept { core.host->withdraw(group); }
+
+bool keeps(core_context& core, const token_record& token) noexcept { return core.host->keeps(token); }
+
+bool may_keep(core_context& core, const token_record& token) noexcept { return core.host->may_keep(token); }
 
 // ---- the end ------------------------------------------------------------------------------------------------------------
 
@@ -284,7 +352,7 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
         return;
     }
     auto& heard_by = *reinterpret_cast<waiter*>(claimed);
-    if (heard_by.home)
+    if (heard_by.home && !(token.flags & ran_in_place))
         core.counts.ended.add_release(1);  // else when it has been heard: a runtime does not end before that
     if (heard_by.done == group_done) {
         count_out_of_group(core, token, static_cast<token_group&>(heard_by));

@@ -150,6 +150,11 @@ void watch_in_place(core_context& core, token_record& token) noexcept {
     note_start(core, token, clock);
 }
 
+void watch_next(core_context& core, token_record& awaiter) noexcept {
+    step_clock clock;
+    trace(core, trace_kind::continued, awaiter, awaiter.created_ns.load(), clock);
+}
+
 void watch_end(core_context& core, token_record& token) noexcept {
     step_clock clock;
     operation_stats* stats = stats_of(core, token);

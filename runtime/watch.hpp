@@ -38,7 +38,8 @@ struct token_notes {
 };
 void forget(frame_pool& pool, token_notes& notes) noexcept;
 
-// A conducted child that runs in place takes all its steps at once: watch_in_place, in detail/admission.hpp.
+// A child that runs in place takes all its steps at once: watch_in_place, in detail/admission.hpp; so does watch_next stand
+// there, for a group that goes on with its next child.
 
 /// The gate has it.
 void watch_admission(core_context& core, token_record& token) noexcept;

@@ -126,21 +126,19 @@ struct signature_of<R (C::*)(P...)> {
                   "without `mutable`");
 };
 
-/// Fills in the token record of a frame. The current token, if there is one, hands down its domain.
-/// `awaited_by` and `position` are for later: they are looked at only once a runtime has the token.
+/// Fills in the token record of a frame. The current token, if there is one, hands down its domain: true then.
+/// `awaited_by` is for later: it is looked at only once a runtime has the token.
 template <bool sticky = false>
-[[gnu::always_inline]] inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
+[[gnu::always_inline]] inline bool adopt(core_context& core, promise_base& promise, const operation_record& operation,
                                          [[maybe_unused]] std::uint64_t key = 0) noexcept {
     token_record& token = promise.token;
     token.operation.store(&operation);
     token.next = nullptr;  // waits nowhere
-    token.stop.store(0);
     token.owner = owner_unclaimed;
     const std::uint64_t sequence = core.next_sequence.load();
     token.sequence.store(sequence);
     core.next_sequence.store(sequence + 1);
     token.created_ns.store(core.turn_ns);
-    token.runtime.store(0);
     std::uint16_t flags = operation.flags;
     if (core.current && (core.current->flags & in_domain)) {
         auto* inherited = static_cast<domain*>(core.current->anchor);
@@ -154,9 +152,10 @@ template <bool sticky = false>
     } else if constexpr (sticky) {
         token.anchor = reinterpret_cast<void*>(key);
     }
-    token.flags = flags;
     promise.is_token = true;
-    token.state.store_release(token_state::created);  // last: who acquires it sees this token's operation
+    // Last: who acquires its state sees this token's operation.
+    token.set_word(token_word{no_position, 0, flags, token_state::created, 0}.bits());
+    return (flags & in_domain) != 0;
 }
 
 /// On a thread without a loop nobody keeps the time.
@@ -177,7 +176,7 @@ class typed_operation<F, Anchor, R(P...)> {
 
 public:
     /// Stored parameter types, so that conversions and braces work at the call.
-    [[nodiscard]] token<result> operator()(typename parameter<P>::stored... arguments) const& {
+    [[nodiscard, gnu::always_inline]] token<result> operator()(typename parameter<P>::stored... arguments) const& {
         const operation_record& record = record_;  // read once: what follows writes to memory in between
         if (record.special.load() != 0) [[unlikely]]
             return make_special(std::move(arguments)...);
@@ -216,8 +215,8 @@ private:
         else
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
-        adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
-        return token_access::adopt(coroutine);
+        const bool conducted = adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
+        return token_access::adopt(coroutine, conducted);
     }
 
     [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
@@ -250,8 +249,8 @@ private:
         const auto keeper = task_access::release(std::move(work));
         core_context& core = context();
         if (!core.host) note_time(core);
-        adopt(core, keeper.promise(), *record_.keeper);
-        return token_access::adopt(keeper);
+        const bool conducted = adopt(core, keeper.promise(), *record_.keeper);
+        return token_access::adopt(keeper, conducted);
     }
 
     static constexpr std::uint16_t flags() noexcept {

@@ -40,8 +40,8 @@ template <class T>
     if (!coroutine) detail::throw_empty_task();
     detail::core_context& core = detail::context();
     if (!core.host) detail::note_time(core);
-    detail::adopt(core, coroutine.promise(), detail::task_operation());
-    return detail::token_access::adopt(coroutine);
+    const bool conducted = detail::adopt(core, coroutine.promise(), detail::task_operation());
+    return detail::token_access::adopt(coroutine, conducted);
 }
 
 template <class T>

@@ -72,24 +72,34 @@ public:
         detail::request_stop(record(), detail::stop_asked);
     }
 
-    auto operator co_await() {
+    [[gnu::always_inline]] auto operator co_await() {
         if (!coroutine_) detail::throw_already_awaited();
-        detail::check_admissible(record());  // before the handle gives up the token
-        return awaiter{std::exchange(coroutine_, nullptr), admitted_};
+        const bool here = in_domain_ && may_begin_here(record());
+        if (!here) detail::check_admissible(record());  // before the handle gives up the token
+        return awaiter{std::exchange(coroutine_, nullptr), admitted_, here};
     }
 
 private:
     friend detail::token_access;
     using handle = std::coroutine_handle<detail::promise<T>>;
 
-    explicit token(handle coroutine) noexcept
-        : coroutine_(coroutine), in_domain_((record().flags & detail::in_domain) != 0) {}
+    token(handle coroutine, bool conducted) noexcept : coroutine_(coroutine), in_domain_(conducted) {}
 
     [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
+    /// A conducted child on its domain's own core that needs nothing from the gate, of a running token that has nothing to
+    /// give up or to hand on.
+    static bool may_begin_here(const detail::token_record& child) noexcept {
+        const detail::core_context* core = detail::this_core;
+        return core && core->current && child.word() == detail::made_conducted &&
+               static_cast<detail::domain*>(child.anchor)->home == core &&
+               (core->current->word() & detail::forbids_in_place) == 0;
+    }
+
     class awaiter {
     public:
-        awaiter(handle coroutine, bool admitted) noexcept : coroutine_(coroutine), admitted_(admitted) {}
+        awaiter(handle coroutine, bool admitted, bool here) noexcept
+            : coroutine_(coroutine), admitted_(admitted), here_(here) {}
         awaiter(const awaiter&) = delete;
         awaiter& operator=(const awaiter&) = delete;
         [[gnu::always_inline]] ~awaiter() {
@@ -101,11 +111,12 @@ private:
 
         bool await_ready() const noexcept { return false; }
 
-        detail::started await_suspend(std::coroutine_handle<> parent) {
+        /// A child that may begin here runs at once, up to a budget.
+        [[gnu::always_inline]] detail::started await_suspend(std::coroutine_handle<> parent) {
             detail::core_context& core = *detail::this_core;
-            detail::token_record& token = record();
-            if (!runs_in_place(core, token)) return hand_over(parent);
-            return run_in_place(core, token, parent);
+            if (!here_ || --core.inline_budget < 0) [[unlikely]]
+                return hand_over(parent);
+            return run_in_place(core, record(), parent, detail::in_domain);
         }
 
         T await_resume() {
@@ -120,19 +131,18 @@ private:
     private:
         [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
-        detail::started run_in_place(detail::core_context& core, detail::token_record& token,
-                                     std::coroutine_handle<> parent, std::uint16_t watched = 0) {
+        [[gnu::always_inline]] detail::started run_in_place(detail::core_context& core, detail::token_record& token,
+                                                            std::coroutine_handle<> parent, std::uint16_t flags) {
             self_.done = nullptr;
             self_.home = core.host;
             self_.token = core.current;
             admitted_ = true;
             token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
             token.awaited_by.store(core.current->sequence.load());
-            token.position.store(core.position);
-            token.state.store_release(token_state::executing);
-            token.flags = static_cast<std::uint16_t>(detail::in_domain | detail::ran_in_place | watched);
-            token.runtime.store_release(core.runtime_slot);  // last: now it is listed
+            token.set_word(core.in_place |
+                           detail::token_word{0, 0, flags, token_state{}, 0}.bits());  // now it is listed
             core.counts.in_place.add(1);
+            if (flags & detail::leads) detail::open_domain(core, token);
             core.current->wait_for(token);
             core.current = &token;
             return detail::start_child(core, coroutine_, self_.handle, parent);
@@ -142,10 +152,17 @@ private:
         [[gnu::noinline]] detail::started hand_over(std::coroutine_handle<> parent) {
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
-            if (core.watched_budget > 0 && could_run_in_place(core, token)) {
-                --core.watched_budget;
-                detail::watch_in_place(core, token);
-                return run_in_place(core, token, parent, detail::watched);
+            if (may_run_in_place(core, token)) {
+                const detail::place at = detail::place_of(core, token);
+                std::uint16_t flags = token.flags;
+                if (at == detail::place::here || (at == detail::place::kept && detail::keeps(core, token))) {
+                    bool in_place = --core.inline_budget >= 0;
+                    if (!in_place && detail::begin_watched(core, token)) {
+                        in_place = true;
+                        flags |= detail::watched;
+                    }
+                    if (in_place) return run_in_place(core, token, parent, flags);
+                }
             }
             self_.done = nullptr;
             self_.home = core.host;
@@ -170,19 +187,14 @@ private:
             return detail::stay_suspended();
         }
 
-        /// A conducted child on its domain's own core that needs nothing from the gate runs at once, up to a budget.
-        bool runs_in_place(detail::core_context& core, const detail::token_record& token) const noexcept {
-            return could_run_in_place(core, token) && --core.inline_budget >= 0;
-        }
-        bool could_run_in_place(const detail::core_context& core, const detail::token_record& token) const noexcept {
-            return !admitted_ && token.flags == detail::in_domain &&
-                   static_cast<detail::domain*>(token.anchor)->home == &core && core.current &&
-                   !(core.current->flags & (detail::holds_permit | detail::shielded | detail::exempt)) &&
-                   !core.current->stop_requested() && !token.stop_requested();
+        bool may_run_in_place(const detail::core_context& core, const detail::token_record& token) const noexcept {
+            return !admitted_ && core.current && (core.current->word() & detail::forbids_in_place) == 0 &&
+                   !token.stop_requested();
         }
 
         handle coroutine_;
         bool admitted_;
+        bool here_;
         bool ended_ = false;
         detail::coroutine_waiter self_;
     };
@@ -196,8 +208,8 @@ namespace detail {
 
 struct token_access {
     template <class T>
-    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine) noexcept {
-        return token<T>(coroutine);
+    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine, bool conducted) noexcept {
+        return token<T>(coroutine, conducted);
     }
     template <class T>
     static bool admitted(const token<T>& from) noexcept {

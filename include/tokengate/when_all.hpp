@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tokengate/detail/admission.hpp>
+#include <tokengate/detail/group.hpp>
 #include <tokengate/detail/suspension.hpp>
 #include <tokengate/task_token.hpp>
 #include <tokengate/token.hpp>
@@ -23,7 +24,8 @@
 ///     std::vector<int> all = co_await tg::when_all(std::move(tokens));        // of one type; void: no result
 ///
 /// Tasks are taken too; they become tokens of this loop (task_token.hpp). Tokens start in the order given as their
-/// cores have room. Results come in that order. If any failed, the first failure by position is rethrown after all have
+/// cores have room; those that run on this core, one by one inside the await, each until it ends or suspends
+/// (docs/semantics.md, "Order"). Results come in that order. If any failed, the first failure by position is rethrown after all have
 /// ended, and the others go to the runtime's failure handler. References come as std::reference_wrapper. Errors: as
 /// awaiting a token, before any of them is admitted.
 
@@ -60,31 +62,38 @@ public:
     group_awaiter(group_awaiter&&) noexcept {}  // before it is awaited; the group is made then
     group_awaiter& operator=(group_awaiter&&) = delete;
 
-    started await_suspend(std::coroutine_handle<> awaiter) {
+    [[gnu::always_inline]] bool await_suspend(std::coroutine_handle<> awaiter) {
         auto& self = static_cast<Derived&>(*this);
         if (awaited_) throw_already_awaited();
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
-        suspension::on_a_loop("await a group");
-        self.each([&](auto& token) {
-            if (!token.valid()) throw_already_awaited();
-            // A token that is neither admitted nor in a domain may go anywhere: its frame need not be looked at.
-            if (token_access::bound(token)) check_admissible(token_access::record(token));
-        });
-        awaited_ = true;
+        const core_context* known = this_core;
+        const bool plain =
+            known && known->current && (known->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
+                return token.valid() && !token_access::admitted(token) && is_plain(*known, token_access::record(token));
+            });
+        if (!plain) check();
         core_context& core = *this_core;
-        if (core.current) give_up_permit(core, *core.current);
+        awaited_ = true;
         on_stop = [](core_context&, wait_point& point) noexcept {
             static_cast<group_awaiter&>(static_cast<token_group&>(point)).stop_all();
         };
-        group_admission admission(core, *this, awaiter, static_cast<std::uint32_t>(self.size()));
-        // It was asked before it began to wait: so is what it waits for.
-        if (core.current && core.current->stop_pending()) stop_all();
-        self.each([&](auto& token) {
-            const bool admitted = token_access::admitted(token);
+        begin_group(core, *this, awaiter, static_cast<std::uint32_t>(self.size()), child_of);
+        if (!plain) admit_some(core);
+        const bool all_begun = self.each([&](auto& token) {
+            ++begun;  // first: it may give away those behind
+            if (!plain && token_access::admitted(token)) return true;
+            if (begin_child(core, *this, token_access::record(token), plain) == beginning::not_yet) {
+                --begun;
+                return false;
+            }
             token_access::mark_admitted(token);
-            admission.add(token_access::record(token), admitted);
+            return true;
         });
-        return admission.finish() ? stay_suspended() : not_suspended(awaiter);
+        if (!all_begun) {
+            leave_rest(core, *this);
+            return true;
+        }
+        return !finish_group(core, *this);
     }
 
 protected:
@@ -98,7 +107,10 @@ protected:
         }
         if (!any_failed.load()) return;
         failures failed;
-        static_cast<Derived&>(*this).each([&](auto& token) { failed.hold(token); });
+        static_cast<Derived&>(*this).each([&](auto& token) {
+            failed.hold(token);
+            return true;
+        });
         failed.rethrow();
     }
 
@@ -107,14 +119,63 @@ protected:
         if (!ended_) return;
         static_cast<Derived&>(*this).each([](auto& token) {
             if (token.valid()) token_access::destroy(token);
+            return true;
         });
     }
 
 private:
     static constexpr std::size_t most_in_a_group = 0xffff'fffe;
 
+    /// Throws, before any of them has been admitted. Apart, as what follows: a group of plain children needs none of it.
+    [[gnu::noinline]] void check() {
+        suspension::on_a_loop("await a group");
+        static_cast<Derived&>(*this).each([](auto& token) {
+            if (!token.valid()) throw_already_awaited();
+            // A token that is neither admitted nor in a domain may go anywhere.
+            if (token_access::bound(token)) check_admissible(token_access::record(token));
+            return true;
+        });
+    }
+
+    /// Those that may not run in place, before the others begin.
+    [[gnu::noinline]] void admit_some(core_context& core) noexcept {
+        if (core.current) give_up_permit(core, *core.current);
+        // It was asked before it began to wait: so is what it waits for.
+        if (core.current && core.current->stop_pending()) stop_all();
+        const bool all = all_through_gate(core);
+        bool any_left = false, any_kept = false;
+        static_cast<Derived&>(*this).each([&](auto& token) {
+            token_record& record = token_access::record(token);
+            const bool admitted = token_access::admitted(token);
+            const place at = admitted || all ? place::gate : place_of(core, record);
+            const bool goes = at == place::gate || (at == place::kept && !may_keep(core, record));
+            any_left |= !goes;
+            any_kept |= !goes && at == place::kept;
+            if (!goes) return true;
+            token_access::mark_admitted(token);
+            admit_in_group(core, *this, record, admitted);
+            return true;
+        });
+        if (!any_left) return;
+        if (any_kept) offer_children(core, *this);
+        if (routed != 0) send_routed(core);
+    }
+
     void stop_all() noexcept {
-        static_cast<Derived&>(*this).each([](auto& token) { request_stop(token_access::record(token), stop_asked); });
+        static_cast<Derived&>(*this).each([](auto& token) {
+            request_stop(token_access::record(token), stop_asked);
+            return true;
+        });
+    }
+
+    static token_record* child_of(token_group& group, std::uint32_t index, bool take) noexcept {
+        token_record* found = nullptr;
+        static_cast<Derived&>(static_cast<group_awaiter&>(group)).at(index, [&](auto& token) {
+            if (token_access::admitted(token)) return;
+            found = &token_access::record(token);
+            if (take) token_access::mark_admitted(token);
+        });
+        return found;
     }
 
     bool awaited_ = false;
@@ -156,9 +217,16 @@ public:
         }
     }
 
+    /// Until one returns false; false then.
     template <class Visit>
-    void each(Visit visit) {
-        for (auto& token : tokens_) visit(token);
+    [[gnu::always_inline]] bool each(Visit visit) {
+        for (auto& token : tokens_)
+            if (!visit(token)) return false;
+        return true;
+    }
+    template <class Visit>
+    void at(std::size_t index, Visit visit) {
+        visit(tokens_[index]);
     }
     [[nodiscard]] std::size_t size() const noexcept { return tokens_.size(); }
 
@@ -182,8 +250,17 @@ public:
     }
 
     template <class Visit>
-    void each(Visit visit) {
-        std::apply([&](auto&... token) { (visit(token), ...); }, tokens_);
+    [[gnu::always_inline]] bool each(Visit visit) {
+        return std::apply([&](auto&... token) { return (visit(token) && ...); }, tokens_);
+    }
+    template <class Visit>
+    void at(std::size_t index, Visit visit) {
+        std::size_t before = 0;
+        each([&](auto& token) {
+            if (before++ != index) return true;
+            visit(token);
+            return false;
+        });
     }
     [[nodiscard]] std::size_t size() const noexcept { return sizeof...(T); }
 

@@ -380,7 +380,13 @@ class Waiter:
         done = field("waiter", "done").at(self.address)
         if done == 0 or "group_done" not in function_at(done)[0]:
             return None
-        return sum(field("token_group", name).at(self.address) for name in ("here", "elsewhere"))
+        size, begun, here, routed, elsewhere = (
+            field("token_group", name).at(self.address) for name in ("size", "begun", "here", "routed", "elsewhere")
+        )
+        if begun == size:
+            return here + elsewhere
+        # Both counters have more than there are tokens until all have begun: for the child at hand, and for the rest.
+        return here + size - begun + (elsewhere - (size + 1 - routed) if routed else 0)
 
 
 def code_at(address):

@@ -115,6 +115,23 @@ TEST_SUITE("hook_queue") {
         CHECK(turns == 3);
     }
 
+    TEST_CASE("prepend puts the other queue before this one, and leaves it empty and usable") {
+        hook a{}, b{}, c{}, d{}, e{};
+        hook_queue queue, other;
+        queue.prepend(other);
+        CHECK(queue.empty());
+        other.push(&c);
+        other.push(&d);
+        queue.prepend(other);  // into an empty one: its end is known
+        queue.push(&e);
+        CHECK(other.empty());
+        other.push(&a);
+        other.push(&b);
+        queue.prepend(other);
+        CHECK(other.empty());
+        CHECK(drain(queue) == std::vector<const hook*>{&a, &b, &c, &d, &e});
+    }
+
     TEST_CASE("stress: agrees with a deque over random pushes, pops and appends") {
         constexpr unsigned seed = 20250611;
         INFO("seed " << seed);

@@ -244,6 +244,60 @@ TEST_SUITE("event loop") {
         CHECK(order == "abcd");
     }
 
+    TEST_CASE(
+        "starts of its own run before the others, the latest first, in the order in which one hook made them ready") {
+        observed here;
+        std::string order;
+        call d([&] { order += 'd'; }, true);
+        call b(
+            [&] {
+                order += 'b';
+                here.loop.ready_first(&d);
+            },
+            true);
+        call c([&] { order += 'c'; }, true);
+        call a(
+            [&] {
+                order += 'a';
+                here.loop.ready_first(&b);
+                here.loop.ready_first(&c);
+            },
+            true);
+        call last(
+            [&] {
+                order += 'z';
+                here.loop.quit();
+            },
+            true);
+        here.loop.ready_start(&a);
+        here.loop.ready_start(&last);
+        here.run_here();
+        CHECK(order == "abdcz");
+    }
+
+    TEST_CASE("starts of its own without end starve neither older ones nor the others") {
+        observed here;
+        bool older_ran = false, other_ran = false;
+        std::unique_ptr<call> endless;
+        endless = std::make_unique<call>(
+            [&] {
+                if (older_ran && other_ran)
+                    here.loop.quit();
+                else
+                    here.loop.ready_first(endless.get());
+            },
+            true);
+        call older([&] { older_ran = true; }, true);
+        call other([&] { other_ran = true; }, true);
+        here.loop.ready_first(endless.get());
+        here.loop.ready_first(&older);
+        here.loop.ready_start(&other);
+        here.run_here();
+        CHECK(older_ran);
+        CHECK(other_ran);
+        CHECK(here.turns <= 5);
+    }
+
     TEST_CASE("quit leaves nothing ready behind") {
         observed here;
         int ran = 0;

@@ -34,8 +34,31 @@ inline void check_admissible(const token_record& token) {
 /// has been handed over.
 void admit(core_context& core, token_record& token) noexcept;
 
-/// A conducted child is about to run in place, and somebody watches. On the domain's core.
+/// A child is about to run in place, and somebody watches.
 void watch_in_place(core_context& core, token_record& token) noexcept;
+/// It has suspended, and the group whose body is `awaiter` goes on with the next.
+void watch_next(core_context& core, token_record& awaiter) noexcept;
+
+/// Where a token that nobody has admitted may begin: in its awaiter's turn; there too, if it is kept; through the gate.
+enum class place : std::uint8_t { here, kept, gate };
+
+inline place place_of(const core_context& core, const token_record& token) noexcept {
+    const std::uint16_t flags = token.flags;
+    if (flags & ~(in_domain | unroutable | leads)) return place::gate;
+    if (flags & in_domain) return static_cast<domain*>(token.anchor)->home == &core ? place::here : place::gate;
+    return flags & unroutable ? place::here : place::kept;
+}
+
+/// Whether an unconducted child of the running token is to run in place: the loop has a position in the home range of its
+/// class, nobody has said anything to the gate, it is known to be short or nothing else waits here, and no other core of its
+/// range is hungry while something does. To a hungry one go the oldest that wait here to begin.
+[[nodiscard]] bool keeps(core_context& core, const token_record& token) noexcept;
+/// Whether one of a group may be kept: known to be short, so that the others need not go elsewhere at once.
+[[nodiscard]] bool may_keep(core_context& core, const token_record& token) noexcept;
+/// For a child in place: the budget is used up, or the stack, or somebody watches; then true if it may run, watched.
+[[nodiscard]] bool begin_watched(core_context& core, token_record& token) noexcept;
+/// A lead starts in place.
+void open_domain(core_context& core, token_record& lead) noexcept;
 
 /// The handle of a token goes away: before admission (its domain is told, its frame destroyed), or after.
 void drop_unadmitted(token_record& token) noexcept;
@@ -72,25 +95,6 @@ void request_stop(token_record& token, std::uint8_t reason) noexcept;
 
 /// Marks a waiter as a group, which counts instead of being called.
 void group_done(token_record& token, waiter& self) noexcept;
-
-/// Admits the tokens of a group one by one, and then tells whether its awaiter must suspend.
-///
-///     group_admission admission(core, group, awaiter, tokens.size());
-///     for (auto& t : tokens) admission.add(record_of(t), was_admitted(t));
-///     return admission.finish() ? stay_suspended() : not_suspended(awaiter);
-class group_admission {
-public:
-    group_admission(core_context& core, token_group& group, std::coroutine_handle<> awaiter,
-                    std::uint32_t size) noexcept;
-    void add(token_record& token, bool admitted) noexcept;
-    [[nodiscard]] bool finish() noexcept;
-
-private:
-    core_context& core_;
-    token_group& group_;
-    std::uint32_t size_;
-    std::uint32_t not_elsewhere_ = 0;  // bound to this thread, or ended before
-};
 
 /// What is said of a handle without a token, and of one that was admitted before.
 [[noreturn]] void throw_already_awaited();

@@ -65,6 +65,8 @@ struct core_context {
 
     executor_counts counts;  ///< of the executor this thread hosts
 
+    std::uint64_t in_place = 0;  ///< token_word of a child that begins in place here, but for its own flags
+
     bool outlived_by_domains = false;  ///< domains of an ended executor still name this context: it is not used again
     core_context* next_unused = nullptr;
 };

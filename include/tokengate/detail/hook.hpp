@@ -64,10 +64,12 @@ public:
         other.head_ = nullptr;
     }
 
-    /// Moves everything of `other` in front of what is here, in order.
+    /// Moves everything of `other` before what is here, in order.
     void prepend(hook_queue& other) noexcept {
-        other.append(*this);
-        *this = other;
+        if (other.empty()) return;
+        other.tail_->next = head_;
+        if (!head_) tail_ = other.tail_;
+        head_ = other.head_;
         other.head_ = nullptr;
     }
 

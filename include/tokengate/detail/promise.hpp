@@ -91,7 +91,26 @@ public:
     static std::size_t offset_of_token() noexcept;
 
 private:
-    static resumed end_token(core_context& core, promise_base& promise) noexcept {
+    [[gnu::always_inline]] static resumed end_token(core_context& core, promise_base& promise) noexcept {
+        token_record& token = promise.token;
+        const std::uint16_t flags = token.flags;
+        // Began in place, and nothing has become of it since: its awaiter is of this thread, and is not told of its end.
+        if ((flags & ~(in_domain | unroutable)) != ran_in_place || promise.error) [[unlikely]]
+            return end_apart(core, promise);
+        token.state.store(token_state::completed);
+        if (flags & in_domain) {
+            auto* inherited = static_cast<domain*>(token.anchor);
+            if (--inherited->pending == 0) [[unlikely]]
+                release_domain(core, inherited);
+        }
+        auto* heard_by = reinterpret_cast<waiter*>(token.owner);
+        if (heard_by->done) return nobody_continues();  // inside its group's await, which looks for itself
+        auto& awaiter = static_cast<coroutine_waiter&>(*heard_by);
+        core.current = awaiter.token;
+        return continue_with(core, awaiter.handle);
+    }
+
+    [[gnu::noinline]] static resumed end_apart(core_context& core, promise_base& promise) noexcept {
         token_record& token = promise.token;
         if (promise.error) [[unlikely]]
             note_failure(core, token);
@@ -114,6 +133,8 @@ private:
                 core.current = awaiter.token;
                 return continue_with(core, awaiter.handle);
             }
+            // Inside its group's await, which looks for itself.
+            if ((token.flags & (ran_in_place | counted_here)) == ran_in_place) return nobody_continues();
         }
         end_elsewhere(core, token);
         return nobody_continues();
