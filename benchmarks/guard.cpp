@@ -17,7 +17,8 @@
 /// A figure is the difference between a long and a short run, divided by the difference of their lengths, so that
 /// what is paid once does not count. Each length is run several times; the run with the fewest instructions counts:
 /// the others met a look at the clock, a sleep or a foreign wake-up. A thread that is stepped through is a thousand
-/// times slower, so runs are short enough that the executor does not come to take empty tokens for long ones.
+/// times slower: the first body that its executor times is taken for a long one, and then each is timed. Executors
+/// time every 32nd run of a short operation; so where tokens are started by the loop, runs are shorter than that.
 
 #include "support/instruction_counter.hpp"
 
@@ -41,7 +42,7 @@ namespace {
 namespace tg = tokengate;
 using namespace std::chrono_literals;
 
-constexpr int runs = 5;
+constexpr int runs = 6;
 
 /// The least of what was counted at two lengths.
 class slope {
@@ -49,6 +50,8 @@ public:
     slope(unsigned shorter, unsigned longer) : lengths_{shorter, longer} {}
 
     [[nodiscard]] unsigned length(int which) const noexcept { return lengths_[which]; }
+    /// How often: short ones more often, since they count on meeting nothing that is timed.
+    [[nodiscard]] int repeats() const noexcept { return lengths_[1] < 32 ? 2 * runs : runs; }
     void note(int which, std::uint64_t instructions) noexcept { least_[which] = std::min(least_[which], instructions); }
     [[nodiscard]] double value() const noexcept {
         return (static_cast<double>(least_[1]) - static_cast<double>(least_[0])) / (lengths_[1] - lengths_[0]);
@@ -114,7 +117,7 @@ using body = tg::task<int> (*)(unsigned);
 
 tg::task<> count_body(body run, slope* counted) {
     instruction_counter counter;
-    for (int i = 0; i < runs; ++i)
+    for (int i = 0; i < counted->repeats(); ++i)
         for (int which = 0; which < 2; ++which) {
             const unsigned length = counted->length(which);
             const unsigned warm_up = 1024 + 8 * static_cast<unsigned>(i);  // meets the loop's turns elsewhere each time
@@ -128,13 +131,14 @@ tg::task<> count_body(body run, slope* counted) {
 
 tg::task<> count_wakes(slope* counted) {
     instruction_counter counter;
-    for (int i = 0; i < runs; ++i)
+    for (int i = 0; i < counted->repeats(); ++i)
         for (int which = 0; which < 2; ++which) {
             const unsigned length = counted->length(which);
             pair two;
-            tg::token<> answering = tg::as_token(answer(&two, 200 + length));
+            const unsigned warm_up = 200 + 5 * static_cast<unsigned>(i);
+            tg::token<> answering = tg::as_token(answer(&two, warm_up + length));
             answering.admit();
-            co_await ask(&two, 200);
+            co_await ask(&two, warm_up);
             start(counter);
             co_await ask(&two, length);
             counted->note(which, counter.stop().instructions / 2);
@@ -145,8 +149,7 @@ tg::task<> count_wakes(slope* counted) {
 const tg::operation counts_body{{.name = "counts_body"}, tg::lead{"child"}, count_body};
 const tg::operation counts_wakes{{.name = "counts_wakes"}, count_wakes};
 
-double in_token(body run) {
-    slope counted(32, 96);
+double in_token(body run, slope counted) {
     tg::runtime runtime{{.cores = 1}};
     const auto main = [&]() -> tg::task<> { co_await counts_body(run, &counted); };
     runtime.run(main);
@@ -154,7 +157,7 @@ double in_token(body run) {
 }
 
 double wake_here() {
-    slope counted(8, 24);
+    slope counted(4, 12);
     tg::runtime runtime{{.cores = 1}};
     const auto main = [&]() -> tg::task<> { co_await counts_wakes(&counted); };
     runtime.run(main);
@@ -167,7 +170,7 @@ double wake_here() {
 const tg::operation empty{{.name = "empty", .weight = tg::weight::heavy}, [] {}};
 
 struct routed {
-    slope make{32, 96}, send{32, 96}, destroy{32, 96}, admission{32, 96}, run{8, 24}, wake{8, 24};
+    slope make{16, 48}, send{16, 48}, destroy{16, 48}, admission{16, 48}, run{4, 12}, wake{8, 24};
 };
 
 tg::task<> run_group(unsigned count) {
@@ -229,7 +232,7 @@ tg::task<> count_executor(routed* counted, int which) {
 }
 
 tg::task<> count_routed(routed* counted) {
-    for (int i = 0; i < runs; ++i)
+    for (int i = 0; i < 3 * runs; ++i)  // more of them: whether a thread sleeps meanwhile is chance
         for (int which = 0; which < 2; ++which) {
             co_await count_sender(counted, which);
             co_await count_executor(counted, which);
@@ -239,14 +242,17 @@ tg::task<> count_routed(routed* counted) {
 // ---- between two executors
 // ----------------------------------------------------------------------------------------------
 
-tg::task<> wait_once(tg::event* of, std::atomic<unsigned>* waiting) {
-    waiting->fetch_add(1, std::memory_order_relaxed);  // a count; whoever reads it only wants to know when to go on
-    co_await of->wait();
+tg::task<> wait_once(tg::event* of) { co_await of->wait(); }
+tg::task<> tell(std::atomic<bool>* waiting) {
+    waiting->store(true, std::memory_order_release);  // pairs with count_sets
+    co_return;
 }
-tg::task<> wait_there(std::vector<std::unique_ptr<tg::event>>* events, std::atomic<unsigned>* waiting) {
+/// They start in the order given, each when the one before waits: so the last one knows that all do.
+tg::task<> wait_there(std::vector<std::unique_ptr<tg::event>>* events, std::atomic<bool>* waiting) {
     std::vector<tg::task<>> all;
-    all.reserve(events->size());
-    for (const auto& each : *events) all.push_back(wait_once(each.get(), waiting));
+    all.reserve(events->size() + 1);
+    for (const auto& each : *events) all.push_back(wait_once(each.get()));
+    all.push_back(tell(waiting));
     co_await tg::when_all(std::move(all));
 }
 
@@ -257,18 +263,17 @@ tg::task<> count_sets(slope* counted, int which) {
     std::vector<std::unique_ptr<tg::event>> events;
     events.reserve(length);
     for (unsigned i = 0; i < length; ++i) events.push_back(std::make_unique<tg::event>());
-    std::atomic<unsigned> waiting{0};
+    std::atomic<bool> waiting{false};
     tg::token<> there = tg::as_token(wait_there(&events, &waiting), 1);
     there.admit();
-    while (waiting.load(std::memory_order_relaxed) != length) co_await tg::sleep_for(100us);
-    co_await tg::sleep_for(1ms);  // the last of them has been counted just before it waits
+    while (!waiting.load(std::memory_order_acquire)) co_await tg::sleep_for(100us);
     start(counter);
     for (const auto& each : events) each->set();
     counted->note(which, counter.stop().instructions);
     co_await there;
 }
 tg::task<> count_all_sets(slope* counted) {
-    for (int i = 0; i < runs; ++i)
+    for (int i = 0; i < counted->repeats(); ++i)
         for (int which = 0; which < 2; ++which) co_await tg::as_token(count_sets(counted, which), 0);
 }
 
@@ -285,13 +290,13 @@ int main() try {
         runtime.run(count_all_sets(&counted.wake));
     }
     const std::vector<std::pair<const char*, double>> figures{
-        {"task", in_token(await_tasks)},
-        {"conducted", in_token(await_conducted)},
+        {"task", in_token(await_tasks, {32, 96})},
+        {"conducted", in_token(await_conducted, {32, 96})},
         {"routed_make", counted.make.value()},
         {"routed_send", counted.send.value()},
         {"routed_destroy", counted.destroy.value()},
         {"routed_run", counted.run.value()},
-        {"group_of_8", in_token(await_eights)},
+        {"group_of_8", in_token(await_eights, {8, 16})},
         {"admission", counted.admission.value()},
         {"wake_here", wake_here()},
         {"wake_there", counted.wake.value()},

@@ -119,7 +119,7 @@ def measure_case(problem, case, contenders, options, runs):
                     absent.add(contender.name)
                     continue
                 check(problem, case, samples[0])
-                results.add(contender.name, samples[0])
+                results.add(contender.name, samples[0] | {"size": case.size})
             except Failed as why:
                 results.fail(contender.name, why)
             progress(f"{problem.name}: {case.name}: run {run + 1} of {runs}: {contender.name}")

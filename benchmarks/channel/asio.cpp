@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-/// asio: concurrent_channel between coroutines of io_contexts, a pinned thread each.
+/// asio: concurrent_channel between coroutines of io_contexts, a pinned thread each. Closing it would drop what is in it,
+/// so an item of its own ends each consumer.
 
 #include "../support/pinned_thread.hpp"
 #include "problem.hpp"
@@ -10,7 +11,6 @@
 #include <asio/detached.hpp>
 #include <asio/experimental/concurrent_channel.hpp>
 #include <asio/io_context.hpp>
-#include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 
 #include <atomic>
@@ -24,18 +24,21 @@ namespace {
 
 using items = asio::experimental::concurrent_channel<void(asio::error_code, std::uint64_t)>;
 
+constexpr std::uint64_t last = ~std::uint64_t{0};
+
 asio::awaitable<void> produce(items& into, std::atomic<std::uint64_t>& left, std::uint64_t first, std::uint64_t step,
                               std::uint64_t end) {
     for (std::uint64_t item = first; item < end; item += step)
         co_await into.async_send(asio::error_code{}, item, asio::use_awaitable);
-    if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) into.close();  // what is in it can still be received
+    if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) co_return;
+    for (std::uint64_t i = 0; i < step; ++i) co_await into.async_send(asio::error_code{}, last, asio::use_awaitable);
 }
 
 asio::awaitable<void> consume(items& from, std::uint64_t producers, std::uint64_t& sum) {
     channel::received all(producers);
-    for (asio::error_code error;;) {
-        const std::uint64_t item = co_await from.async_receive(asio::redirect_error(asio::use_awaitable, error));
-        if (error) break;
+    for (;;) {
+        const std::uint64_t item = co_await from.async_receive(asio::use_awaitable);
+        if (item == last) break;
         all.add(item);
     }
     sum = all.sum();
