@@ -218,6 +218,7 @@ private:
     bool shed_oldest(weight w) noexcept;
     [[nodiscard]] unsigned let_pass(core_context& core, hook_queue& taken) noexcept;
     bool may_start(token_record& token) noexcept;
+    static void waits(token_record& token) noexcept;
     void pass_permits(core_context& core, token_record& token) noexcept;
     void begin_segment(core_context& core, token_record* token) noexcept;
     template <class Run>

@@ -41,6 +41,7 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
     const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
     const bool is_watched = (attention & watching) || (token.flags & watched);
     if (is_watched) {
+        if (token.state.load() == token_state::admitted) token.state.store(token_state::created);  // listed by its group
         watch_admission(core, token);
         if (std::exception_ptr why = guard_admission(core, token)) {
             refuse(token, std::move(why));
@@ -104,7 +105,9 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
 // ---- the backlog --------------------------------------------------------------------------------------------------------
 
 bool executor::enter_backlog(token_record& token) noexcept {
-    if (!runtime.places.counts(token) || token.state.load() == token_state::waiting) return true;  // has its place
+    // It has its place, or needs none any more: it was taken back.
+    const token_state state = token.state.load();
+    if (!runtime.places.counts(token) || state == token_state::waiting || state == token_state::admitted) return true;
     const backlog_policy policy = runtime.options.backlog.policy;
     while (!runtime.places.take()) {
         if (policy == backlog_policy::wait) {
@@ -155,7 +158,7 @@ bool executor::acquire_watched(token_record& token) noexcept {
     if (runtime.at_gate.try_acquire(tier)) return true;
     token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
     if (!enter_backlog(token)) return false;
-    token.state.store(token_state::waiting);
+    waits(token);
     token.flags |= holds_permit;  // before the gate has it
     return runtime.at_gate.acquire(tier, &token);
 }

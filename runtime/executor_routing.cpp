@@ -32,6 +32,11 @@ void executor::admit(core_context& core, token_record& token) noexcept {
     pass_permits(core, token);
 }
 
+/// One that was taken back stays admitted: that step is not taken twice.
+void executor::waits(token_record& token) noexcept {
+    if (token.state.load() != token_state::admitted) token.state.store(token_state::waiting);
+}
+
 void executor::pass_permits(core_context& core, token_record& token) noexcept {
     if (token.flags & has_tier) {
         // Before the gate has it: once it waits there, a release on any loop may take it.
@@ -39,7 +44,7 @@ void executor::pass_permits(core_context& core, token_record& token) noexcept {
         if (token.flags & watched) {
             if (!acquire_watched(token)) return;
         } else {
-            token.state.store(token_state::waiting);
+            waits(token);
             if (!runtime.at_gate.acquire(token.operation.load()->tier, &token)) return;
         }
     }
@@ -80,7 +85,7 @@ void executor::route(core_context& core, token_record& token) noexcept {
 }
 
 void executor::send(unsigned position, token_record& token) noexcept {
-    if (token.flags & watched) leave_gate(token, position);
+    if ((token.flags & watched) && token.state.load() != token_state::admitted) leave_gate(token, position);
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
     if (!(token.flags & windowed)) {
@@ -124,7 +129,7 @@ void executor::settle_departed() noexcept {
 
 void executor::stage(weight w, token_record& token) noexcept {
     if ((token.flags & watched) && !enter_backlog(token)) return;
-    token.state.store(token_state::waiting);
+    waits(token);
     staged& at = staged_[static_cast<std::size_t>(w)];
     loop.lock().enter();
     at.chain.push(&token);

@@ -216,7 +216,7 @@ bool gate_holds::hold(token_record& token, const token_record* spawner, coming f
     const std::scoped_lock lock(mutex_);
     rule* held_by = holder_of(token, spawner, from);
     if (!held_by) return false;
-    token.state.store(token_state::waiting);
+    if (token.state.load() != token_state::admitted) token.state.store(token_state::waiting);  // else it was taken back
     (from == coming::newly ? held_by->newer : held_by->older).push(&token);
     ++held_by->held;
     return true;
