@@ -53,6 +53,10 @@ public:
     }
     void give_back() noexcept { wanted_.store(false, std::memory_order_release); }
 
+    /// Tells the kernel that this process will want such fences: some milliseconds once it has several threads, so before
+    /// anybody waits for it.
+    static void prepare() noexcept { static_cast<void>(fence_all_threads()); }
+
     /// A full fence on every thread of this process that runs now; false where the kernel has none to offer.
     static bool fence_all_threads() noexcept {
         static const bool registered = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);

@@ -332,7 +332,7 @@ void event_loop::deliver(unsigned destination) noexcept {
     lock_.leave();
     moves_.add(1);
     // Before the push: the receiver may count what it starts as soon as it has the chain.
-    guest_.flushed(destination);
+    guest_.flushed(destination, !left.bound.newest && !left.lent.newest);
     event_loop& to = *loops_[destination];
     if (to.put_in_mailbox(left)) wake(to);
 }

@@ -78,8 +78,8 @@ public:
         [[nodiscard]] virtual bool work_waits() const noexcept = 0;
         /// Before chains leave: the guest sends what it has collected itself.
         virtual void before_flush() noexcept = 0;
-        /// A chain to this loop's outbox for `destination` has left.
-        virtual void flushed(unsigned destination) noexcept = 0;
+        /// This loop's outbox for `destination` is about to leave; `empty` if that one has fetched it meanwhile.
+        virtual void flushed(unsigned destination, bool empty) noexcept = 0;
         virtual void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept = 0;
         /// Nothing is ready; the loop is about to spin or park.
         virtual void going_idle() noexcept = 0;

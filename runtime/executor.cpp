@@ -155,9 +155,9 @@ void executor::before_flush() noexcept {
     publish_started();
 }
 
-void executor::flushed(unsigned destination) noexcept {
+void executor::flushed(unsigned destination, bool empty) noexcept {
     if (!runtime.is_control(destination)) routes_.publish(destination);
-    runtime.loads.fed(destination);
+    if (!empty) runtime.loads.fed(destination);  // else it would sleep on, and nobody would know that it is hungry
 }
 
 void executor::publish_started() noexcept {

@@ -178,7 +178,7 @@ public:
     bool find_work(bool parking) noexcept override;
     [[nodiscard]] bool work_waits() const noexcept override;
     void before_flush() noexcept override;
-    void flushed(unsigned destination) noexcept override;
+    void flushed(unsigned destination, bool empty) noexcept override;
     void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept override;
     void going_idle() noexcept override;
     void parked(bool now) noexcept override;

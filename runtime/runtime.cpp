@@ -42,6 +42,7 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
       loads(layout),
       at_gate(layout.positions(), options.storage),
       blocking(std::in_place, options.blocking_threads, options.blocking_idle) {
+    asymmetric_lock::prepare();
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;

@@ -82,7 +82,7 @@ public:
     bool find_work(bool) noexcept override { return on_find_work && on_find_work(); }
     bool work_waits() const noexcept override { return false; }
     void before_flush() noexcept override {}
-    void flushed(unsigned destination) noexcept override { flushes.push_back(destination); }
+    void flushed(unsigned destination, bool) noexcept override { flushes.push_back(destination); }
     void turn_ended(std::uint64_t, unsigned ran) noexcept override { most_in_a_turn = std::max(most_in_a_turn, ran); }
     void going_idle() noexcept override {
         ++idled;
@@ -722,7 +722,7 @@ TEST_SUITE("event loop") {
             bool find_work(bool) noexcept override { return false; }
             bool work_waits() const noexcept override { return false; }
             void before_flush() noexcept override {}
-            void flushed(unsigned) noexcept override {}
+            void flushed(unsigned, bool) noexcept override {}
             void turn_ended(std::uint64_t, unsigned) noexcept override {}
             void going_idle() noexcept override {}
             void parked(bool now) noexcept override {
