@@ -68,7 +68,8 @@ tg::task<double> one_news(int count, const std::function<void()>& make, bool asl
 }
 
 void report(benchmark::State& state, const std::string& name, std::vector<double>& took) {
-    if (std::ranges::count(took, -1.0) != 0) state.SkipWithError((name + ": not begun before the teller had ended").c_str());
+    if (std::ranges::count(took, -1.0) != 0)
+        state.SkipWithError((name + ": not begun before the teller had ended").c_str());
     std::ranges::sort(took);
     state.counters[name + ".p50_us"] = took[took.size() / 2];
     state.counters[name + ".p99_us"] = took[took.size() * 99 / 100];

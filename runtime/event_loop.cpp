@@ -344,8 +344,14 @@ bool event_loop::fetch_from(event_loop& other) noexcept {
     if (theirs.count.load() == 0 || !other.lock_.try_take()) return false;
     const outbox left = other.take_from(theirs);
     other.lock_.give_back();
-    put_in_mailbox(left);  // the way of all mail, which brings it into order; this loop is awake and owes itself no wake
+    put_in_mailbox(
+        left);  // the way of all mail, which brings it into order; this loop is awake and owes itself no wake
     return left.bound.newest || left.lent.newest;
+}
+
+void event_loop::fetch_from_all() noexcept {
+    for (event_loop* each : loops_)
+        if (each != this) fetch_from(*each);
 }
 
 bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
@@ -355,7 +361,8 @@ bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
         if (&other == this) continue;
         const std::uint32_t moves = other.moves_.load();
         const bool moved = std::exchange(seen_moves_[index], moves) != moves;
-        if (other.turn_ns_.load() == 0 || (only_where_nothing_moves && moved)) continue;  // who runs nothing keeps nothing
+        if (other.turn_ns_.load() == 0 || (only_where_nothing_moves && moved))
+            continue;  // who runs nothing keeps nothing
         found |= fetch_from(other);
         found |= guest_.recall(index);
     }
@@ -570,7 +577,8 @@ bool event_loop::spin() noexcept {
     const std::uint64_t began = steady_ns();
     std::uint64_t spin_until = began + options_.spin_ns;
     if (!timers_.empty()) spin_until = std::min(spin_until, timers_.earliest_ns());
-    std::uint64_t next_look = began + look_around_every_ns;
+    const std::uint64_t between_looks = look_around_every_ns + 40 * loops_.size();
+    std::uint64_t next_look = began + between_looks;
     bool hungry = false;
     bool came = false;
     for (unsigned polls = 0; !(came = something_came()); ++polls) {
@@ -583,7 +591,7 @@ bool event_loop::spin() noexcept {
             guest_.hungry(false);
         }
         if (now >= next_look) {
-            next_look = now + look_around_every_ns;
+            next_look = now + between_looks;
             if ((came = look_around(now < began + patient_for_ns))) break;
         }
         if (polls > polls_before_yield) sched_yield();
@@ -612,6 +620,7 @@ void event_loop::park() noexcept {
         }
         ring_->wait(timeout);
         if (wake_latency_) note_awake();
+        fetch_from_all();  // what has come together while it woke up
     }
     mailbox_.unpark();
     serve_ring();

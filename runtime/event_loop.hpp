@@ -65,8 +65,8 @@ public:
     static constexpr unsigned outbox_limit = 32;
     static constexpr unsigned turn_budget = 64;
     static constexpr std::uint64_t hungry_after_ns = 10'000;
-    static constexpr std::uint64_t look_around_every_ns = 10'000;
-    static constexpr std::uint64_t patient_for_ns = 30'000;  // as long an idle loop leaves alone those that move on
+    static constexpr std::uint64_t look_around_every_ns = 5'000;  // and 40 ns more for each loop there is
+    static constexpr std::uint64_t patient_for_ns = 20'000;  // as long an idle loop leaves alone those that move on
 
     /// What an executor adds to its loop. All on the loop's thread.
     class guest {
@@ -255,6 +255,7 @@ private:
     outbox take_from(outbox& left) noexcept;  // inside the lock
     bool put_in_mailbox(const outbox& arrived) noexcept;
     bool fetch_from(event_loop& other) noexcept;
+    void fetch_from_all() noexcept;
     bool look_around(bool only_where_nothing_moves) noexcept;
     [[nodiscard]] bool others_run() const noexcept;
     void sort_in(hook* oldest_first) noexcept;
@@ -286,11 +287,11 @@ private:
     // The loop's thread alone.
     hook_queue ready_;
     hook_queue starts_;
-    hook_queue fresh_;       // by ready_first, since the hook at hand was taken
-    hook_queue own_;         // by ready_first before, the latest in front
-    hook_queue older_own_;   // the same from earlier turns: nothing is put before them any more
-    bool own_turn_ = false;  // older_own_ was passed over when the last turn served the oldest start
-    std::vector<unsigned> dirty_;           // destinations whose outbox has had something since it left last
+    hook_queue fresh_;                       // by ready_first, since the hook at hand was taken
+    hook_queue own_;                         // by ready_first before, the latest in front
+    hook_queue older_own_;                   // the same from earlier turns: nothing is put before them any more
+    bool own_turn_ = false;                  // older_own_ was passed over when the last turn served the oldest start
+    std::vector<unsigned> dirty_;            // destinations whose outbox has had something since it left last
     std::vector<std::uint32_t> seen_moves_;  // of each loop, when this one looked last
     bool shelf_next_ = false;                // whose turn it is: the shelf's, or that of the other starts
     timer_wheel timers_;

@@ -243,7 +243,8 @@ private:
     const unsigned position_;
     const bool is_control_;
     router routes_;
-    std::array<staged, 3> staged_{};  // by weight: found no core with room, on their way to the gate; in the loop's lock
+    std::array<staged, 3>
+        staged_{};  // by weight: found no core with room, on their way to the gate; in the loop's lock
     struct {
         token_record* token = nullptr;
         unsigned position = 0;

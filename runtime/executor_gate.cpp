@@ -41,7 +41,8 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
     const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
     const bool is_watched = (attention & watching) || (token.flags & watched);
     if (is_watched) {
-        if (token.state.load() == token_state::admitted) token.state.store(token_state::created);  // listed by its group
+        if (token.state.load() == token_state::admitted)
+            token.state.store(token_state::created);  // listed by its group
         watch_admission(core, token);
         if (std::exception_ptr why = guard_admission(core, token)) {
             refuse(token, std::move(why));

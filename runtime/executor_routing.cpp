@@ -317,7 +317,8 @@ bool executor::recall(unsigned from) noexcept {
     other.loop.take_back(back, there);
     runtime.loads.give_back(from, there);
     // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
-    other.loop.take_out(back, [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
+    other.loop.take_out(back,
+                        [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
     std::array<staged, 3> on_their_way;
     for (std::size_t at = 0; at < on_their_way.size(); ++at) {
         on_their_way[at] = other.staged_[at];

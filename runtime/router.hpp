@@ -337,7 +337,8 @@ private:
     found next_with_room(const lane& l) noexcept {
         unsigned word = l.cursor / 64;
         std::uint64_t all = candidates(l, word);
-        if (const std::uint64_t hungry = loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word]) [[unlikely]] {
+        if (const std::uint64_t hungry = loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word])
+            [[unlikely]] {
             const std::uint64_t awake = hungry & ~loads_.room_[word].asleep.load(std::memory_order_relaxed);
             all = awake != 0 ? awake : hungry;
         }

@@ -46,7 +46,8 @@ bool holds_until(int count) {
 const tg::operation child{{.name = "hand_over_child", .weight = tg::weight::heavy}, [] { ++begun; }};
 const tg::operation light_child{{.name = "hand_over_light", .weight = tg::weight::light}, [] { ++begun; }};
 const tg::operation sticky_child{{.name = "hand_over_sticky", .weight = tg::weight::heavy},
-                                 tg::sticky{"hand_over", [](int key) { return key; }}, [](int) { ++begun; }};
+                                 tg::sticky{"hand_over", [](int key) { return key; }},
+                                 [](int) { ++begun; }};
 
 /// What a token does on core 0 while core 1 has nothing to do.
 using teller = std::function<void()>;
@@ -217,7 +218,8 @@ TEST_SUITE("hand-over") {
             [&] { CHECK(channel.try_send(7)); });
     }
 
-    TEST_CASE("nothing unanchored waits behind a long one while another core has nothing to do; what is anchored waits") {
+    TEST_CASE(
+        "nothing unanchored waits behind a long one while another core has nothing to do; what is anchored waits") {
         for (const bool watched : {false, true}) {
             CAPTURE(watched);
             tg::runtime runtime{{.cores = 2, .trace_events = watched ? 1024U : 0U, .metrics = watched}};

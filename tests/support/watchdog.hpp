@@ -64,8 +64,9 @@ private:
     }
 
     void tell(const snapshot& now) const {
-        std::fprintf(stderr, "stuck: admitted %llu, ended %llu, waiting %llu, domains %llu, pins %llu\n", number(now.admitted),
-                     number(now.ended), number(now.waiting), number(now.domains), number(now.pins));
+        std::fprintf(stderr, "stuck: admitted %llu, ended %llu, waiting %llu, domains %llu, pins %llu\n",
+                     number(now.admitted), number(now.ended), number(now.waiting), number(now.domains),
+                     number(now.pins));
         std::size_t left = 40;
         for (const token_info& each : over_.tokens()) {
             if (left-- == 0) break;
