@@ -147,6 +147,7 @@ void executor::turn_began(std::uint64_t wall_ns) noexcept {
 }
 
 void executor::before_flush() noexcept {
+    gathering_ = false;
     flush_ended_group(*core_);
     for (const weight w : weight_classes)
         if (staged_[static_cast<std::size_t>(w)].count.load() != 0) splice(w);

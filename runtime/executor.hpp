@@ -92,6 +92,13 @@ public:
     /// Past permits: to a core, or to the FIFO of its class.
     void route(core_context& core, token_record& token) noexcept;
     void send(unsigned position, token_record& token) noexcept;
+    /// A group is routing its tokens: they leave together, by `hand_over_gathered` or any flush. A core that is woken for the first
+    /// of them may take the CPU of this one.
+    void gather() noexcept { gathering_ = true; }
+    void hand_over_gathered() noexcept {
+        gathering_ = false;
+        loop.hand_over_to_idle();
+    }
     /// A hook to another loop: at once if that is hungry, else with what else goes there.
     void send_hook(unsigned position, hook* item) noexcept;
     /// An ended token to its awaiter's loop, once its coroutine has left the stack.
@@ -249,6 +256,7 @@ private:
         token_record* token = nullptr;
         unsigned position = 0;
     } departing_;
+    bool gathering_ = false;
     token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
     token_group* newest_offer_ = nullptr;
     unsigned started_ = 0;  // windowed tokens started and not yet published

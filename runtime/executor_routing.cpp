@@ -106,7 +106,7 @@ void executor::send(unsigned position, token_record& token) noexcept {
     const unsigned waiting = loop.lend(position, &token);
     if (waiting >= event_loop::outbox_limit)
         loop.flush();
-    else if (runtime.loads.starving(position))
+    else if (!gathering_ && runtime.loads.starving(position))
         loop.hand_over(position);
 }
 

@@ -158,7 +158,9 @@ void continue_group(hook* item) noexcept {
 
 }  // namespace
 
-void admit_in_group(core_context& core, token_group& group, token_record& token, bool admitted) noexcept {
+namespace {
+
+void admit_child(core_context& core, token_group& group, token_record& token, bool admitted) noexcept {
     token.awaited_by.store(group.token ? group.token->sequence.load() : 0);
     const auto self = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
     if (admitted) {
@@ -181,13 +183,21 @@ void admit_in_group(core_context& core, token_group& group, token_record& token,
     core.host->admit(core, token);
 }
 
+}  // namespace
+
+void admit_in_group(core_context& core, token_group& group, token_record& token, bool admitted) noexcept {
+    core.host->gather();
+    admit_child(core, group, token, admitted);
+    if (group.routed == 0) core.host->hand_over_gathered();  // nobody else would
+}
+
 bool begins_here(core_context& core, token_group& group, token_record& token) noexcept {
     const place at = place_of(core, token);
     // One that may run long must not keep its siblings waiting: the gate knows who has room.
     const bool begins =
         at == place::here || (at == place::kept && core.host->may_keep(token) && core.host->keeps(token));
     if (begins && !token.stop_requested()) return true;
-    admit_in_group(core, group, token, false);
+    admit_child(core, group, token, false);  // others may run here before the group is done: it leaves by itself
     return false;
 }
 
@@ -241,7 +251,7 @@ bool begin_rest(core_context& core, token_group& group) noexcept {
 }
 
 bool settle_elsewhere(token_group& group) noexcept {
-    group.home->loop.hand_over_to_idle();
+    group.home->hand_over_gathered();
     const std::uint32_t settled = group.size + 1 - group.routed;
     // acq_rel, as in flush_ended_group
     return group.elsewhere.fetch_sub(settled, std::memory_order_acq_rel) == settled;
