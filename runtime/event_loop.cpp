@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -220,17 +221,6 @@ void event_loop::ready_lent(hook_queue& items, unsigned count) noexcept {
     shelf_.append(items);
     shelved_.store(shelved_.load() + count);
     lock_.leave();
-}
-
-void event_loop::take_back(hook_queue& into, unsigned& count) noexcept {
-    into.append(shelf_);
-    count += shelved_.load();
-    shelved_.store(0);
-    for (hook* item = mailbox_.take_lent(); item; ++count) {
-        hook* next = item->next;
-        into.push(item);
-        item = next;
-    }
 }
 
 void event_loop::take_mail() noexcept {
@@ -618,6 +608,8 @@ void event_loop::park() noexcept {
             const std::uint64_t now = steady_ns();
             timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
         }
+        if (const std::uint64_t again_ns = guest_.look_again_ns())
+            timeout = std::min(timeout.value_or(std::chrono::nanoseconds::max()), std::chrono::nanoseconds(again_ns));
         ring_->wait(timeout);
         if (wake_latency_) note_awake();
         fetch_from_all();  // what has come together while it woke up

@@ -90,6 +90,8 @@ public:
         virtual void hungry_no_more() noexcept = 0;
         /// Idle: takes back what is lent to that loop, or what its guest keeps, and makes some of it ready; true if it did.
         virtual bool recall(unsigned from) noexcept = 0;
+        /// What was left there at the last look around, to be looked at again after so long; 0: nothing.
+        [[nodiscard]] virtual std::uint64_t look_again_ns() const noexcept = 0;
 
     protected:
         ~guest() = default;
@@ -133,29 +135,40 @@ public:
     [[nodiscard]] bool lends() const noexcept { return lent_away_.load() != 0; }
     /// Who is inside may use what is under it, here and in the guest. Another loop's thread.
     [[nodiscard]] asymmetric_lock& lock() noexcept { return lock_; }
-    /// Inside the lock: everything that is lent to this loop and has not begun, oldest first.
-    void take_back(hook_queue& into, unsigned& count) noexcept;
-    /// Inside the lock: everything that this loop was about to lend others. Calls taken(destination, count).
-    template <class Taken>
-    void take_out(hook_queue& into, Taken taken) noexcept {
+    /// Inside the lock: what `goes` of what is lent to this loop and has not begun, oldest first. How many.
+    template <class Predicate>
+    unsigned take_back(hook_queue& into, Predicate goes) noexcept {
+        unsigned arrived = 0;
+        for (hook* item = mailbox_.take_lent(); item; ++arrived) {
+            hook* next = item->next;
+            shelf_.push(item);
+            item = next;
+        }
+        const auto taken = static_cast<unsigned>(shelf_.split(goes, into));
+        shelved_.store(shelved_.load() + arrived - taken);
+        return taken;
+    }
+    /// Inside the lock: what `goes` of what this loop was about to lend others. Calls taken(destination, count).
+    template <class Predicate, class Taken>
+    void take_out(hook_queue& into, Predicate goes, Taken taken) noexcept {
         if (!lends()) return;
         for (unsigned destination = 0; destination < outboxes_.size(); ++destination) {
             outbox& from = outboxes_[destination];
-            if (!from.lent.newest) continue;
             hook_queue oldest_first;
-            std::uint32_t count = 0;
-            for (hook* item = std::exchange(from.lent, {}).newest; item; ++count) {
+            for (hook* item = std::exchange(from.lent, {}).newest; item;) {
                 hook* next = item->next;
                 hook_queue before;
                 before.push(item);
                 oldest_first.prepend(before);
                 item = next;
             }
-            into.append(oldest_first);
+            const auto count = static_cast<std::uint32_t>(oldest_first.split(goes, into));
+            while (!oldest_first.empty()) from.lent.push(oldest_first.pop());
+            if (count == 0) continue;
             from.count.store(from.count.load() - count);
+            lent_away_.store(lent_away_.load() - count);
             taken(destination, count);
         }
-        lent_away_.store(0);
     }
     /// From the moment somebody wakes this loop, parked, until it runs. Null unless it measures that.
     [[nodiscard]] const histogram* wake_latency() const noexcept { return wake_latency_.get(); }

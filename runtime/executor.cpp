@@ -204,6 +204,7 @@ void executor::going_idle() noexcept {
 
 void executor::parked(bool now) noexcept {
     if (is_control_) return;
+    left_some_ = false;
     runtime.at_gate.set_parked(position_, now);
     if (!now) return;
     runtime.loads.publish_room(position_);

@@ -192,12 +192,15 @@ public:
     void hungry(bool asleep) noexcept override;
     void hungry_no_more() noexcept override;
     bool recall(unsigned from) noexcept override;
+    [[nodiscard]] std::uint64_t look_again_ns() const noexcept override { return left_some_ ? foreign_wait_ns : 0; }
 
 private:
     static constexpr std::uint64_t short_ns = 50'000;
     static constexpr std::uint64_t turn_ns = 200'000;           // a turn is over when it has lasted so long
     static constexpr std::uint64_t tidy_every_ns = 10'000'000;  // between looks whether kills have met all
-    static constexpr int budget_in_place = 128;                 // children that run in place before the loop has a turn
+    /// A core outside the home range of a token takes it back only from a turn that has lasted so long.
+    static constexpr std::uint64_t foreign_wait_ns = 500'000;
+    static constexpr int budget_in_place = 128;  // children that run in place before the loop has a turn
 
     struct staged {
         hook_queue chain;
@@ -257,6 +260,7 @@ private:
         unsigned position = 0;
     } departing_;
     bool gathering_ = false;
+    bool left_some_ = false;               // at the last recall: it was not for this core yet
     token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
     token_group* newest_offer_ = nullptr;
     unsigned started_ = 0;  // windowed tokens started and not yet published

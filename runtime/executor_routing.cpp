@@ -312,18 +312,25 @@ bool executor::recall(unsigned from) noexcept {
     if (is_control_) return false;
     executor& other = *runtime.executors[from];
     if (!other.keeps_work() || !other.loop.lock().try_take()) return false;
+    // What this core is no home of may come here only as what is spilled does: a range whose cores all run long is full.
+    const std::uint64_t began = other.loop.turn_began_ns();
+    const bool foreign_too = runtime.options.spill == spill::when_saturated && began != 0 &&
+                             event_loop::steady_ns() > began + foreign_wait_ns;
+    const auto may_come = [&](const hook* item) noexcept {
+        const weight w = static_cast<const token_record*>(item)->operation.load()->weight_class;
+        return foreign_too || routes_.may_serve(position_, w);
+    };
     hook_queue back;
-    unsigned there = 0;
-    other.loop.take_back(back, there);
-    runtime.loads.give_back(from, there);
+    runtime.loads.give_back(from, other.loop.take_back(back, may_come));
     // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
-    other.loop.take_out(back,
+    other.loop.take_out(back, may_come,
                         [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
     std::array<staged, 3> on_their_way;
-    for (std::size_t at = 0; at < on_their_way.size(); ++at) {
-        on_their_way[at] = other.staged_[at];
-        other.staged_[at] = {};
+    for (const weight w : weight_classes) {
+        const auto at = static_cast<std::size_t>(w);
+        if (foreign_too || routes_.may_serve(position_, w)) on_their_way[at] = std::exchange(other.staged_[at], {});
     }
+    if (other.keeps_work() && runtime.options.spill == spill::when_saturated) left_some_ = true;
     other.loop.lock().give_back();
     return_to_gate(back);
     for (const weight w : weight_classes) {

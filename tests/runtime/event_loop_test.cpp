@@ -95,6 +95,7 @@ public:
     void hungry(bool) noexcept override { is_hungry = true; }
     void hungry_no_more() noexcept override { is_hungry = false; }
     bool recall(unsigned from) noexcept override { return on_recall && on_recall(from); }
+    std::uint64_t look_again_ns() const noexcept override { return 0; }
 
     std::atomic<std::uint64_t> turns{0}, idled{0};
     std::atomic<bool> is_parked{false}, was_parked{false}, is_hungry{false};
@@ -228,7 +229,7 @@ TEST_SUITE("event loop") {
         unsigned count = 0;
         std::thread([&] {
             REQUIRE(here.loop.lock().try_take());
-            here.loop.take_back(back, count);
+            count = here.loop.take_back(back, [](const hook*) { return true; });
             here.loop.lock().give_back();
         }).join();
         CHECK(count == 4);
@@ -731,6 +732,7 @@ TEST_SUITE("event loop") {
             void hungry(bool) noexcept override {}
             void hungry_no_more() noexcept override {}
             bool recall(unsigned) noexcept override { return false; }
+            std::uint64_t look_again_ns() const noexcept override { return 0; }
             std::atomic<bool> has_parked{false};
             event_loop loop{{.ring_entries = 8, .changes_thread = true}, *this};
         } control;

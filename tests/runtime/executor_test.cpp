@@ -191,11 +191,22 @@ const tg::operation read_byte{{.name = "executor_test_read_byte", .weight = tg::
 TEST_SUITE("executor") {
     TEST_CASE("classes run on the cores of their range, and on all of them") {
         tg::runtime runtime{{.cores = 8, .spill = tg::spill::never}};
-        CHECK(where(runtime, heavy, 400) == cores{0, 1, 2, 3, 4, 5, 6, 7});
-        CHECK(where(runtime, medium, 400) == cores{1, 2, 3, 4, 5, 6, 7});
-        CHECK(where(runtime, light, 400) == cores{2, 3, 4, 5, 6, 7});
-        CHECK(where(runtime, light, 20'000) == cores{2, 3, 4, 5, 6, 7});  // far more than their windows
-        CHECK(where(runtime, medium, 20'000) == cores{1, 2, 3, 4, 5, 6, 7});
+        const auto within = [](const cores& found, unsigned first) { return *found.begin() >= first; };
+        CHECK(within(where(runtime, medium, 400), 1));
+        CHECK(within(where(runtime, light, 400), 2));
+        CHECK(within(where(runtime, light, 20'000), 2));  // far more than their windows
+        CHECK(within(where(runtime, medium, 20'000), 1));
+        runtime.start();
+        const auto hold_all = [&](const auto& block, int count) {
+            blockade all;  // a core that is held begins no other: so each holds another core
+            std::vector<std::future<void>> ended;
+            for (int i = 0; i < count; ++i) ended.push_back(runtime.submit(block(&all)));
+            all.until(count);
+            all.end();
+            for (auto& each : ended) each.get();
+        };
+        hold_all(block_light, 6);
+        hold_all(block_heavy, 8);
     }
 
     TEST_CASE("on few cores the ranges fold") {

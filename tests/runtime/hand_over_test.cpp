@@ -248,6 +248,21 @@ TEST_SUITE("hand-over") {
         }
     }
 
+    TEST_CASE("so it is where the other core is outside the home range, once it has done what was spilled to it") {
+        const tg::operation usual{{.name = "hand_over_usual"}, [] { ++begun; }};  // of two cores the second is its home
+        tg::runtime runtime{{.cores = 2}};
+        bool done = false;
+        runtime.run([&]() -> tg::task<> {
+            begun = 0;
+            co_await tg::as_token(call([&] {
+                                      for (int i = 0; i < 400; ++i) usual().admit();  // a window here, the rest there
+                                      done = holds_until(400);
+                                  }),
+                                  1);
+        });
+        CHECK(done);
+    }
+
     TEST_CASE("what has been taken back is stopped, killed and paused like what waits at the gate") {
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
