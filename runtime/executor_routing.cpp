@@ -321,21 +321,25 @@ bool executor::recall(unsigned from) noexcept {
         return foreign_too || routes_.may_serve(position_, w);
     };
     hook_queue back;
-    runtime.loads.give_back(from, other.loop.take_back(back, may_come));
+    if (const unsigned count = other.loop.take_back(back, may_come)) runtime.loads.give_back(from, count);
     // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
     other.loop.take_out(back, may_come,
                         [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
-    std::array<staged, 3> on_their_way;
+    std::array<hook_queue, 3> on_their_way;
+    std::array<unsigned, 3> counts{};
     for (const weight w : weight_classes) {
+        if (!foreign_too && !routes_.may_serve(position_, w)) continue;
         const auto at = static_cast<std::size_t>(w);
-        if (foreign_too || routes_.may_serve(position_, w)) on_their_way[at] = std::exchange(other.staged_[at], {});
+        on_their_way[at] = std::exchange(other.staged_[at].chain, {});
+        counts[at] = other.staged_[at].count.load();
+        other.staged_[at].count.store(0);
     }
     if (other.keeps_work() && runtime.options.spill == spill::when_saturated) left_some_ = true;
     other.loop.lock().give_back();
     return_to_gate(back);
     for (const weight w : weight_classes) {
-        staged& each = on_their_way[static_cast<std::size_t>(w)];
-        if (const unsigned count = each.count.load()) runtime.at_gate.wait(w, each.chain, count);
+        const auto at = static_cast<std::size_t>(w);
+        if (counts[at] != 0) runtime.at_gate.wait(w, on_their_way[at], counts[at]);
     }
     return find_work(true);
 }

@@ -35,12 +35,13 @@ namespace {
 // ---- trees
 
 std::atomic<int> leaves{0};
-std::size_t most_frames = 0;
+std::atomic<std::size_t> most_frames{0};
 
 /// Not at each leaf: it counts all slots there are.
 void look_at_frames() {
-    if (leaves.fetch_add(1) % 512 == 0)
-        most_frames = std::max(most_frames, tg::detail::frame_pool::statistics().live_slots);
+    if (leaves.fetch_add(1) % 512 != 0) return;
+    const std::size_t found = tg::detail::frame_pool::statistics().live_slots;
+    for (std::size_t most = most_frames; most < found && !most_frames.compare_exchange_weak(most, found);) {}
 }
 
 tg::task<int> fork(int n);
@@ -157,7 +158,7 @@ TEST_SUITE("group") {
                 leaves = 0;
                 most_frames = 0;
                 CHECK(runtime.run(result_of(std::move(work))) == expected);
-                return most_frames;
+                return most_frames.load();
             };
             CHECK(peak(leads(fork, n), result) < most);
             CHECK(peak(leads(fan, levels), 100'000) < most);
