@@ -151,6 +151,8 @@ std::atomic<bool> flag{false};
 TEST_SUITE("group") {
     TEST_CASE("a tree of groups keeps no more frames than its depth and width ask for") {
         constexpr int n = 23, result = 28'657, levels = 5, most = 4'000;
+        // Each turn begins with one that has waited: the slower the machine, the more turns. All at once would be 90,000.
+        constexpr int most_admitted = 16'000;
         for (const bool watched : {false, true}) {
             CAPTURE(watched);
             tg::runtime runtime{{.cores = 1, .metrics = watched}};
@@ -165,8 +167,8 @@ TEST_SUITE("group") {
             CHECK(peak(free_root(fork, n), result) < most);
             CHECK(peak(free_root(fan, levels), 100'000) < most);
             CHECK(peak(free_root(fork_tasks, n), result) < most);
-            CHECK(peak(free_root(fork_admitted, n), result) < most);
-            CHECK(peak(leads(fork_admitted, n), result) < most);
+            CHECK(peak(free_root(fork_admitted, n), result) < most_admitted);
+            CHECK(peak(leads(fork_admitted, n), result) < most_admitted);
             check_settled(runtime);
         }
     }
