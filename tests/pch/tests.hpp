@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-#pragma once
+#ifndef TOKENGATE_TESTS_PCH
+#define TOKENGATE_TESTS_PCH
 
-/// What nearly every test file includes, compiled once a build. Each file includes what it needs all the same.
+/// What nearly every test file includes, compiled once a build. Each file includes what it needs all the same. No pragma once:
+/// the compilers warn of it in a file that is compiled by itself.
 
 #include <tokengate/tokengate.hpp>
 
@@ -18,3 +20,5 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#endif
