@@ -63,7 +63,7 @@ const tg::operation gives_pointer{{.name = "life_cycle_test_gives_pointer"},
 int referred = 5;
 const tg::operation gives_reference{{.name = "life_cycle_test_gives_reference"}, []() -> int& { return referred; }};
 
-const tg::operation sleeps{{.name = "life_cycle_test_sleeps", .weight = tg::weight::heavy}, [](std::atomic<int>* begun) -> tg::task<> {
+const tg::operation sleeps{{.name = "life_cycle_test_sleeps"}, [](std::atomic<int>* begun) -> tg::task<> {
                                ++*begun;
                                co_await tg::sleep_for(1h);
                            }};
