@@ -129,9 +129,9 @@ void event_loop::turn() noexcept {
     serve_ring();
     if (ran > 0) {
         const std::uint64_t now = steady_ns();
-        turn_ns_.store(0);  // before it is counted as a whole; see executor::busy_ns
-        guest_.turn_ended(now - began, ran);
         turn_ns_.store(now);  // the next turn begins where this one ended: one look at the clock for both
+        guest_.turn_ended(now - began,
+                          ran);  // now it is counted as a whole, which it was not before; see executor::busy_ns
     }
     if (nothing_ready() && !quitting_) {
         turn_ns_.store(0);
@@ -322,18 +322,29 @@ void event_loop::deliver(unsigned destination) noexcept {
     lock_.leave();
     moves_.add(1);
     // Before the push: the receiver may count what it starts as soon as it has the chain.
-    guest_.flushed(destination, !left.bound.newest && !left.lent.newest);
+    const bool was_hungry = guest_.flushed(destination, !left.bound.newest && !left.lent.newest);
     event_loop& to = *loops_[destination];
-    if (to.put_in_mailbox(left)) wake(to);
+    if (to.put_in_mailbox(left))
+        wake(to);
+    else if (left.lent.newest && !was_hungry)
+        guest_.lent_to(destination);
 }
 
 // ---- looking around -------------------------------------------------------------------------------------------------------
 
 bool event_loop::fetch_from(event_loop& other) noexcept {
-    outbox& theirs = other.outboxes_[options_.index];
-    if (theirs.count.load() == 0 || !other.lock_.try_take()) return false;
-    const outbox left = other.take_from(theirs);
+    if (other.outboxes_[options_.index].count.load() == 0) return false;
+    if (!other.lock_.try_take()) {
+        stay_watchful();
+        return false;
+    }
+    const bool found = fetch_inside(other);
     other.lock_.give_back();
+    return found;
+}
+
+bool event_loop::fetch_inside(event_loop& other) noexcept {
+    const outbox left = other.take_from(other.outboxes_[options_.index]);
     put_in_mailbox(
         left);  // the way of all mail, which brings it into order; this loop is awake and owes itself no wake
     return left.bound.newest || left.lent.newest;
@@ -353,8 +364,7 @@ bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
         const bool moved = std::exchange(seen_moves_[index], moves) != moves;
         if (other.turn_ns_.load() == 0 || (only_where_nothing_moves && moved))
             continue;  // who runs nothing keeps nothing
-        found |= fetch_from(other);
-        found |= guest_.recall(index);
+        found |= fetch_from(other) || guest_.recall(index);
     }
     return found;
 }
@@ -367,10 +377,15 @@ bool event_loop::others_run() const noexcept {
 
 // ---- waking -------------------------------------------------------------------------------------------------------------
 
-bool event_loop::nudge(unsigned destination) noexcept {
+bool event_loop::nudge_with_flush(unsigned destination) noexcept {
     event_loop& to = *loops_[destination];
     if (!to.mailbox_.nudge()) return false;
     wake(to);
+    return true;
+}
+
+bool event_loop::nudge(unsigned destination) noexcept {
+    if (!nudge_with_flush(destination)) return false;
     submit_wakes();
     return true;
 }
@@ -554,7 +569,7 @@ void event_loop::idle() noexcept {
     flush();                // no loop parks with something left to send
     push_requests();
     if (!nothing_ready()) return;  // the flush has met completions
-    if (spin()) return;
+    if (!std::exchange(woke_for_nothing_, false) && spin()) return;
     guest_.hungry(true);
     guest_.parked(true);
     park();
@@ -608,11 +623,21 @@ void event_loop::park() noexcept {
             const std::uint64_t now = steady_ns();
             timeout = std::chrono::nanoseconds(sleep_until > now ? sleep_until - now : 0);
         }
-        if (const std::uint64_t again_ns = guest_.look_again_ns())
-            timeout = std::min(timeout.value_or(std::chrono::nanoseconds::max()), std::chrono::nanoseconds(again_ns));
+        const bool looks_again = looks_left_ != 0;
+        if (looks_again) {
+            --looks_left_;
+            guest_.looks_again();
+            timeout =
+                std::min(timeout.value_or(std::chrono::nanoseconds::max()), std::chrono::nanoseconds(look_every_ns));
+        }
         ring_->wait(timeout);
         if (wake_latency_) note_awake();
         fetch_from_all();  // what has come together while it woke up
+        const bool nudged = !mailbox_.parked();
+        serve_ring();
+        const bool timer_due = !timers_.empty() && timers_.earliest_ns() <= steady_ns();
+        woke_for_nothing_ = (nudged || looks_again) && !timer_due && !something_came();
+        if (woke_for_nothing_ && !looks_again) stay_watchful();  // somebody has put something aside
     }
     mailbox_.unpark();
     serve_ring();

@@ -67,6 +67,9 @@ public:
     static constexpr std::uint64_t hungry_after_ns = 10'000;
     static constexpr std::uint64_t look_around_every_ns = 5'000;  // and 40 ns more for each loop there is
     static constexpr std::uint64_t patient_for_ns = 20'000;  // as long an idle loop leaves alone those that move on
+    /// Who was woken and found nothing stays watchful: it sleeps no longer than this, so many times.
+    static constexpr std::uint64_t look_every_ns = 500'000;
+    static constexpr unsigned watchful_for = 4;
 
     /// What an executor adds to its loop. All on the loop's thread.
     class guest {
@@ -78,8 +81,11 @@ public:
         [[nodiscard]] virtual bool work_waits() const noexcept = 0;
         /// Before chains leave: the guest sends what it has collected itself.
         virtual void before_flush() noexcept = 0;
-        /// This loop's outbox for `destination` is about to leave; `empty` if that one has fetched it meanwhile.
-        virtual void flushed(unsigned destination, bool empty) noexcept = 0;
+        /// This loop's outbox for `destination` is about to leave; `empty` if that one has fetched it meanwhile. True if that
+        /// one had nothing to do.
+        virtual bool flushed(unsigned destination, bool empty) noexcept = 0;
+        /// Something has been lent to that loop, which has other things to do. A delivery is under way: nothing may be sent.
+        virtual void lent_to(unsigned destination) noexcept = 0;
         virtual void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept = 0;
         /// Nothing is ready; the loop is about to spin or park.
         virtual void going_idle() noexcept = 0;
@@ -87,11 +93,11 @@ public:
         /// Nothing has been ready for `hungry_after_ns`, or the loop is about to park (`asleep`): others had better hand over
         /// at once.
         virtual void hungry(bool asleep) noexcept = 0;
+        /// About to park, but for `look_every_ns` at most: then the loop looks around by itself.
+        virtual void looks_again() noexcept = 0;
         virtual void hungry_no_more() noexcept = 0;
         /// Idle: takes back what is lent to that loop, or what its guest keeps, and makes some of it ready; true if it did.
         virtual bool recall(unsigned from) noexcept = 0;
-        /// What was left there at the last look around, to be looked at again after so long; 0: nothing.
-        [[nodiscard]] virtual std::uint64_t look_again_ns() const noexcept = 0;
 
     protected:
         ~guest() = default;
@@ -204,8 +210,14 @@ public:
     /// So do those to loops that have nothing to run.
     void hand_over_to_idle() noexcept;
     void flush() noexcept;
+    /// Idle and looking around: something was left where it is, to be looked at again.
+    void stay_watchful() noexcept { looks_left_ = watchful_for; }
+    /// In that loop's lock: what it was about to send or lend to this one is this loop's mail. True if there was some.
+    bool fetch_inside(event_loop& other) noexcept;
     /// Wakes the loop if it is parked, without a message; true if it was.
     bool nudge(unsigned destination) noexcept;
+    /// The same, but the wake leaves with the flush or the delivery that is under way or follows.
+    bool nudge_with_flush(unsigned destination) noexcept;
 
     void arm(timer& armed) { timers_.arm(armed); }
     void withdraw(timer& armed) noexcept { timers_.withdraw(armed); }
@@ -306,6 +318,8 @@ private:
     bool own_turn_ = false;                  // older_own_ was passed over when the last turn served the oldest start
     std::vector<unsigned> dirty_;            // destinations whose outbox has had something since it left last
     std::vector<std::uint32_t> seen_moves_;  // of each loop, when this one looked last
+    unsigned looks_left_ = 0;                // so often it wakes up by itself to look around
+    bool woke_for_nothing_ = false;          // then it does not spin before it sleeps again
     bool shelf_next_ = false;                // whose turn it is: the shelf's, or that of the other starts
     timer_wheel timers_;
     relaxed<std::uint64_t> turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by who watches it

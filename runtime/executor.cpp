@@ -156,9 +156,13 @@ void executor::before_flush() noexcept {
     publish_started();
 }
 
-void executor::flushed(unsigned destination, bool empty) noexcept {
+bool executor::flushed(unsigned destination, bool empty) noexcept {
     if (!runtime.is_control(destination)) routes_.publish(destination);
-    if (!empty) runtime.loads.fed(destination);  // else it would sleep on, and nobody would know that it is hungry
+    return !empty && runtime.loads.fed(destination);  // else it would sleep on, and nobody would know that it is hungry
+}
+
+void executor::lent_to(unsigned destination) noexcept {
+    if (const unsigned sleeper = helper(destination); sleeper != router::nobody) loop.nudge_with_flush(sleeper);
 }
 
 void executor::publish_started() noexcept {
@@ -204,7 +208,6 @@ void executor::going_idle() noexcept {
 
 void executor::parked(bool now) noexcept {
     if (is_control_) return;
-    left_some_ = false;
     runtime.at_gate.set_parked(position_, now);
     if (!now) return;
     runtime.loads.publish_room(position_);
@@ -216,6 +219,8 @@ void executor::parked(bool now) noexcept {
 }
 
 void executor::hungry(bool asleep) noexcept { runtime.loads.starves(position_, asleep); }
+
+void executor::looks_again() noexcept { runtime.loads.looks_again(position_); }
 
 void executor::hungry_no_more() noexcept { runtime.loads.fed(position_); }
 

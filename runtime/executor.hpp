@@ -95,10 +95,9 @@ public:
     /// A group is routing its tokens: they leave together, by `hand_over_gathered` or any flush. A core that is woken for the first
     /// of them may take the CPU of this one.
     void gather() noexcept { gathering_ = true; }
-    void hand_over_gathered() noexcept {
-        gathering_ = false;
-        loop.hand_over_to_idle();
-    }
+    void hand_over_gathered() noexcept;
+    /// What its tokens admit to this core has its turn behind all that waits to start there.
+    void to_the_back(bool now) noexcept { at_back_ = now; }
     /// A hook to another loop: at once if that is hungry, else with what else goes there.
     void send_hook(unsigned position, hook* item) noexcept;
     /// An ended token to its awaiter's loop, once its coroutine has left the stack.
@@ -185,14 +184,15 @@ public:
     bool find_work(bool parking) noexcept override;
     [[nodiscard]] bool work_waits() const noexcept override;
     void before_flush() noexcept override;
-    void flushed(unsigned destination, bool empty) noexcept override;
+    bool flushed(unsigned destination, bool empty) noexcept override;
+    void lent_to(unsigned destination) noexcept override;
     void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept override;
     void going_idle() noexcept override;
     void parked(bool now) noexcept override;
     void hungry(bool asleep) noexcept override;
+    void looks_again() noexcept override;
     void hungry_no_more() noexcept override;
     bool recall(unsigned from) noexcept override;
-    [[nodiscard]] std::uint64_t look_again_ns() const noexcept override { return left_some_ ? foreign_wait_ns : 0; }
 
 private:
     static constexpr std::uint64_t short_ns = 50'000;
@@ -240,6 +240,9 @@ private:
     void settle_departed() noexcept;
     [[nodiscard]] bool keeps_work() const noexcept;
     void return_to_gate(hook_queue& started_nowhere) noexcept;
+    void put_aside(weight w) noexcept;
+    /// Who sleeps and may take, after a while, what waits there.
+    [[nodiscard]] unsigned helper(unsigned of) const noexcept;
     void wake_for(weight w) noexcept;
     bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;
@@ -260,7 +263,8 @@ private:
         unsigned position = 0;
     } departing_;
     bool gathering_ = false;
-    bool left_some_ = false;               // at the last recall: it was not for this core yet
+    std::array<bool, 3> gathered_{};       // by weight: put aside since
+    bool at_back_ = false;                 // see at_back in retry.hpp
     token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
     token_group* newest_offer_ = nullptr;
     unsigned started_ = 0;  // windowed tokens started and not yet published

@@ -93,21 +93,56 @@ void executor::send(unsigned position, token_record& token) noexcept {
         // turn: theirs are the queues of everybody.
         if (position != position_)
             send_hook(position, &token);
-        else if (token.flags & (pinned | bound))
+        else if (at_back_ || (token.flags & (pinned | bound)))
             loop.ready_start(&token);
         else
             loop.ready_first(&token);
         return;
     }
+    const weight w = token.operation.load()->weight_class;  // first: it may be another's as soon as it is lent
     if (position == position_) {
         loop.ready_lent(&token);
+        put_aside(w);
         return;
     }
     const unsigned waiting = loop.lend(position, &token);
-    if (waiting >= event_loop::outbox_limit)
+    if (waiting >= event_loop::outbox_limit) {
         loop.flush();
-    else if (!gathering_ && runtime.loads.starving(position))
+    } else if (gathering_) {
+        gathered_[static_cast<std::size_t>(w)] = true;
+    } else if (runtime.loads.starving(position)) {
         loop.hand_over(position);
+    } else {
+        routes_.forget_fed(position);  // it was hungry, perhaps, when it was chosen
+        put_aside(w);
+    }
+}
+
+/// Whoever starves says so and then looks around; who puts something aside looks afterwards who sleeps. So one of them finds
+/// the other, whoever comes first, even where routing has just found nobody hungry, or everybody fed. What waits here may
+/// wait behind something that runs long, so cores outside its range are told, too; but seldom, since they stay watchful.
+inline void executor::put_aside(weight w) noexcept {
+    if (gathering_) {
+        gathered_[static_cast<std::size_t>(w)] = true;
+        return;
+    }
+    unsigned sleeper = routes_.sleeper(w, position_);
+    if (sleeper == router::nobody) sleeper = helper(position_);
+    if (sleeper != router::nobody) [[unlikely]]
+        loop.nudge(sleeper);
+}
+
+unsigned executor::helper(unsigned of) const noexcept {
+    // Else the range helps itself.
+    return runtime.options.spill == spill::when_saturated ? routes_.sleeper_anywhere(of) : router::nobody;
+}
+
+void executor::hand_over_gathered() noexcept {
+    gathering_ = false;
+    loop.hand_over_to_idle();
+    routes_.forget_fed();
+    for (const weight w : weight_classes)
+        if (std::exchange(gathered_[static_cast<std::size_t>(w)], false)) put_aside(w);
 }
 
 void executor::send_hook(unsigned position, hook* item) noexcept {
@@ -136,7 +171,10 @@ void executor::stage(weight w, token_record& token) noexcept {
     const unsigned count = at.count.load() + 1;
     at.count.store(count);
     loop.lock().leave();
-    if (count >= event_loop::outbox_limit) splice(w);
+    if (count >= event_loop::outbox_limit)
+        splice(w);
+    else
+        put_aside(w);
 }
 
 void executor::splice(weight w) noexcept {
@@ -295,6 +333,7 @@ unsigned executor::pull(weight w, bool look_anyway) noexcept {
         count = let_pass(*core_, taken);
     runtime.loads.take(position_, count);
     loop.ready_lent(taken, count);
+    if (count > 1) put_aside(w);
     // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
     if (runtime.at_gate.waiting(w) != 0) wake_for(w);
     return count;
@@ -311,7 +350,15 @@ bool executor::keeps_work() const noexcept {
 bool executor::recall(unsigned from) noexcept {
     if (is_control_) return false;
     executor& other = *runtime.executors[from];
-    if (!other.keeps_work() || !other.loop.lock().try_take()) return false;
+    if (!other.keeps_work()) return false;
+    if (!other.loop.lock().try_take()) {
+        loop.stay_watchful();
+        return false;
+    }
+    if (loop.fetch_inside(other.loop)) {  // which comes before what would be taken now
+        other.loop.lock().give_back();
+        return true;
+    }
     // What this core is no home of may come here only as what is spilled does: a range whose cores all run long is full.
     const std::uint64_t began = other.loop.turn_began_ns();
     const bool foreign_too = runtime.options.spill == spill::when_saturated && began != 0 &&
@@ -334,14 +381,14 @@ bool executor::recall(unsigned from) noexcept {
         counts[at] = other.staged_[at].count.load();
         other.staged_[at].count.store(0);
     }
-    if (other.keeps_work() && runtime.options.spill == spill::when_saturated) left_some_ = true;
+    if (other.keeps_work() && runtime.options.spill == spill::when_saturated) loop.stay_watchful();
     other.loop.lock().give_back();
     return_to_gate(back);
     for (const weight w : weight_classes) {
         const auto at = static_cast<std::size_t>(w);
         if (counts[at] != 0) runtime.at_gate.wait(w, on_their_way[at], counts[at]);
     }
-    return find_work(true);
+    return loop.has_mail() || find_work(true);  // in this order, too
 }
 
 void executor::return_to_gate(hook_queue& started_nowhere) noexcept {

@@ -44,6 +44,10 @@ held_key::~held_key() {
     if (held_) this_core->runtime->registry.release(held_);
 }
 
+at_back::at_back() noexcept { this_core->host->to_the_back(true); }
+
+at_back::~at_back() { this_core->host->to_the_back(false); }
+
 std::chrono::nanoseconds backoff_after(unsigned attempt, const retry_options& retry, double random) noexcept {
     const std::int64_t longest = retry.max_backoff.count();
     const std::int64_t first = retry.backoff.count();

@@ -118,17 +118,25 @@ public:
     void starves(unsigned position, bool asleep) noexcept {
         const unsigned turn = turn_of_[position];
         const std::uint64_t bit = std::uint64_t{1} << turn % 64;
-        if (asleep) room_[turn / 64].asleep.fetch_or(bit, std::memory_order_relaxed);
+        if (asleep) room_[turn / 64].asleep.fetch_or(bit, std::memory_order_seq_cst);
+        if (room_[turn / 64].looks.load(std::memory_order_relaxed) & bit)
+            room_[turn / 64].looks.fetch_and(~bit, std::memory_order_relaxed);
         room_[turn / 64].hungry.fetch_or(bit, std::memory_order_seq_cst);
     }
-    /// Something is on its way there, or the owner has found something.
-    void fed(unsigned position) noexcept {
-        if (!starving(position)) return;
+    /// It sleeps, but not for long: then it looks around by itself. Until it starves anew.
+    void looks_again(unsigned position) noexcept {
+        const unsigned turn = turn_of_[position];
+        room_[turn / 64].looks.fetch_or(std::uint64_t{1} << turn % 64, std::memory_order_relaxed);
+    }
+    /// Something is on its way there, or the owner has found something. True for one, if it was hungry.
+    bool fed(unsigned position) noexcept {
+        if (!starving(position)) return false;
         const unsigned turn = turn_of_[position];
         const std::uint64_t bit = std::uint64_t{1} << turn % 64;
-        room_[turn / 64].hungry.fetch_and(~bit, std::memory_order_relaxed);
+        const std::uint64_t before = room_[turn / 64].hungry.fetch_and(~bit, std::memory_order_relaxed);
         if (room_[turn / 64].asleep.load(std::memory_order_relaxed) & bit)
             room_[turn / 64].asleep.fetch_and(~bit, std::memory_order_relaxed);
+        return before & bit;
     }
     [[nodiscard]] bool starving(unsigned position) const noexcept {
         const unsigned turn = turn_of_[position];
@@ -184,6 +192,7 @@ private:
         std::atomic<std::uint64_t> bits = 0;
         std::atomic<std::uint64_t> hungry = 0;  // beside the room, since routers look at both
         std::atomic<std::uint64_t> asleep = 0;  // of these
+        std::atomic<std::uint64_t> looks = 0;   // of these again: they wake up by themselves, soon
     };
 
     [[nodiscard]] unsigned words() const noexcept { return (layout_.positions() + 63) / 64; }
@@ -270,6 +279,31 @@ public:
         return false;
     }
 
+    static constexpr unsigned nobody = ~0u;
+
+    /// A position of the home range, other than this one, that sleeps: whoever has put something aside looks for it
+    /// afterwards.
+    [[nodiscard]] unsigned sleeper(weight w, unsigned but) const noexcept {
+        const lane& l = lane_of(w);
+        return sleeper_among(but, [&](unsigned word) { return l.home[word]; });
+    }
+    /// One of any range, unless it will look around by itself soon.
+    [[nodiscard]] unsigned sleeper_anywhere(unsigned but) const noexcept {
+        const lane& all = lane_of(weight::heavy);
+        return sleeper_among(but, [&](unsigned word) {
+            return all.home[word] & ~loads_.room_[word].looks.load(std::memory_order_relaxed);
+        });
+    }
+
+    /// Nothing has been kept back for the position: it goes before others again while it has nothing to run.
+    void forget_fed(unsigned position) noexcept {
+        const unsigned turn = loads_.slots_[position].turn;
+        fed_[turn / 64] &= ~bit_of(turn);
+    }
+    void forget_fed() noexcept {
+        for (unsigned word = 0; word < words_; ++word) fed_[word] = 0;
+    }
+
     /// Decided and not yet published.
     [[nodiscard]] unsigned pending(unsigned position) const noexcept { return mine_[position].pending; }
 
@@ -327,6 +361,21 @@ private:
         std::uint64_t lowest = static_cast<unsigned>(std::countr_zero(bits));
         std::uint64_t highest = 63 - static_cast<unsigned>(std::countl_zero(bits));
         return static_cast<unsigned>(lowest ^ ((lowest ^ highest) & l.backward));
+    }
+
+    template <class Bits>
+    [[nodiscard]] unsigned sleeper_among(unsigned but, Bits bits_of_word) const noexcept {
+        const unsigned own = loads_.turn_of_[but];
+        for (unsigned word = 0; word < words_; ++word) {
+            // seq_cst: pairs with starves(), whose caller looks around afterwards
+            std::uint64_t asleep = loads_.room_[word].asleep.load(std::memory_order_seq_cst);
+            if (asleep == 0) [[likely]]
+                continue;
+            asleep &= bits_of_word(word);
+            if (own / 64 == word) asleep &= ~bit_of(own);
+            if (asleep != 0) return loads_.position_at(word * 64 + static_cast<unsigned>(std::countr_zero(asleep)));
+        }
+        return nobody;
     }
 
     [[nodiscard]] std::uint64_t candidates(const lane& l, unsigned word) const noexcept {

@@ -175,7 +175,7 @@ TEST_SUITE("mutex") {
     TEST_CASE("who has been asked to stop takes nothing, unless shielded") {
         tg::runtime runtime{{.cores = 1}};
         tg::mutex lock;
-        int refused = 0, taken = 0;
+        std::atomic<int> refused{0}, taken{0};
         const tg::operation tries{{.name = "mutex_test_tries"}, [&](tg::token<>* self) -> tg::task<> {
                                       self->request_stop();
                                       try {
@@ -184,7 +184,7 @@ TEST_SUITE("mutex") {
                                           ++refused;
                                       }
                                       CHECK(lock.try_lock());
-                                      auto cleans_up = [](tg::mutex* of, int* count) -> tg::task<> {
+                                      auto cleans_up = [](tg::mutex* of, std::atomic<int>* count) -> tg::task<> {
                                           const auto held = co_await of->lock();
                                           ++*count;
                                       };

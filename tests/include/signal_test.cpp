@@ -119,9 +119,12 @@ TEST_SUITE("signal") {
     TEST_CASE("the main coroutine may wait") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
-            const tg::operation sends{{.name = "signal_test_sends"}, [] { ::raise(SIGUSR1); }};
+            const tg::operation sends{{.name = "signal_test_sends"}, []() -> tg::task<> {
+                                          while (does(SIGUSR1, SIG_DFL)) co_await tg::yield();  // until it waits
+                                          ::raise(SIGUSR1);
+                                      }};
             tg::token<> t = sends();
-            t.admit();  // which leaves when this coroutine suspends
+            t.admit();
             const int which = co_await tg::signal(SIGUSR1);
             CHECK(which == SIGUSR1);
             co_await std::move(t);

@@ -82,7 +82,10 @@ public:
     bool find_work(bool) noexcept override { return on_find_work && on_find_work(); }
     bool work_waits() const noexcept override { return false; }
     void before_flush() noexcept override {}
-    void flushed(unsigned destination, bool) noexcept override { flushes.push_back(destination); }
+    bool flushed(unsigned destination, bool) noexcept override {
+        flushes.push_back(destination);
+        return false;
+    }
     void turn_ended(std::uint64_t, unsigned ran) noexcept override { most_in_a_turn = std::max(most_in_a_turn, ran); }
     void going_idle() noexcept override {
         ++idled;
@@ -95,7 +98,8 @@ public:
     void hungry(bool) noexcept override { is_hungry = true; }
     void hungry_no_more() noexcept override { is_hungry = false; }
     bool recall(unsigned from) noexcept override { return on_recall && on_recall(from); }
-    std::uint64_t look_again_ns() const noexcept override { return 0; }
+    void lent_to(unsigned) noexcept override {}
+    void looks_again() noexcept override {}
 
     std::atomic<std::uint64_t> turns{0}, idled{0};
     std::atomic<bool> is_parked{false}, was_parked{false}, is_hungry{false};
@@ -723,7 +727,7 @@ TEST_SUITE("event loop") {
             bool find_work(bool) noexcept override { return false; }
             bool work_waits() const noexcept override { return false; }
             void before_flush() noexcept override {}
-            void flushed(unsigned, bool) noexcept override {}
+            bool flushed(unsigned, bool) noexcept override { return false; }
             void turn_ended(std::uint64_t, unsigned) noexcept override {}
             void going_idle() noexcept override {}
             void parked(bool now) noexcept override {
@@ -732,7 +736,8 @@ TEST_SUITE("event loop") {
             void hungry(bool) noexcept override {}
             void hungry_no_more() noexcept override {}
             bool recall(unsigned) noexcept override { return false; }
-            std::uint64_t look_again_ns() const noexcept override { return 0; }
+            void lent_to(unsigned) noexcept override {}
+            void looks_again() noexcept override {}
             std::atomic<bool> has_parked{false};
             event_loop loop{{.ring_entries = 8, .changes_thread = true}, *this};
         } control;

@@ -55,6 +55,15 @@ private:
     pin* held_ = nullptr;
 };
 
+/// What the running token admits while this lives begins behind all that waits to start on its core.
+class at_back {
+public:
+    at_back() noexcept;
+    ~at_back();
+    at_back(const at_back&) = delete;
+    at_back& operator=(const at_back&) = delete;
+};
+
 /// How long to wait after that attempt has failed, the first being 1; `random` is from [0, 1).
 [[nodiscard]] std::chrono::nanoseconds backoff_after(unsigned attempt, const retry_options& retry,
                                                      double random) noexcept;
@@ -70,7 +79,10 @@ template <class T>
     for (unsigned attempt = 1;; ++attempt) {
         std::exception_ptr failure;
         token<T> work = make();
-        if (attempt != 1) work.admit();  // at the back, also where it could run in place
+        if (attempt != 1) {  // also where it could run in place
+            const at_back behind_all;
+            work.admit();
+        }
         try {
             if (of.timeout.count() != 0) co_return co_await with_timeout(std::move(work), of.timeout);
             co_return co_await work;
