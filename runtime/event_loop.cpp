@@ -646,8 +646,14 @@ void event_loop::park() noexcept {
 // What ran since `park` may have sent, nudged anybody (this loop too) and reaped this loop's own wakes. A wake of this sleep
 // is owed by who has cleared the parked bit, and clears it first: while the bit stands, no wake of this sleep can have been
 // reaped. A wake that comes late, of an earlier sleep, may have been; if it was the eventfd's, nobody watches that now.
-bool event_loop::may_sleep() const noexcept {
-    return mailbox_.parked() && watching_eventfd_ && nothing_ready() && dirty_.empty() && !wakes_to_submit_;
+//
+// In the lock: what is lent may be on its way from the mailbox to the shelf, in the hands of who takes some of it back, and be
+// found in neither. Whoever lends something later finds the parked bit.
+bool event_loop::may_sleep() noexcept {
+    lock_.enter();
+    const bool nothing_left = nothing_ready();
+    lock_.leave();
+    return mailbox_.parked() && watching_eventfd_ && nothing_left && dirty_.empty() && !wakes_to_submit_;
 }
 
 }  // namespace tokengate::detail

@@ -296,7 +296,7 @@ private:
     void idle() noexcept;
     [[nodiscard]] bool spin() noexcept;
     void park() noexcept;
-    [[nodiscard]] bool may_sleep() const noexcept;
+    [[nodiscard]] bool may_sleep() noexcept;
     void settle() noexcept;
     [[nodiscard]] bool something_came() const noexcept;
     [[nodiscard]] bool nothing_ready() const noexcept { return ready_.empty() && no_start(); }

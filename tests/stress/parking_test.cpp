@@ -2,7 +2,7 @@
 
 // Loops that park while what they do on their way to sleep brings their own wake-up: one operation floods the FIFO of its
 // class, a foreign thread pauses and resumes it, so that parking cores pull chunks of which everything is held, and bound
-// tokens ping the cores meanwhile. A watchdog says what hangs. TOKENGATE_STRESS_SECONDS sets how long it goes on for.
+// tokens ping the cores meanwhile. And loops that go to sleep while others look through what is lent to them. A watchdog says what hangs. TOKENGATE_STRESS_SECONDS sets how long it goes on for.
 
 #include "support/sanitizers.hpp"
 #include "support/watchdog.hpp"
@@ -41,6 +41,8 @@ void work() {
 
 const tg::operation flood{{.name = "parking_flood", .weight = tg::weight::heavy}, work};
 const tg::operation other{{.name = "parking_other", .weight = tg::weight::heavy}, work};
+
+const tg::operation light{{.name = "parking_light", .weight = tg::weight::light}, [] { ++ran; }};
 
 tg::task<> ping() {
     ++ran;
@@ -105,6 +107,26 @@ TEST_SUITE("stress: parking") {
         for (const unsigned cores : sizes) {
             CAPTURE(cores);
             storm(cores, seed + cores, how_long() / static_cast<int>(sizes.size()));
+        }
+    }
+
+    TEST_CASE("a loop does not sleep on what somebody is taking back to look whether it may run it") {
+        // All go to the last core; the first ones, outside its range, are woken to help and may not yet.
+        for (const unsigned cores : {2U, 3U}) {
+            CAPTURE(cores);
+            tg::runtime runtime{{.cores = cores}};
+            const tg::test::watchdog watching(runtime, [] { return ran.load(); });
+            const auto until = std::chrono::steady_clock::now() + how_long() / 2;
+            runtime.run([&]() -> tg::task<> {
+                while (std::chrono::steady_clock::now() < until) {
+                    for (int i = 0; i < 100; ++i) co_await light();
+                    tg::token<> first = light(), second = light();
+                    first.admit();
+                    second.admit();
+                    co_await first;
+                    co_await second;
+                }
+            });
         }
     }
 }
