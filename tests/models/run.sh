@@ -92,5 +92,15 @@ for mutation in NO_MEMBARRIER TAKER_DOES_NOT_WAIT OWNER_DOES_NOT_LOOK; do
     check claim asymmetric_lock mutual_exclusion -DTOKENS=2 -D$mutation
 done
 
+check holds lent none_slept_on -DTOKENS=2 -DLOOKS=3
+for mutation in LOOK_OUTSIDE LIST_FIRST NO_LIST_LOOK NUDGE_FIRST; do
+    check claim lent none_slept_on -D$mutation
+done
+
+check holds aside none_kept -DTOKENS=4 -DSPURIOUS=2
+for mutation in NO_LOOK_AFTER NO_MEMBARRIER LOOK_FIRST FED_LATE; do
+    check claim aside none_kept -D$mutation
+done
+
 printf '%d as expected, %d otherwise\n' $as_expected $otherwise
 [ $otherwise = 0 ] && [ $as_expected != 0 ]
