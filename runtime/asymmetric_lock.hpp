@@ -57,13 +57,17 @@ public:
     /// anybody waits for it.
     static void prepare() noexcept { static_cast<void>(fence_all_threads()); }
 
+    /// Whether anybody but the owner can ever be inside.
+    [[nodiscard]] static bool can_be_taken() noexcept { return registered(); }
+
     /// A full fence on every thread of this process that runs now; false where the kernel has none to offer.
-    static bool fence_all_threads() noexcept {
-        static const bool registered = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
-        return registered && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-    }
+    static bool fence_all_threads() noexcept { return registered() && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED); }
 
 private:
+    static bool registered() noexcept {
+        static const bool done = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+        return done;
+    }
     static bool membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0) == 0; }
 
     [[gnu::noinline, gnu::cold]] void wait_for_taker() noexcept {

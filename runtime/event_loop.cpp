@@ -128,6 +128,7 @@ void event_loop::turn() noexcept {
     if (ring_->wants_enter()) ring_->enter();
     serve_ring();
     if (ran > 0) {
+        woke_for_nothing_ = false;
         const std::uint64_t now = steady_ns();
         turn_ns_.store(now);  // the next turn begins where this one ended: one look at the clock for both
         guest_.turn_ended(now - began,
@@ -226,14 +227,21 @@ void event_loop::ready_lent(hook_queue& items, unsigned count) noexcept {
 void event_loop::take_mail() noexcept {
     if (!mailbox_.empty()) sort_in(mailbox_.take());
     if (!mailbox_.has_lent()) return;
-    hook_queue lent;
-    unsigned count = 0;
+    lock_.enter();
+    shelve_lent();
+    lock_.leave();
+}
+
+void event_loop::shelve_lent() noexcept {
+    const std::uint32_t before = shelved_.load();
+    shelved_.store(before + 1);  // on their way; see has_lent
+    std::uint32_t count = 0;
     for (hook* item = mailbox_.take_lent(); item; ++count) {
         hook* next = item->next;
-        lent.push(item);
+        shelf_.push(item);
         item = next;
     }
-    ready_lent(lent, count);
+    shelved_.store(before + count);
 }
 
 void event_loop::sort_in(hook* oldest_first) noexcept {
@@ -324,9 +332,10 @@ void event_loop::deliver(unsigned destination) noexcept {
     // Before the push: the receiver may count what it starts as soon as it has the chain.
     const bool was_hungry = guest_.flushed(destination, !left.bound.newest && !left.lent.newest);
     event_loop& to = *loops_[destination];
-    if (to.put_in_mailbox(left))
-        wake(to);
-    else if (left.lent.newest && !was_hungry)
+    const bool was_asleep = to.put_in_mailbox(left);
+    if (was_asleep) wake(to);
+    // It begins one at once, if it has nothing else; the others wait.
+    if (left.lent.newest && (left.lent.newest != left.lent.oldest || !(was_asleep || was_hungry)))
         guest_.lent_to(destination);
 }
 
@@ -335,7 +344,7 @@ void event_loop::deliver(unsigned destination) noexcept {
 bool event_loop::fetch_from(event_loop& other) noexcept {
     if (other.outboxes_[options_.index].count.load() == 0) return false;
     if (!other.lock_.try_take()) {
-        stay_watchful();
+        look_again_soon();
         return false;
     }
     const bool found = fetch_inside(other);
@@ -362,8 +371,11 @@ bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
         if (&other == this) continue;
         const std::uint32_t moves = other.moves_.load();
         const bool moved = std::exchange(seen_moves_[index], moves) != moves;
-        if (other.turn_ns_.load() == 0 || (only_where_nothing_moves && moved))
-            continue;  // who runs nothing keeps nothing
+        if (other.turn_ns_.load() == 0) {           // who runs nothing keeps nothing back
+            if (other.has_lent()) stay_watchful();  // it wakes up to begin the first; then the rest is kept
+            continue;
+        }
+        if (only_where_nothing_moves && moved) continue;
         found |= fetch_from(other) || guest_.recall(index);
     }
     return found;
@@ -371,7 +383,7 @@ bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
 
 bool event_loop::others_run() const noexcept {
     for (const event_loop* each : loops_)
-        if (each != this && each->turn_ns_.load() != 0) return true;
+        if (each != this && each->may_keep()) return true;
     return false;
 }
 
@@ -575,6 +587,7 @@ void event_loop::idle() noexcept {
     park();
     guest_.parked(false);
     guest_.hungry_no_more();
+    if (has_mail() || !nothing_ready()) guest_.awake_with_work();
 }
 
 bool event_loop::spin() noexcept {
@@ -627,8 +640,8 @@ void event_loop::park() noexcept {
         if (looks_again) {
             --looks_left_;
             guest_.looks_again();
-            timeout =
-                std::min(timeout.value_or(std::chrono::nanoseconds::max()), std::chrono::nanoseconds(look_every_ns));
+            const std::uint64_t until_look = std::exchange(looks_soon_, false) ? look_soon_ns : look_every_ns;
+            timeout = std::min(timeout.value_or(std::chrono::nanoseconds::max()), std::chrono::nanoseconds(until_look));
         }
         ring_->wait(timeout);
         if (wake_latency_) note_awake();

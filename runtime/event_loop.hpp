@@ -69,6 +69,7 @@ public:
     static constexpr std::uint64_t patient_for_ns = 20'000;  // as long an idle loop leaves alone those that move on
     /// Who was woken and found nothing stays watchful: it sleeps no longer than this, so many times.
     static constexpr std::uint64_t look_every_ns = 500'000;
+    static constexpr std::uint64_t look_soon_ns = 50'000;
     static constexpr unsigned watchful_for = 4;
 
     /// What an executor adds to its loop. All on the loop's thread.
@@ -84,7 +85,7 @@ public:
         /// This loop's outbox for `destination` is about to leave; `empty` if that one has fetched it meanwhile. True if that
         /// one had nothing to do.
         virtual bool flushed(unsigned destination, bool empty) noexcept = 0;
-        /// Something has been lent to that loop, which has other things to do. A delivery is under way: nothing may be sent.
+        /// Something has been lent to that loop which will wait there. A delivery is under way: nothing may be sent.
         virtual void lent_to(unsigned destination) noexcept = 0;
         virtual void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept = 0;
         /// Nothing is ready; the loop is about to spin or park.
@@ -96,6 +97,8 @@ public:
         /// About to park, but for `look_every_ns` at most: then the loop looks around by itself.
         virtual void looks_again() noexcept = 0;
         virtual void hungry_no_more() noexcept = 0;
+        /// The loop had said that it sleeps, and has something to run now. What it was told meanwhile is for another one.
+        virtual void awake_with_work() noexcept = 0;
         /// Idle: takes back what is lent to that loop, or what its guest keeps, and makes some of it ready; true if it did.
         virtual bool recall(unsigned from) noexcept = 0;
 
@@ -135,8 +138,9 @@ public:
     [[nodiscard]] bool has_mail() const noexcept { return !mailbox_.empty() || mailbox_.has_lent(); }
     /// Steady. 0 while the loop has nothing to run: idle, spinning, parked, or not run at all.
     [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
-    /// A glance: something is lent to this loop and has not begun.
-    [[nodiscard]] bool has_lent() const noexcept { return shelved_.load() != 0 || mailbox_.has_lent(); }
+    /// A glance: something is lent to this loop and has not begun. In this order: who takes it from the list to the shelf has
+    /// noted that before.
+    [[nodiscard]] bool has_lent() const noexcept { return mailbox_.has_lent() || shelved_.load() != 0; }
     /// A glance: something that this loop lends waits in an outbox.
     [[nodiscard]] bool lends() const noexcept { return lent_away_.load() != 0; }
     /// Who is inside may use what is under it, here and in the guest. Another loop's thread.
@@ -144,14 +148,9 @@ public:
     /// Inside the lock: what `goes` of what is lent to this loop and has not begun, oldest first. How many.
     template <class Predicate>
     unsigned take_back(hook_queue& into, Predicate goes) noexcept {
-        unsigned arrived = 0;
-        for (hook* item = mailbox_.take_lent(); item; ++arrived) {
-            hook* next = item->next;
-            shelf_.push(item);
-            item = next;
-        }
+        shelve_lent();
         const auto taken = static_cast<unsigned>(shelf_.split(goes, into));
-        shelved_.store(shelved_.load() + arrived - taken);
+        shelved_.store(shelved_.load() - taken);
         return taken;
     }
     /// Inside the lock: what `goes` of what this loop was about to lend others. Calls taken(destination, count).
@@ -211,7 +210,14 @@ public:
     void hand_over_to_idle() noexcept;
     void flush() noexcept;
     /// Idle and looking around: something was left where it is, to be looked at again.
-    void stay_watchful() noexcept { looks_left_ = watchful_for; }
+    void stay_watchful() noexcept {
+        if (asymmetric_lock::can_be_taken()) looks_left_ = watchful_for;
+    }
+    /// The same, soon: somebody else was inside another loop's lock.
+    void look_again_soon() noexcept {
+        stay_watchful();
+        looks_soon_ = true;
+    }
     /// In that loop's lock: what it was about to send or lend to this one is this loop's mail. True if there was some.
     bool fetch_inside(event_loop& other) noexcept;
     /// Wakes the loop if it is parked, without a message; true if it was.
@@ -272,6 +278,8 @@ private:
     void finish(io_request& request, std::int32_t result, std::uint32_t flags) noexcept;
     unsigned run_ready() noexcept;
     void take_mail() noexcept;
+    void shelve_lent() noexcept;  // inside the lock
+    [[nodiscard]] bool may_keep() const noexcept { return turn_ns_.load() != 0 || has_lent(); }
     hook* next_start(bool first_of_turn) noexcept;
     hook* next_other_start() noexcept;
     static hook* pop_from(hook_queue& starts) noexcept;
@@ -319,6 +327,7 @@ private:
     std::vector<unsigned> dirty_;            // destinations whose outbox has had something since it left last
     std::vector<std::uint32_t> seen_moves_;  // of each loop, when this one looked last
     unsigned looks_left_ = 0;                // so often it wakes up by itself to look around
+    bool looks_soon_ = false;                // the next time sooner
     bool woke_for_nothing_ = false;          // then it does not spin before it sleeps again
     bool shelf_next_ = false;                // whose turn it is: the shelf's, or that of the other starts
     timer_wheel timers_;

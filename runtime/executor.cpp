@@ -147,7 +147,7 @@ void executor::turn_began(std::uint64_t wall_ns) noexcept {
 }
 
 void executor::before_flush() noexcept {
-    gathering_ = false;
+    end_gathering();
     flush_ended_group(*core_);
     for (const weight w : weight_classes)
         if (staged_[static_cast<std::size_t>(w)].count.load() != 0) splice(w);
@@ -162,7 +162,10 @@ bool executor::flushed(unsigned destination, bool empty) noexcept {
 }
 
 void executor::lent_to(unsigned destination) noexcept {
-    if (const unsigned sleeper = helper(destination); sleeper != router::nobody) loop.nudge_with_flush(sleeper);
+    if (!asymmetric_lock::can_be_taken()) return;
+    const auto tell = [this](unsigned sleeper) { return loop.nudge_with_flush(sleeper); };
+    // Who is at home in the smallest range may run whatever it is.
+    if (!routes_.tell_sleepers(weight::light, destination, tell)) routes_.tell_sleepers_anywhere(destination, tell);
 }
 
 void executor::publish_started() noexcept {
@@ -223,6 +226,13 @@ void executor::hungry(bool asleep) noexcept { runtime.loads.starves(position_, a
 void executor::looks_again() noexcept { runtime.loads.looks_again(position_); }
 
 void executor::hungry_no_more() noexcept { runtime.loads.fed(position_); }
+
+void executor::awake_with_work() noexcept {
+    if (is_control_) return;
+    const auto keeps = [this](const auto& each) { return each.get() != this && each->keeps_work(); };
+    if (std::ranges::any_of(runtime.executors, keeps))
+        routes_.tell_sleepers_anywhere(position_, [this](unsigned sleeper) { return loop.nudge(sleeper); });
+}
 
 // ---- the end ------------------------------------------------------------------------------------------------------------
 

@@ -192,6 +192,7 @@ public:
     void hungry(bool asleep) noexcept override;
     void looks_again() noexcept override;
     void hungry_no_more() noexcept override;
+    void awake_with_work() noexcept override;
     bool recall(unsigned from) noexcept override;
 
 private:
@@ -239,10 +240,11 @@ private:
     void splice(weight w) noexcept;
     void settle_departed() noexcept;
     [[nodiscard]] bool keeps_work() const noexcept;
-    void return_to_gate(hook_queue& started_nowhere) noexcept;
+    /// Into which classes' FIFOs.
+    std::array<bool, 3> return_to_gate(hook_queue& started_nowhere) noexcept;
     void put_aside(weight w) noexcept;
-    /// Who sleeps and may take, after a while, what waits there.
-    [[nodiscard]] unsigned helper(unsigned of) const noexcept;
+    [[nodiscard]] bool tell_sleepers(weight w) noexcept;  ///< false: there were some, and all are about to look
+    void end_gathering() noexcept;
     void wake_for(weight w) noexcept;
     bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;

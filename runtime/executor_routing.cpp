@@ -126,23 +126,35 @@ inline void executor::put_aside(weight w) noexcept {
         gathered_[static_cast<std::size_t>(w)] = true;
         return;
     }
-    unsigned sleeper = routes_.sleeper(w, position_);
-    if (sleeper == router::nobody) sleeper = helper(position_);
-    if (sleeper != router::nobody) [[unlikely]]
-        loop.nudge(sleeper);
+    if (tell_sleepers(w)) return;
+    // Those who had said that they sleep are about to look around, or have work now and pass on what they were told: that is,
+    // unless they have looked for it before this thread's stores have reached them.
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the read-modify-write in load_table::fed
+    static_cast<void>(tell_sleepers(w));
 }
 
-unsigned executor::helper(unsigned of) const noexcept {
-    // Else the range helps itself.
-    return runtime.options.spill == spill::when_saturated ? routes_.sleeper_anywhere(of) : router::nobody;
+bool executor::tell_sleepers(weight w) noexcept {
+    if (!asymmetric_lock::can_be_taken()) return true;  // nobody could take it
+    bool asked = false;
+    const auto tell = [&](unsigned sleeper) {
+        asked = true;
+        return loop.nudge(sleeper);
+    };
+    const bool told = routes_.tell_sleepers(w, position_, tell) || (runtime.options.spill == spill::when_saturated &&
+                                                                    routes_.tell_sleepers_anywhere(position_, tell));
+    return told || !asked;
+}
+
+void executor::end_gathering() noexcept {
+    gathering_ = false;
+    for (const weight w : weight_classes)
+        if (std::exchange(gathered_[static_cast<std::size_t>(w)], false)) put_aside(w);
 }
 
 void executor::hand_over_gathered() noexcept {
-    gathering_ = false;
     loop.hand_over_to_idle();
     routes_.forget_fed();
-    for (const weight w : weight_classes)
-        if (std::exchange(gathered_[static_cast<std::size_t>(w)], false)) put_aside(w);
+    end_gathering();
 }
 
 void executor::send_hook(unsigned position, hook* item) noexcept {
@@ -332,8 +344,9 @@ unsigned executor::pull(weight w, bool look_anyway) noexcept {
     if (runtime.attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
         count = let_pass(*core_, taken);
     runtime.loads.take(position_, count);
+    const bool waits = count > 1 || loop.something_ready();
     loop.ready_lent(taken, count);
-    if (count > 1) put_aside(w);
+    if (waits) put_aside(w);
     // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
     if (runtime.at_gate.waiting(w) != 0) wake_for(w);
     return count;
@@ -352,7 +365,7 @@ bool executor::recall(unsigned from) noexcept {
     executor& other = *runtime.executors[from];
     if (!other.keeps_work()) return false;
     if (!other.loop.lock().try_take()) {
-        loop.stay_watchful();
+        loop.look_again_soon();
         return false;
     }
     if (loop.fetch_inside(other.loop)) {  // which comes before what would be taken now
@@ -383,18 +396,25 @@ bool executor::recall(unsigned from) noexcept {
     }
     if (other.keeps_work() && runtime.options.spill == spill::when_saturated) loop.stay_watchful();
     other.loop.lock().give_back();
-    return_to_gate(back);
+    std::array<bool, 3> put_back = return_to_gate(back);
     for (const weight w : weight_classes) {
         const auto at = static_cast<std::size_t>(w);
-        if (counts[at] != 0) runtime.at_gate.wait(w, on_their_way[at], counts[at]);
+        if (counts[at] == 0) continue;
+        runtime.at_gate.wait(w, on_their_way[at], counts[at]);
+        put_back[at] = true;
     }
-    return loop.has_mail() || find_work(true);  // in this order, too
+    const bool has_mail = loop.has_mail();  // which comes first, too
+    if (!has_mail && find_work(true)) return true;
+    for (const weight w : weight_classes)
+        if (put_back[static_cast<std::size_t>(w)] && runtime.at_gate.waiting(w) != 0) wake_for(w);
+    return has_mail;
 }
 
-void executor::return_to_gate(hook_queue& started_nowhere) noexcept {
+std::array<bool, 3> executor::return_to_gate(hook_queue& started_nowhere) noexcept {
     std::array<hook_queue, 3> by_class;
     std::array<unsigned, 3> counts{};
-    if (started_nowhere.empty()) return;
+    std::array<bool, 3> put_back{};
+    if (started_nowhere.empty()) return put_back;
     while (!started_nowhere.empty()) {
         auto& token = *static_cast<token_record*>(started_nowhere.pop());
         token.position.store(no_position);
@@ -409,8 +429,10 @@ void executor::return_to_gate(hook_queue& started_nowhere) noexcept {
         const auto at = static_cast<std::size_t>(w);
         if (counts[at] == 0) continue;
         runtime.at_gate.put_back(w, by_class[at], counts[at]);
+        put_back[at] = true;
         if (!routes_.may_serve(position_, w) && !routes_.may_help(position_, w)) wake_for(w);
     }
+    return put_back;
 }
 
 }  // namespace tokengate::detail

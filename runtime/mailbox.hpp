@@ -60,8 +60,9 @@ public:
     }
     /// Any thread. Takes everything that is lent and has not been taken, oldest first. Unparks nobody.
     hook* take_lent() noexcept {
-        // acquire: pairs with the seq_cst, hence releasing, push in lend
-        return in_order(lent_.exchange(nullptr, std::memory_order_acquire));
+        // acquire: pairs with the seq_cst, hence releasing, push in lend; release: who finds nothing here knows where the
+        // taker has noted that it takes
+        return in_order(lent_.exchange(nullptr, std::memory_order_acq_rel));
     }
     /// Any thread: a glance, but for the owner after `park`, who finds what was lent before the nudge that came too early.
     [[nodiscard]] bool has_lent() const noexcept { return lent_.load(std::memory_order_seq_cst) != nullptr; }

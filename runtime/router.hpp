@@ -279,18 +279,17 @@ public:
         return false;
     }
 
-    static constexpr unsigned nobody = ~0u;
-
-    /// A position of the home range, other than this one, that sleeps: whoever has put something aside looks for it
-    /// afterwards.
-    [[nodiscard]] unsigned sleeper(weight w, unsigned but) const noexcept {
+    /// Tells those of the home range that sleep, but for this one, until `tell(position)` is true. False: nobody was told.
+    template <class Tell>
+    bool tell_sleepers(weight w, unsigned but, Tell tell) const noexcept {
         const lane& l = lane_of(w);
-        return sleeper_among(but, [&](unsigned word) { return l.home[word]; });
+        return tell_among(but, tell, [&](unsigned word) { return l.home[word]; });
     }
-    /// One of any range, unless it will look around by itself soon.
-    [[nodiscard]] unsigned sleeper_anywhere(unsigned but) const noexcept {
+    /// The same of any range, but for those that will look around by themselves soon.
+    template <class Tell>
+    bool tell_sleepers_anywhere(unsigned but, Tell tell) const noexcept {
         const lane& all = lane_of(weight::heavy);
-        return sleeper_among(but, [&](unsigned word) {
+        return tell_among(but, tell, [&](unsigned word) {
             return all.home[word] & ~loads_.room_[word].looks.load(std::memory_order_relaxed);
         });
     }
@@ -363,8 +362,8 @@ private:
         return static_cast<unsigned>(lowest ^ ((lowest ^ highest) & l.backward));
     }
 
-    template <class Bits>
-    [[nodiscard]] unsigned sleeper_among(unsigned but, Bits bits_of_word) const noexcept {
+    template <class Tell, class Bits>
+    bool tell_among(unsigned but, Tell tell, Bits bits_of_word) const noexcept {
         const unsigned own = loads_.turn_of_[but];
         for (unsigned word = 0; word < words_; ++word) {
             // seq_cst: pairs with starves(), whose caller looks around afterwards
@@ -373,9 +372,14 @@ private:
                 continue;
             asleep &= bits_of_word(word);
             if (own / 64 == word) asleep &= ~bit_of(own);
-            if (asleep != 0) return loads_.position_at(word * 64 + static_cast<unsigned>(std::countr_zero(asleep)));
+            // From the back: who is at home there may run every class.
+            while (asleep != 0) {
+                const unsigned bit = 63 - static_cast<unsigned>(std::countl_zero(asleep));
+                if (tell(loads_.position_at(word * 64 + bit))) return true;
+                asleep &= ~(std::uint64_t{1} << bit);
+            }
         }
-        return nobody;
+        return false;
     }
 
     [[nodiscard]] std::uint64_t candidates(const lane& l, unsigned word) const noexcept {

@@ -100,6 +100,7 @@ public:
     bool recall(unsigned from) noexcept override { return on_recall && on_recall(from); }
     void lent_to(unsigned) noexcept override {}
     void looks_again() noexcept override {}
+    void awake_with_work() noexcept override {}
 
     std::atomic<std::uint64_t> turns{0}, idled{0};
     std::atomic<bool> is_parked{false}, was_parked{false}, is_hungry{false};
@@ -738,6 +739,7 @@ TEST_SUITE("event loop") {
             bool recall(unsigned) noexcept override { return false; }
             void lent_to(unsigned) noexcept override {}
             void looks_again() noexcept override {}
+            void awake_with_work() noexcept override {}
             std::atomic<bool> has_parked{false};
             event_loop loop{{.ring_entries = 8, .changes_thread = true}, *this};
         } control;

@@ -10,6 +10,7 @@
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
 #include <tokengate/stop.hpp>
+#include <tokengate/task_token.hpp>
 #include <tokengate/this_token.hpp>
 #include <tokengate/time.hpp>
 #include <tokengate/when_all.hpp>
@@ -87,6 +88,29 @@ cores where(tg::runtime& runtime, const Operation& op, int count) {
     });
     return {all.begin(), all.end()};
 }
+
+/// Whether they come to run on just these cores. Not in every round: what waits to start on a core that the kernel has
+/// suspended is taken back for one that is idle.
+template <class Operation>
+bool comes_to_run_on(tg::runtime& runtime, const Operation& op, int count, const cores& expected) {
+    constexpr int most_rounds = 1000;
+    for (int round = 0; round < most_rounds; ++round)
+        if (where(runtime, op, count) == expected) return true;
+    return false;
+}
+
+/// Holds one core after the other, each by a token bound to it, until the blockade ends.
+tg::task<> hold_core(blockade* on) {
+    on->wait();
+    co_return;
+}
+const tg::operation hold_cores{{.name = "executor_test_hold_cores", .weight = tg::weight::heavy},
+                               [](unsigned first, unsigned end, blockade* on) -> tg::task<> {
+                                   std::vector<tg::token<>> holders;
+                                   for (unsigned core = first; core < end; ++core)
+                                       holders.push_back(tg::as_token(hold_core(on), core));
+                                   co_await tg::when_all(std::move(holders));
+                               }};
 
 struct gauge {
     std::atomic<int> running{0}, most{0};
@@ -196,6 +220,9 @@ TEST_SUITE("executor") {
         CHECK(within(where(runtime, light, 400), 2));
         CHECK(within(where(runtime, light, 20'000), 2));  // far more than their windows
         CHECK(within(where(runtime, medium, 20'000), 1));
+        CHECK(comes_to_run_on(runtime, heavy, 400, cores{0, 1, 2, 3, 4, 5, 6, 7}));
+        CHECK(comes_to_run_on(runtime, medium, 400, cores{1, 2, 3, 4, 5, 6, 7}));
+        CHECK(comes_to_run_on(runtime, light, 400, cores{2, 3, 4, 5, 6, 7}));
         runtime.start();
         const auto hold_all = [&](const auto& block, int count) {
             blockade all;  // a core that is held begins no other: so each holds another core
@@ -215,14 +242,14 @@ TEST_SUITE("executor") {
         CHECK(where(one, medium, 10) == cores{0});
         CHECK(where(one, light, 10) == cores{0});
         tg::runtime two{{.cores = 2, .spill = tg::spill::never}};
-        CHECK(where(two, heavy, 10) == cores{0, 1});
+        CHECK(comes_to_run_on(two, heavy, 10, cores{0, 1}));
         CHECK(where(two, medium, 1000) == cores{1});
         CHECK(where(two, light, 1000) == cores{1});
     }
 
     TEST_CASE("a class whose range has room does not leave it") {
         tg::runtime runtime{{.cores = 8, .spill = tg::spill::when_saturated}};
-        CHECK(where(runtime, light, 6 * 8) == cores{2, 3, 4, 5, 6, 7});
+        CHECK(comes_to_run_on(runtime, light, 6 * 8, cores{2, 3, 4, 5, 6, 7}));
     }
 
     TEST_CASE("a saturated class spills to cores outside its range; with spill::never it waits") {
@@ -232,8 +259,8 @@ TEST_SUITE("executor") {
             std::vector<std::future<void>> ended;
             tg::runtime runtime{{.cores = 8, .spill = policy}};
             runtime.start();
-            for (int i = 0; i < 6; ++i) ended.push_back(runtime.submit(block_light(&home)));
-            home.until(6);  // one on each core of the range
+            ended.push_back(runtime.submit(hold_cores(2, 8, &home)));
+            home.until(6);  // the whole range
             for (int i = 0; i < 2000; ++i) ended.push_back(runtime.submit(count_light(&counts)));
             if (policy == tg::spill::when_saturated)
                 wait_until([&] { return counts.total >= 2000 - 6 * window; });
@@ -407,8 +434,8 @@ TEST_SUITE("executor") {
         tg::runtime runtime{{.cores = 2, .workers_per_core = 3, .spill = tg::spill::never}};
         CHECK(runtime.cores() == 2);
         CHECK(runtime.executors() == 6);
-        CHECK(where(runtime, worker, 100) == cores{0, 1, 2, 3, 4, 5});
-        CHECK(where(runtime, heavy, 100) == cores{0, 1});
+        CHECK(comes_to_run_on(runtime, worker, 100, cores{0, 1, 2, 3, 4, 5}));
+        CHECK(comes_to_run_on(runtime, heavy, 100, cores{0, 1}));
         CHECK(where(runtime, light, 100) == cores{1});
         blockade all;  // they block at the same time
         runtime.start();
