@@ -99,10 +99,11 @@ public:
     void hungry_no_more() noexcept override { is_hungry = false; }
     bool recall(unsigned from) noexcept override { return on_recall && on_recall(from); }
     void lent_to(unsigned) noexcept override {}
-    void looks_again() noexcept override {}
-    void awake_with_work() noexcept override {}
+    void looks_again() noexcept override { ++looks; }
+    void awake_with_work() noexcept override { ++passes_on; }
 
     std::atomic<std::uint64_t> turns{0}, idled{0};
+    std::atomic<unsigned> looks{0}, passes_on{0};
     std::atomic<bool> is_parked{false}, was_parked{false}, is_hungry{false};
     std::atomic<int> thread_id{0};
     std::vector<unsigned> flushes;  // the loop's thread
@@ -625,6 +626,28 @@ TEST_SUITE("event loop") {
         here.run_here();
         there.end();
         CHECK(found == 2000);
+    }
+
+    TEST_CASE(
+        "who is woken for nothing wakes up by itself a few times, then sleeps; who is woken for something does not") {
+        observed here(0), there(1);
+        connect({&here, &there});
+        std::atomic<bool> ran{false};
+        call work([&] { ran = true; });
+        there.run_on_a_thread();
+        call nudge([&] {
+            wait_until([&] { return here.loop.nudge(1); });
+            wait_until([&] { return there.looks == event_loop::watchful_for; });
+            here.loop.send(1, &work);
+            here.loop.hand_over(1);
+            wait_until([&] { return ran && there.is_parked; });
+            here.loop.quit();
+        });
+        here.loop.ready(&nudge);
+        here.run_here();
+        there.end();
+        CHECK(there.looks == event_loop::watchful_for);
+        CHECK(there.passes_on > 0);
     }
 
     TEST_CASE("an idle loop is not woken, whatever the others do") {

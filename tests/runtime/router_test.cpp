@@ -280,6 +280,80 @@ TEST_SUITE("router") {
         CHECK(place_many(routes, weight::medium, 2) == positions{2, 2});
     }
 
+    TEST_CASE("who has nothing to run goes before the others, once until that is published") {
+        load_table loads({4, 1});
+        router routes(loads, 0);
+        loads.starves(2, false);
+        CHECK(route_many(routes, weight::heavy, 3) == positions{2, 3, 0});
+        routes.publish(2);
+        CHECK(routes.route(weight::heavy) == 2);
+        routes.forget_fed(2);  // it was not handed over after all
+        CHECK(routes.route(weight::heavy) == 2);
+        routes.forget_fed();
+        CHECK(routes.route(weight::heavy) == 2);
+        CHECK(loads.fed(2));
+        CHECK_FALSE(loads.fed(2));  // one of them is told
+        routes.publish(2);
+        CHECK(route_many(routes, weight::heavy, 3) == positions{3, 0, 1});
+    }
+
+    TEST_CASE("one that is awake before one that sleeps; and none outside the home range") {
+        load_table loads({4, 1});
+        router routes(loads, 0);
+        loads.starves(1, true);
+        loads.starves(3, false);
+        CHECK(route_many(routes, weight::heavy, 3) == positions{3, 1, 2});
+        publish_all(routes, 4);
+        loads.fed(1);
+        loads.fed(3);
+        loads.starves(0, false);
+        CHECK(route_many(routes, weight::light, 2) == positions{3, 2});
+        CHECK_FALSE(routes.hungry_but(weight::light, 3));
+        CHECK(routes.hungry_but(weight::heavy, 3));
+        CHECK_FALSE(routes.hungry_but(weight::heavy, 0));
+    }
+
+    TEST_CASE("who sleeps is told from the back, until one has heard; the watchful only by those of their range") {
+        load_table loads({4, 1});
+        router routes(loads, 0);
+        const auto told = [&](weight w, unsigned but) {
+            positions all;
+            CHECK_FALSE(routes.tell_sleepers(w, but, [&](unsigned at) {
+                all.push_back(at);
+                return false;
+            }));
+            return all;
+        };
+        const auto told_anywhere = [&](unsigned but) {
+            positions all;
+            CHECK_FALSE(routes.tell_sleepers_anywhere(but, [&](unsigned at) {
+                all.push_back(at);
+                return false;
+            }));
+            return all;
+        };
+        CHECK(told_anywhere(0).empty());
+        for (const unsigned at : {0U, 2U, 3U, 4U}) loads.starves(at, true);  // 4 is the control loop: it runs no tokens
+        loads.starves(1, false);
+        CHECK(loads.starving(4));
+        CHECK(told(weight::heavy, 3) == positions{2, 0});
+        CHECK(told(weight::light, 0) == positions{3, 2});
+        CHECK(told_anywhere(2) == positions{3, 0});
+        unsigned heard = 0;
+        CHECK(routes.tell_sleepers(weight::heavy, 1, [&](unsigned at) {
+            heard = at;
+            return at == 2;
+        }));
+        CHECK(heard == 2);
+        loads.looks_again(3);
+        CHECK(told_anywhere(2) == positions{0});
+        CHECK(told(weight::light, 0) == positions{3, 2});
+        loads.starves(3, true);  // it has looked, and sleeps on
+        CHECK(told_anywhere(2) == positions{3, 0});
+        loads.fed(3);
+        CHECK(told(weight::light, 0) == positions{2});
+    }
+
     TEST_CASE("chunks shrink with what waits, and never exceed the room") {
         load_table loads({4, 1});
         router routes(loads, 0);
