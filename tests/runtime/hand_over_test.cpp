@@ -33,7 +33,6 @@ using namespace std::chrono_literals;
 namespace {
 
 std::atomic<int> begun{0};
-std::atomic<bool> in_time{false};
 
 /// Holds this core until so many have begun elsewhere; false if they have not after a long time.
 bool holds_until(int count) {
