@@ -287,6 +287,7 @@ void event_loop::flush() noexcept {
         guest_.before_flush();
         for (unsigned destination : dirty_) deliver(destination);
         dirty_.clear();
+        guest_.delivered();
         submit_wakes();
     } while (!dirty_.empty());
 }

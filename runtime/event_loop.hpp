@@ -82,6 +82,8 @@ public:
         [[nodiscard]] virtual bool work_waits() const noexcept = 0;
         /// Before chains leave: the guest sends what it has collected itself.
         virtual void before_flush() noexcept = 0;
+        /// They have left: now what the guest collected later.
+        virtual void delivered() noexcept = 0;
         /// This loop's outbox for `destination` is about to leave; `empty` if that one has fetched it meanwhile. True if that
         /// one had nothing to do.
         virtual bool flushed(unsigned destination, bool empty) noexcept = 0;

@@ -149,11 +149,15 @@ void executor::turn_began(std::uint64_t wall_ns) noexcept {
 void executor::before_flush() noexcept {
     end_gathering();
     flush_ended_group(*core_);
-    for (const weight w : weight_classes)
-        if (staged_[static_cast<std::size_t>(w)].count.load() != 0) splice(w);
     if (is_control_) return;
     if (routes_.pending(position_) != 0) routes_.publish(position_);
     publish_started();
+}
+
+void executor::delivered() noexcept {
+    // After those that found room: a core that spins sees the FIFO as soon as there is something in it.
+    for (const weight w : weight_classes)
+        if (staged_[static_cast<std::size_t>(w)].count.load() != 0) splice(w);
 }
 
 bool executor::flushed(unsigned destination, bool empty) noexcept {

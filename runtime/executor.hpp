@@ -184,6 +184,7 @@ public:
     bool find_work(bool parking) noexcept override;
     [[nodiscard]] bool work_waits() const noexcept override;
     void before_flush() noexcept override;
+    void delivered() noexcept override;
     bool flushed(unsigned destination, bool empty) noexcept override;
     void lent_to(unsigned destination) noexcept override;
     void turn_ended(std::uint64_t busy_ns, unsigned ran) noexcept override;
@@ -240,8 +241,7 @@ private:
     void splice(weight w) noexcept;
     void settle_departed() noexcept;
     [[nodiscard]] bool keeps_work() const noexcept;
-    /// Into which classes' FIFOs.
-    std::array<bool, 3> return_to_gate(hook_queue& started_nowhere) noexcept;
+    void return_to_gate(hook_queue& started_nowhere, std::array<bool, 3>& put_back) noexcept;
     void put_aside(weight w) noexcept;
     [[nodiscard]] bool tell_sleepers(weight w) noexcept;  ///< false: there were some, and all are about to look
     void end_gathering() noexcept;

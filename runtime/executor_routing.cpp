@@ -184,7 +184,7 @@ void executor::stage(weight w, token_record& token) noexcept {
     at.count.store(count);
     loop.lock().leave();
     if (count >= event_loop::outbox_limit)
-        splice(w);
+        loop.flush();  // those that found room first
     else
         put_aside(w);
 }
@@ -385,24 +385,18 @@ bool executor::recall(unsigned from) noexcept {
     // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
     other.loop.take_out(back, may_come,
                         [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
-    std::array<hook_queue, 3> on_their_way;
-    std::array<unsigned, 3> counts{};
+    std::array<bool, 3> put_back{};
     for (const weight w : weight_classes) {
-        if (!foreign_too && !routes_.may_serve(position_, w)) continue;
-        const auto at = static_cast<std::size_t>(w);
-        on_their_way[at] = std::exchange(other.staged_[at].chain, {});
-        counts[at] = other.staged_[at].count.load();
-        other.staged_[at].count.store(0);
+        staged& theirs = other.staged_[static_cast<std::size_t>(w)];
+        if ((!foreign_too && !routes_.may_serve(position_, w)) || theirs.count.load() == 0) continue;
+        // Inside the lock: who routes on must not find that nobody waits before the FIFO has them.
+        runtime.at_gate.wait(w, theirs.chain, theirs.count.load());
+        theirs.count.store(0);
+        put_back[static_cast<std::size_t>(w)] = true;
     }
     if (other.keeps_work() && runtime.options.spill == spill::when_saturated) loop.stay_watchful();
     other.loop.lock().give_back();
-    std::array<bool, 3> put_back = return_to_gate(back);
-    for (const weight w : weight_classes) {
-        const auto at = static_cast<std::size_t>(w);
-        if (counts[at] == 0) continue;
-        runtime.at_gate.wait(w, on_their_way[at], counts[at]);
-        put_back[at] = true;
-    }
+    return_to_gate(back, put_back);
     const bool has_mail = loop.has_mail();  // which comes first, too
     if (!has_mail && find_work(true)) return true;
     for (const weight w : weight_classes)
@@ -410,11 +404,10 @@ bool executor::recall(unsigned from) noexcept {
     return has_mail;
 }
 
-std::array<bool, 3> executor::return_to_gate(hook_queue& started_nowhere) noexcept {
+void executor::return_to_gate(hook_queue& started_nowhere, std::array<bool, 3>& put_back) noexcept {
     std::array<hook_queue, 3> by_class;
     std::array<unsigned, 3> counts{};
-    std::array<bool, 3> put_back{};
-    if (started_nowhere.empty()) return put_back;
+    if (started_nowhere.empty()) return;
     while (!started_nowhere.empty()) {
         auto& token = *static_cast<token_record*>(started_nowhere.pop());
         token.position.store(no_position);
@@ -432,7 +425,6 @@ std::array<bool, 3> executor::return_to_gate(hook_queue& started_nowhere) noexce
         put_back[at] = true;
         if (!routes_.may_serve(position_, w) && !routes_.may_help(position_, w)) wake_for(w);
     }
-    return put_back;
 }
 
 }  // namespace tokengate::detail

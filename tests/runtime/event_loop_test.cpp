@@ -82,6 +82,7 @@ public:
     bool find_work(bool) noexcept override { return on_find_work && on_find_work(); }
     bool work_waits() const noexcept override { return false; }
     void before_flush() noexcept override {}
+    void delivered() noexcept override {}
     bool flushed(unsigned destination, bool) noexcept override {
         flushes.push_back(destination);
         return false;
@@ -751,6 +752,7 @@ TEST_SUITE("event loop") {
             bool find_work(bool) noexcept override { return false; }
             bool work_waits() const noexcept override { return false; }
             void before_flush() noexcept override {}
+            void delivered() noexcept override {}
             bool flushed(unsigned, bool) noexcept override { return false; }
             void turn_ended(std::uint64_t, unsigned) noexcept override {}
             void going_idle() noexcept override {}
