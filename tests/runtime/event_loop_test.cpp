@@ -637,8 +637,11 @@ TEST_SUITE("event loop") {
         call work([&] { ran = true; });
         there.run_on_a_thread();
         call nudge([&] {
-            wait_until([&] { return here.loop.nudge(1); });
-            wait_until([&] { return there.looks == event_loop::watchful_for; });
+            // A nudge that comes just before the loop sleeps keeps it from that: then it has not been woken.
+            wait_until([&] {
+                if (there.looks == 0) here.loop.nudge(1);
+                return there.looks >= event_loop::watchful_for;
+            });
             here.loop.send(1, &work);
             here.loop.hand_over(1);
             wait_until([&] { return ran && there.is_parked; });
@@ -647,7 +650,7 @@ TEST_SUITE("event loop") {
         here.loop.ready(&nudge);
         here.run_here();
         there.end();
-        CHECK(there.looks == event_loop::watchful_for);
+        CHECK(there.looks <= 2 * event_loop::watchful_for);  // a second nudge may have met the first look
         CHECK(there.passes_on > 0);
     }
 
