@@ -131,8 +131,8 @@ void event_loop::turn() noexcept {
         woke_for_nothing_ = false;
         const std::uint64_t now = steady_ns();
         turn_ns_.store(now);  // the next turn begins where this one ended: one look at the clock for both
-        guest_.turn_ended(now - began,
-                          ran);  // now it is counted as a whole, which it was not before; see executor::busy_ns
+        // Afterwards: a turn that is counted as a whole is not open any more; see executor::busy_ns.
+        guest_.turn_ended(now - began, ran);
     }
     if (nothing_ready() && !quitting_) {
         turn_ns_.store(0);
@@ -355,8 +355,8 @@ bool event_loop::fetch_from(event_loop& other) noexcept {
 
 bool event_loop::fetch_inside(event_loop& other) noexcept {
     const outbox left = other.take_from(other.outboxes_[options_.index]);
-    put_in_mailbox(
-        left);  // the way of all mail, which brings it into order; this loop is awake and owes itself no wake
+    // The way of all mail, which brings it into order. This loop is awake and owes itself no wake.
+    put_in_mailbox(left);
     return left.bound.newest || left.lent.newest;
 }
 

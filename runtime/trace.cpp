@@ -143,7 +143,7 @@ public:
     void process() { metadata("process_name", 0, "\"name\":\"tokengate\""); }
 
     void row(unsigned thread, const std::string& name) {
-        metadata("thread_name", thread, "\"name\":" + detail::quoted(name));
+        metadata("thread_name", thread, "\"name\":" + quoted(name));
         metadata("thread_sort_index", thread, "\"sort_index\":" + std::to_string(thread));
     }
 
@@ -161,7 +161,7 @@ public:
                     waited("waited_us", token.spawned_ns, event.ns);
                     waited("queued_us", token.admitted_ns, event.ns);
                 }
-                if (!drawn.outcome.empty()) out_ += ",\"outcome\":" + detail::quoted(drawn.outcome);
+                if (!drawn.outcome.empty()) out_ += ",\"outcome\":" + quoted(drawn.outcome);
                 out_ += "}}";
                 if (starts && token.is_arrow()) arrow("f", thread, event);
                 break;
@@ -177,8 +177,7 @@ public:
                 begin("i", std::string(event.operation->name) + ' ' + std::string(what), "token", thread, event.ns);
                 out_ += ",\"s\":\"t\",\"args\":{";
                 // An end does not say when its token was made; its number is enough to find it.
-                out_ += ended ? "\"sequence\":" + detail::quoted(std::to_string(event.sequence))
-                              : "\"token\":" + id_of(event);
+                out_ += ended ? "\"sequence\":" + quoted(std::to_string(event.sequence)) : "\"token\":" + id_of(event);
                 out_ += "}}";
                 break;
             }
@@ -194,7 +193,7 @@ private:
         out_ += first_ ? "\n{\"ph\":\"" : ",\n{\"ph\":\"";
         first_ = false;
         out_ += phase;
-        out_ += "\",\"name\":" + detail::quoted(name) + ",\"cat\":\"" + category;
+        out_ += "\",\"name\":" + quoted(name) + ",\"cat\":\"" + category;
         out_ += "\",\"pid\":" + std::to_string(process_number) + ",\"tid\":" + std::to_string(thread) + ",\"ts\":";
         microseconds(ns - origin_ns_);
     }
@@ -224,7 +223,7 @@ private:
     }
 
     static std::string id_of(const trace_event& event) {
-        return detail::quoted(token_id{event.operation->name, event.argument, event.sequence}.text());
+        return quoted(token_id{event.operation->name, event.argument, event.sequence}.text());
     }
 
     const std::uint64_t origin_ns_;
