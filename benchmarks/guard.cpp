@@ -10,6 +10,8 @@
 ///   routed_destroy   … its frame is destroyed there
 ///   routed_run       … is taken from the mailbox, started and ended, on its executor
 ///   group_of_8       a `when_all` of eight conducted children, one child of it
+///   kept             as `conducted`, outside of chains: a short operation that nobody else is hungry for
+///   kept_of_8        as `group_of_8`, of those
 ///   admission        a routed operation is made, admitted and let go
 ///   wake_here        `event::set` wakes a token of the same core, which runs until its next wait
 ///   wake_there       `event::set` for a token of another core, the sender's side
@@ -77,7 +79,7 @@ tg::task<int> await_tasks(unsigned count) {
     for (unsigned i = 0; i < count; ++i) total = co_await add(total, 1);
     co_return total;
 }
-tg::task<int> await_conducted(unsigned count) {
+tg::task<int> await_children(unsigned count) {
     int total = 0;
     for (unsigned i = 0; i < count; ++i) total = co_await child(total, 1);
     co_return total;
@@ -147,11 +149,13 @@ tg::task<> count_wakes(slope* counted) {
 }
 
 const tg::operation counts_body{{.name = "counts_body"}, tg::lead{"child"}, count_body};
+const tg::operation counts_outside{{.name = "counts_outside"}, count_body};
 const tg::operation counts_wakes{{.name = "counts_wakes"}, count_wakes};
 
-double in_token(body run, slope counted) {
+template <class Operation>
+double in_token(const Operation& counts, body run, slope counted) {
     tg::runtime runtime{{.cores = 1}};
-    const auto main = [&]() -> tg::task<> { co_await counts_body(run, &counted); };
+    const auto main = [&]() -> tg::task<> { co_await counts(run, &counted); };
     runtime.run(main);
     return counted.value();
 }
@@ -290,13 +294,15 @@ int main() try {
         runtime.run(count_all_sets(&counted.wake));
     }
     const std::vector<std::pair<const char*, double>> figures{
-        {"task", in_token(await_tasks, {32, 96})},
-        {"conducted", in_token(await_conducted, {32, 96})},
+        {"task", in_token(counts_body, await_tasks, {32, 96})},
+        {"conducted", in_token(counts_body, await_children, {32, 96})},
+        {"kept", in_token(counts_outside, await_children, {32, 96})},
         {"routed_make", counted.make.value()},
         {"routed_send", counted.send.value()},
         {"routed_destroy", counted.destroy.value()},
         {"routed_run", counted.run.value()},
-        {"group_of_8", in_token(await_eights, {8, 16})},
+        {"group_of_8", in_token(counts_body, await_eights, {8, 16})},
+        {"kept_of_8", in_token(counts_outside, await_eights, {8, 16})},
         {"admission", counted.admission.value()},
         {"wake_here", wake_here()},
         {"wake_there", counted.wake.value()},

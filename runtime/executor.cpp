@@ -106,6 +106,11 @@ void executor::attach(core_context& core) noexcept {
     core.position = static_cast<std::uint16_t>(position_);
     core.runtime_slot = runtime.slot;
     core.in_place = token_word{core.position, runtime.slot, ran_in_place, token_state::executing, 0}.bits();
+    core.keeping.attention = &runtime.attention;
+    core.keeping.at_start = &runtime.at_start;
+    for (const weight w : weight_classes)
+        core.keeping.hungry[static_cast<std::size_t>(w)] =
+            !is_control_ && routes_.may_serve(position_, w) ? &runtime.loads.hungry_in(w) : &keeping_words::never;
     core.counts.take_over(counts_);
     hosted_by_.store(&core, std::memory_order_release);
     if (runtime.stalls) runtime.stalls->enter(position_);
@@ -123,6 +128,7 @@ void executor::detach(core_context& core) noexcept {
     core.host = nullptr;
     core.runtime = nullptr;
     core.runtime_slot = 0;
+    core.keeping = {};
     core_ = nullptr;
 }
 

@@ -83,6 +83,7 @@ public:
     // Unconducted children in place; see admission.hpp and group.hpp.
     [[nodiscard]] bool may_run_here(const operation_record& of) const noexcept;
     [[nodiscard]] bool may_keep(const token_record& token) const noexcept;
+    static void note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept;
     [[nodiscard]] bool keeps(const token_record& token) noexcept;
     void offer(token_group& group) noexcept;
     void withdraw(token_group& group) noexcept;
@@ -249,7 +250,6 @@ private:
     bool wake_one_of(unsigned first, unsigned end) noexcept;
     void publish_started() noexcept;
     unsigned pull(weight w, bool look_anyway) noexcept;
-    static void note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept;
     void report_idle() noexcept;
     void end_if_drained() noexcept;
     void attach(core_context& core) noexcept;

@@ -32,6 +32,14 @@ int load_table::retract(unsigned position) noexcept {
     return now;
 }
 
+void load_table::count_hungry(unsigned position, std::uint32_t more) noexcept {
+    if (position == layout_.positions()) return;  // the control loop has no class
+    const unsigned core = position / layout_.workers_per_core;
+    for (const weight w : {weight::heavy, weight::medium, weight::light})
+        if (core >= first_home_core(w, layout_.cores))
+            hungry_in_[static_cast<std::size_t>(w)].fetch_add(more, std::memory_order_relaxed);
+}
+
 router::router(load_table& loads, unsigned loop_index, spill spill)
     : loads_(loads),
       positions_(loads.layout().positions()),

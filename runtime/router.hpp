@@ -121,7 +121,7 @@ public:
         if (asleep) room_[turn / 64].asleep.fetch_or(bit, std::memory_order_seq_cst);
         if (room_[turn / 64].looks.load(std::memory_order_relaxed) & bit)
             room_[turn / 64].looks.fetch_and(~bit, std::memory_order_relaxed);
-        room_[turn / 64].hungry.fetch_or(bit, std::memory_order_seq_cst);
+        if (!(room_[turn / 64].hungry.fetch_or(bit, std::memory_order_seq_cst) & bit)) count_hungry(position, 1);
     }
     /// It sleeps, but not for long: then it looks around by itself. Until it starves anew.
     void looks_again(unsigned position) noexcept {
@@ -136,7 +136,9 @@ public:
         const std::uint64_t before = room_[turn / 64].hungry.fetch_and(~bit, std::memory_order_relaxed);
         if (room_[turn / 64].asleep.load(std::memory_order_relaxed) & bit)
             room_[turn / 64].asleep.fetch_and(~bit, std::memory_order_relaxed);
-        return before & bit;
+        if (!(before & bit)) return false;
+        count_hungry(position, ~std::uint32_t{0});
+        return true;
     }
     [[nodiscard]] bool starving(unsigned position) const noexcept {
         const unsigned turn = turn_of_[position];
@@ -144,6 +146,11 @@ public:
     }
 
     // ---- any thread ----
+
+    /// How many positions of that home range are hungry: a hint, for who looks often. For a moment it may be one less than none.
+    [[nodiscard]] const std::atomic<std::uint32_t>& hungry_in(weight w) const noexcept {
+        return hungry_in_[static_cast<std::size_t>(w)];
+    }
 
     /// Below zero for the moment in which a loop has started, but not yet published, what it routed to itself.
     [[nodiscard]] int occupancy(unsigned position) const noexcept {
@@ -205,6 +212,9 @@ private:
         return room_[word].hungry.load(std::memory_order_relaxed);  // a hint
     }
 
+    /// Relaxed: whoever changed the bit counts it, in whatever order.
+    void count_hungry(unsigned position, std::uint32_t more) noexcept;
+
     /// A router: the position was found full. Clears its bit, looks once more, and sets it again if there is room after
     /// all.
     int retract(unsigned position) noexcept;
@@ -212,6 +222,8 @@ private:
     core_layout layout_;
     std::unique_ptr<slot[]> slots_;           // by position
     std::array<room_word, most_words> room_;  // by turn
+    /// By weight. Added to by who changes a bit of `hungry`; loaded by every core for each child that it keeps.
+    alignas(64) std::array<std::atomic<std::uint32_t>, 3> hungry_in_{};
     std::vector<std::uint16_t> position_at_;  // by turn
     std::vector<std::uint16_t> turn_of_;      // by position, and behind them the control loop's
 };

@@ -43,16 +43,19 @@ const operation_record& service_operation(const char* name) {
     const std::scoped_lock lock(forever->mutex);
     for (const operation_record& known : forever->all)
         if (std::strcmp(known.name, name) == 0) return known;
-    return forever->all.emplace_back(operation_record{
-        name, weight::medium, storage::none, unroutable | exempt, own_operation, {}});
+    return forever->all.emplace_back(operation_record{.name = name,
+                                                      .weight_class = weight::medium,
+                                                      .tier = storage::none,
+                                                      .flags = unroutable | exempt,
+                                                      .index = own_operation});
 }
 
 void run_detached(task<> work, const char* name) {
     const operation_record& operation = service_operation(name);
     const auto coroutine = task_access::release(std::move(work));
     if (!coroutine) throw_empty_task();
-    const bool conducted = adopt(context(), coroutine.promise(), operation);
-    token_access::adopt(coroutine, conducted).admit();
+    adopt(context(), coroutine.promise(), operation);
+    token_access::adopt(coroutine).admit();
 }
 
 runtime_core& runtime_access::core(runtime& of) noexcept { return *of.core_; }

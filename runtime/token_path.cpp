@@ -267,6 +267,21 @@ bool keeps(core_context& core, const token_record& token) noexcept { return core
 
 bool may_keep(core_context& core, const token_record& token) noexcept { return core.host->may_keep(token); }
 
+started start_measured(core_context& core, token_record& child, std::coroutine_handle<>& continuation,
+                       std::coroutine_handle<> awaiter) {
+    const std::coroutine_handle<> body = promise_base::of(child).handle();
+    if (static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark)
+        return start_child(core, body, continuation, awaiter);
+    operation_counters& known = core.operations[child.operation.load()->index];
+    const std::uint64_t began = event_loop::steady_ns();
+    continuation = on_the_stack();
+    body.resume();
+    executor::note_run(known, event_loop::steady_ns() - began);
+    if (body.done()) return not_suspended(awaiter);
+    continuation = awaiter;
+    return stay_suspended();
+}
+
 // ---- the end ------------------------------------------------------------------------------------------------------------
 
 namespace {

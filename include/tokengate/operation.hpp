@@ -126,11 +126,16 @@ struct signature_of<R (C::*)(P...)> {
                   "without `mutable`");
 };
 
+/// On a thread without a loop nobody keeps the time.
+void note_time(core_context& core) noexcept;
+
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain: true then.
 /// `awaited_by` is for later: it is looked at only once a runtime has the token.
 template <bool sticky = false>
-[[gnu::always_inline]] inline bool adopt(core_context& core, promise_base& promise, const operation_record& operation,
+[[gnu::always_inline]] inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
                                          [[maybe_unused]] std::uint64_t key = 0) noexcept {
+    const token_record* running = core.current;
+    if (!running && !core.host) note_time(core);
     token_record& token = promise.token;
     token.operation.store(&operation);
     token.next = nullptr;  // waits nowhere
@@ -139,27 +144,22 @@ template <bool sticky = false>
     token.sequence.store(sequence);
     core.next_sequence.store(sequence + 1);
     token.created_ns.store(core.turn_ns);
-    std::uint16_t flags = operation.flags;
-    if (core.current && (core.current->flags & in_domain)) {
-        auto* inherited = static_cast<domain*>(core.current->anchor);
+    std::uint64_t word = operation.made;
+    if (running && (running->flags & in_domain)) {
+        auto* inherited = static_cast<domain*>(running->anchor);
         ++inherited->pending;
         if constexpr (sticky) {
             core.counts.sticky_bypassed.add(1);
-            flags &= static_cast<std::uint16_t>(~sticky_key);
+            word &= ~token_word{0, 0, sticky_key, token_state{}, 0}.bits();
         }
-        flags |= in_domain;
+        word |= token_word{0, 0, in_domain, token_state{}, 0}.bits();
         token.anchor = inherited;
     } else if constexpr (sticky) {
         token.anchor = reinterpret_cast<void*>(key);
     }
     promise.is_token = true;
-    // Last: who acquires its state sees this token's operation.
-    token.set_word(token_word{no_position, 0, flags, token_state::created, 0}.bits());
-    return (flags & in_domain) != 0;
+    token.set_word(word);  // last: who acquires its state sees this token's operation
 }
-
-/// On a thread without a loop nobody keeps the time.
-void note_time(core_context& core) noexcept;
 
 template <class F, class Anchor, class Signature>
 class typed_operation;
@@ -206,7 +206,6 @@ private:
     [[gnu::always_inline]] token<result> make(const operation_record& record,
                                               typename parameter<P>::stored&&... arguments) const {
         core_context& core = context();
-        if (!core.host) note_time(core);
         std::uint64_t key = 0;
         if constexpr (is_sticky<Anchor>) key = anchor_.key(std::as_const(arguments)...);
         std::coroutine_handle<promise<result>> coroutine;
@@ -215,8 +214,8 @@ private:
         else
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
-        const bool conducted = adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
-        return token_access::adopt(coroutine, conducted);
+        adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
+        return token_access::adopt(coroutine);
     }
 
     [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
@@ -248,9 +247,8 @@ private:
     [[gnu::noinline, gnu::cold]] token<result> wrapped(task<result> work) const {
         const auto keeper = task_access::release(std::move(work));
         core_context& core = context();
-        if (!core.host) note_time(core);
-        const bool conducted = adopt(core, keeper.promise(), *record_.keeper);
-        return token_access::adopt(keeper, conducted);
+        adopt(core, keeper.promise(), *record_.keeper);
+        return token_access::adopt(keeper);
     }
 
     static constexpr std::uint16_t flags() noexcept {

@@ -39,9 +39,8 @@ template <class T>
     const auto coroutine = detail::task_access::release(std::move(work));
     if (!coroutine) detail::throw_empty_task();
     detail::core_context& core = detail::context();
-    if (!core.host) detail::note_time(core);
-    const bool conducted = detail::adopt(core, coroutine.promise(), detail::task_operation());
-    return detail::token_access::adopt(coroutine, conducted);
+    detail::adopt(core, coroutine.promise(), detail::task_operation());
+    return detail::token_access::adopt(coroutine);
 }
 
 template <class T>

@@ -33,14 +33,11 @@ public:
 
     token() noexcept = default;
     token(token&& other) noexcept
-        : coroutine_(std::exchange(other.coroutine_, nullptr)),
-          admitted_(other.admitted_),
-          in_domain_(other.in_domain_) {}
+        : coroutine_(std::exchange(other.coroutine_, nullptr)), admitted_(other.admitted_) {}
     token& operator=(token&& other) noexcept {
         token moved(std::move(other));
         std::swap(coroutine_, moved.coroutine_);
         std::swap(admitted_, moved.admitted_);
-        std::swap(in_domain_, moved.in_domain_);
         return *this;
     }
     [[gnu::always_inline]] ~token() {
@@ -74,7 +71,7 @@ public:
 
     [[gnu::always_inline]] auto operator co_await() {
         if (!coroutine_) detail::throw_already_awaited();
-        const bool here = in_domain_ && may_begin_here(record());
+        const bool here = may_begin_here(record());
         if (!here) detail::check_admissible(record());  // before the handle gives up the token
         return awaiter{std::exchange(coroutine_, nullptr), admitted_, here};
     }
@@ -83,17 +80,17 @@ private:
     friend detail::token_access;
     using handle = std::coroutine_handle<detail::promise<T>>;
 
-    token(handle coroutine, bool conducted) noexcept : coroutine_(coroutine), in_domain_(conducted) {}
+    explicit token(handle coroutine) noexcept : coroutine_(coroutine) {}
 
     [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
-    /// A conducted child on its domain's own core that needs nothing from the gate, of a running token that has nothing to
-    /// give up or to hand on.
+    /// A child that needs nothing from the gate, conducted and on its domain's own core or kept without asking, of a running
+    /// token that has nothing to give up or to hand on.
     static bool may_begin_here(const detail::token_record& child) noexcept {
         const detail::core_context* core = detail::this_core;
-        return core && core->current && child.word() == detail::made_conducted &&
-               static_cast<detail::domain*>(child.anchor)->home == core &&
-               (core->current->word() & detail::forbids_in_place) == 0;
+        if (!core || !core->current || (core->current->word() & detail::forbids_in_place) != 0) return false;
+        if (child.word() == detail::made_conducted) return static_cast<detail::domain*>(child.anchor)->home == core;
+        return detail::keeps_at_once(*core, child);
     }
 
     class awaiter {
@@ -116,7 +113,7 @@ private:
             detail::core_context& core = *detail::this_core;
             if (!here_ || --core.inline_budget < 0) [[unlikely]]
                 return hand_over(parent);
-            return run_in_place(core, record(), parent, detail::in_domain);
+            return run_in_place(core, record(), parent, record().flags);
         }
 
         T await_resume() {
@@ -132,7 +129,8 @@ private:
         [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
         [[gnu::always_inline]] detail::started run_in_place(detail::core_context& core, detail::token_record& token,
-                                                            std::coroutine_handle<> parent, std::uint16_t flags) {
+                                                            std::coroutine_handle<> parent, std::uint16_t flags,
+                                                            bool measured = false) {
             self_.done = nullptr;
             self_.home = core.host;
             self_.token = core.current;
@@ -145,7 +143,8 @@ private:
             if (flags & detail::leads) detail::open_domain(core, token);
             core.current->wait_for(token);
             core.current = &token;
-            return detail::start_child(core, coroutine_, self_.handle, parent);
+            return measured ? detail::start_measured(core, token, self_.handle, parent)
+                            : detail::start_child(core, coroutine_, self_.handle, parent);
         }
 
         /// Through the gate; apart, so that the way above stays short.
@@ -161,7 +160,8 @@ private:
                         in_place = true;
                         flags |= detail::watched;
                     }
-                    if (in_place) return run_in_place(core, token, parent, flags);
+                    const bool measured = at == detail::place::kept && !detail::known_to_be_short(core, token);
+                    if (in_place) return run_in_place(core, token, parent, flags, measured);
                 }
             }
             self_.done = nullptr;
@@ -201,15 +201,14 @@ private:
 
     handle coroutine_ = nullptr;
     bool admitted_ = false;
-    bool in_domain_ = false;
 };
 
 namespace detail {
 
 struct token_access {
     template <class T>
-    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine, bool conducted) noexcept {
-        return token<T>(coroutine, conducted);
+    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine) noexcept {
+        return token<T>(coroutine);
     }
     template <class T>
     static bool admitted(const token<T>& from) noexcept {
@@ -218,7 +217,7 @@ struct token_access {
     /// Whether it is somebody's already: a runtime's that admitted it, or a seed domain's.
     template <class T>
     static bool bound(const token<T>& from) noexcept {
-        return from.admitted_ || from.in_domain_;
+        return from.admitted_ || (from.record().flags & in_domain);
     }
     template <class T>
     static void mark_admitted(token<T>& of) noexcept {

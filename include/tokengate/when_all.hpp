@@ -67,33 +67,24 @@ public:
         if (awaited_) throw_already_awaited();
         if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
         const core_context* known = this_core;
-        const bool plain =
+        bool any_kept = false;
+        const bool at_once =
             known && known->current && (known->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
-                return token.valid() && !token_access::admitted(token) && is_plain(*known, token_access::record(token));
+                if (!token.valid() || token_access::admitted(token)) return false;
+                const token_record& record = token_access::record(token);
+                if (is_plain(*known, record)) return true;
+                any_kept = true;
+                return keeps_at_once(*known, record);
             });
-        if (!plain) check();
+        if (!at_once) check();
         core_context& core = *this_core;
         awaited_ = true;
         on_stop = [](core_context&, wait_point& point) noexcept {
             static_cast<group_awaiter&>(static_cast<token_group&>(point)).stop_all();
         };
         begin_group(core, *this, awaiter, static_cast<std::uint32_t>(self.size()), child_of);
-        if (!plain) admit_some(core);
-        const bool all_begun = self.each([&](auto& token) {
-            ++begun;  // first: it may give away those behind
-            if (!plain && token_access::admitted(token)) return true;
-            if (begin_child(core, *this, token_access::record(token), plain) == beginning::not_yet) {
-                --begun;
-                return false;
-            }
-            token_access::mark_admitted(token);
-            return true;
-        });
-        if (!all_begun) {
-            leave_rest(core, *this);
-            return true;
-        }
-        return !finish_group(core, *this);
+        if (!at_once) return begin_any(core);
+        return any_kept ? begin_kept(core) : begin_all(core, [](const token_record&) { return true; });
     }
 
 protected:
@@ -135,6 +126,39 @@ private:
             if (token_access::bound(token)) check_admissible(token_access::record(token));
             return true;
         });
+    }
+
+    /// All children, in order, but for those that have been admitted. `at_once`: whether one may begin without being asked about.
+    /// As await_suspend.
+    template <class AtOnce>
+    [[gnu::always_inline]] bool begin_all(core_context& core, AtOnce at_once) {
+        const bool all_begun = static_cast<Derived&>(*this).each([&](auto& token) {
+            ++begun;  // first: it may give away those behind
+            if (token_access::admitted(token)) return true;
+            token_record& record = token_access::record(token);
+            if (begin_child(core, *this, record, at_once(record)) == beginning::not_yet) {
+                --begun;
+                return false;
+            }
+            token_access::mark_admitted(token);
+            return true;
+        });
+        if (!all_begun) {
+            leave_rest(core, *this);
+            return true;
+        }
+        return !finish_group(core, *this);
+    }
+
+    /// Others may be given some of them. Each is looked at anew: what ran before it may have changed the answer.
+    [[gnu::noinline]] bool begin_kept(core_context& core) {
+        offer_children(core, *this);
+        return begin_all(core, [&](const token_record& token) { return is_plain_or_kept(core, token); });
+    }
+
+    [[gnu::noinline]] bool begin_any(core_context& core) {
+        admit_some(core);
+        return begin_all(core, [](const token_record&) { return false; });
     }
 
     /// Those that may not run in place, before the others begin.

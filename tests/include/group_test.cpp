@@ -467,6 +467,81 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
+    TEST_CASE("so they are where a sibling in place has just said so, and where they are awaited one by one") {
+        tg::runtime runtime{{.cores = 1}};
+        std::atomic<bool> pauses{false};
+        begun = 0;
+        const tg::operation child{{.name = "group_test_held_now", .weight = tg::weight::heavy}, [] { ++begun; }};
+        const tg::operation elder{{.name = "group_test_elder", .weight = tg::weight::heavy}, [&] {
+                                      if (!pauses) return;
+                                      runtime.gate().pause("group_test_held_now");
+                                      flag = true;
+                                  }};
+        const tg::operation parent{{.name = "group_test_family", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
+                                       for (int i = 0; i < 100; ++i) co_await tg::when_all(elder(), child());
+                                       begun = 0;
+                                       pauses = true;
+                                       co_await tg::when_all(elder(), child(), child());
+                                       co_await elder();
+                                       co_await child();
+                                   }};
+        flag = false;
+        runtime.start();
+        auto ends = runtime.submit(parent());
+        for (const std::size_t held : {2, 1}) {
+            wait_until([] { return flag.load(); });
+            const int before = begun;
+            wait_until([&] { return begun != before || runtime.snapshot().held == held; });
+            CHECK(begun == before);
+            flag = false;
+            runtime.gate().resume("group_test_held_now");
+        }
+        ends.get();
+        CHECK(begun == 3);
+        runtime.stop(10s);
+        check_settled(runtime);
+    }
+
+    TEST_CASE("an operation of which nothing is known is measured where its awaiter's core runs it at once") {
+        tg::runtime runtime{{.cores = 1}};
+        std::chrono::microseconds runs{0};
+        bool suspends = false;
+        const tg::operation child{{.name = "group_test_measured", .weight = tg::weight::heavy}, [&]() -> tg::task<int> {
+                                      const auto end = std::chrono::steady_clock::now() + runs;
+                                      while (std::chrono::steady_clock::now() < end) {}
+                                      if (suspends) co_await tg::yield();
+                                      co_return 1;
+                                  }};
+        const tg::operation parent{{.name = "group_test_measures", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
+                                       tg::detail::core_context& core = *tg::detail::this_core;
+                                       for (suspends = false;; suspends = true) {
+                                           tg::token<int> first = child();
+                                           const auto& record = tg::detail::token_access::record(first);
+                                           tg::detail::operation_counters& known =
+                                               core.operations[record.operation.load()->index];
+                                           known = {};
+                                           runs = 100us;  // longer than what counts as short
+                                           const auto in_place = core.counts.in_place.load();
+                                           const int one = co_await first;
+                                           CHECK(one == 1);
+                                           CHECK(core.counts.in_place.load() == in_place + 1);
+                                           CHECK(known.longest_ns >= 100'000);
+                                           CHECK_FALSE(known.is_short);
+                                           known = {};
+                                           runs = 0us;
+                                           // A machine may take the CPU away in any one of them.
+                                           for (int i = 0; i < 1000 && !known.is_short; ++i) {
+                                               const int each = co_await child();
+                                               CHECK(each == 1);
+                                           }
+                                           CHECK(known.is_short);
+                                           if (suspends) break;
+                                       }
+                                   }};
+        runtime.run([&]() -> tg::task<> { co_await parent(); });
+        check_settled(runtime);
+    }
+
     TEST_CASE("a storage permit is given up while its token's group runs") {
         tg::runtime_options options{.cores = 2};
         options.storage.slow = 1;

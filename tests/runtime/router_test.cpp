@@ -297,6 +297,29 @@ TEST_SUITE("router") {
         CHECK(route_many(routes, weight::heavy, 3) == positions{3, 0, 1});
     }
 
+    TEST_CASE("those that have nothing to run are counted in each class that they are at home in, once") {
+        load_table loads({4, 2});  // positions 0, 1 are core 0's; heavy is at home everywhere, light from core 2 on
+        const auto counts = [&] {
+            return std::array{loads.hungry_in(weight::heavy).load(), loads.hungry_in(weight::medium).load(),
+                              loads.hungry_in(weight::light).load()};
+        };
+        using three = std::array<std::uint32_t, 3>;
+        CHECK(counts() == three{0, 0, 0});
+        loads.starves(1, false);
+        CHECK(counts() == three{1, 0, 0});
+        loads.starves(1, true);  // no longer awake
+        loads.starves(2, true);
+        loads.starves(7, false);
+        CHECK(counts() == three{3, 2, 1});
+        loads.starves(8, true);  // the control loop runs no tokens
+        CHECK(counts() == three{3, 2, 1});
+        for (const unsigned at : {8U, 2U, 2U, 0U}) loads.fed(at);
+        CHECK(counts() == three{2, 1, 1});
+        loads.fed(7);
+        loads.fed(1);
+        CHECK(counts() == three{0, 0, 0});
+    }
+
     TEST_CASE("one that is awake before one that sleeps; and none outside the home range") {
         load_table loads({4, 1});
         router routes(loads, 0);

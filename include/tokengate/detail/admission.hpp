@@ -4,8 +4,11 @@
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/domain.hpp>
 #include <tokengate/detail/token_record.hpp>
+#include <tokengate/detail/transfer.hpp>
 
+#include <atomic>
 #include <coroutine>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 
@@ -53,8 +56,24 @@ inline place place_of(const core_context& core, const token_record& token) noexc
 /// class, nobody has said anything to the gate, it is known to be short or nothing else waits here, and no other core of its
 /// range is hungry while something does. To a hungry one go the oldest that wait here to begin.
 [[nodiscard]] bool keeps(core_context& core, const token_record& token) noexcept;
+[[nodiscard]] inline bool known_to_be_short(const core_context& core, const token_record& token) noexcept {
+    return core.operations[token.operation.load()->index].is_short;
+}
+/// The same where nothing needs to be asked: known to be short, nobody has said anything, and no core of its range is hungry.
+[[nodiscard]] inline bool keeps_at_once(const core_context& core, const token_record& token) noexcept {
+    if (token.word() != made_call) return false;
+    const operation_record& of = *token.operation.load();
+    const auto silent = [](const std::atomic<std::uint32_t>* word) {
+        return word->load(std::memory_order_relaxed) == 0;
+    };
+    return known_to_be_short(core, token) && silent(core.keeping.attention) && silent(core.keeping.at_start) &&
+           silent(core.keeping.hungry[static_cast<std::size_t>(of.weight_class)]);
+}
 /// Whether one of a group may be kept: known to be short, so that the others need not go elsewhere at once.
 [[nodiscard]] bool may_keep(core_context& core, const token_record& token) noexcept;
+/// start_child, of one that is kept though it is not known to be short: its run is measured.
+[[nodiscard]] started start_measured(core_context& core, token_record& child, std::coroutine_handle<>& continuation,
+                                     std::coroutine_handle<> awaiter);
 /// For a child in place: the budget is used up, or the stack, or somebody watches; then true if it may run, watched.
 [[nodiscard]] bool begin_watched(core_context& core, token_record& token) noexcept;
 /// A lead starts in place.

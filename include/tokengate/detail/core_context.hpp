@@ -5,6 +5,8 @@
 #include <tokengate/detail/relaxed.hpp>
 #include <tokengate/detail/token_record.hpp>
 
+#include <array>
+#include <atomic>
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
@@ -45,6 +47,17 @@ struct executor_counts {
     }
 };
 
+/// Words that stand against keeping an operation's child without asking (admission.hpp, keeps_at_once), of the runtime whose
+/// loop the thread hosts: each must be 0. Loaded relaxed; who stores them says when that is heard.
+struct keeping_words {
+    static inline const std::atomic<std::uint32_t> never{1};
+
+    const std::atomic<std::uint32_t>* attention = &never;  ///< runtime_core::attention
+    const std::atomic<std::uint32_t>* at_start = &never;   ///< runtime_core::at_start
+    /// By weight: hungry positions of its home range; `never` for a class that this loop does not serve.
+    std::array<const std::atomic<std::uint32_t>*, 3> hungry{&never, &never, &never};
+};
+
 struct core_context {
     frame_pool* pool = nullptr;
     token_record* current = nullptr;  ///< the token whose body runs
@@ -65,6 +78,7 @@ struct core_context {
 
     executor_counts counts;  ///< of the executor this thread hosts
 
+    keeping_words keeping;
     std::uint64_t in_place = 0;  ///< token_word of a child that begins in place here, but for its own flags
 
     bool outlived_by_domains = false;  ///< domains of an ended executor still name this context: it is not used again

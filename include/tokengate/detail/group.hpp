@@ -65,6 +65,11 @@ inline void count_elsewhere(token_group& group) noexcept {
     return word == made_task;
 }
 
+/// The same, or it is kept without asking.
+[[nodiscard]] inline bool is_plain_or_kept(const core_context& core, const token_record& token) noexcept {
+    return is_plain(core, token) || keeps_at_once(core, token);
+}
+
 /// The resumption of a child inside its group's await. `flags` is what it keeps of its own, and `watched` if it is.
 [[gnu::always_inline]] inline beginning run_child(core_context& core, token_group& group, token_record& token,
                                                   std::uint16_t flags) {

@@ -29,30 +29,6 @@ class executor;
 struct runtime_core;
 struct token_record;
 
-/// What the runtime knows of an operation for as long as the process lives; see operation.cpp.
-struct operation_record {
-    const char* name;
-    weight weight_class;
-    storage tier;
-    std::uint16_t flags;  ///< token_flags that every token of it starts with
-    std::uint32_t index;  ///< its row in every thread's counters
-    /// Bits of operation_specials. What every call looks at, and therefore one word for all that calls do beyond making a
-    /// token.
-    relaxed<std::uint8_t> special{};
-    std::vector<const char*> calls{};  ///< a lead's declared calls
-    std::chrono::nanoseconds timeout{};
-    retry_options retry{};
-    breaker_options breaker{};
-    quarantine_options quarantine{};
-    /// With a timeout or retries: of the tokens that await the others, keep their time and make new ones.
-    const operation_record* keeper = nullptr;
-};
-
-enum operation_specials : std::uint8_t {
-    wraps = 1,   ///< each of its tokens has another around it, of `keeper`
-    guarded = 2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/guard.hpp
-};
-
 enum token_flags : std::uint16_t {
     in_domain = 1,         ///< `anchor` is a domain: conducted, or a lead that has started
     leads = 2,             ///< opens a domain when it starts
@@ -72,9 +48,51 @@ enum token_flags : std::uint16_t {
     watched = 32768        ///< its steps go through watch.cpp; decided at its admission
 };
 
+inline constexpr std::uint16_t no_position = 0xffff;
+
+/// The small fields of a record as one word, so that those who set them all do it by one store.
+struct token_word {
+    std::uint16_t position;
+    std::uint16_t runtime;
+    std::uint16_t flags;
+    token_state state;
+    std::uint8_t stop;
+
+    using raw [[gnu::may_alias]] = std::uint64_t;
+
+    [[nodiscard]] constexpr std::uint64_t bits() const noexcept { return std::bit_cast<std::uint64_t>(*this); }
+};
+static_assert(sizeof(token_word) == sizeof(std::uint64_t) && std::has_unique_object_representations_v<token_word>);
+
 /// Indices of operations: the runtime's own (main, services), what runs where it is admitted (tasks, and those who keep
 /// time or arguments for an operation's tokens), and from `first_operation` on those that users have made.
 inline constexpr std::uint32_t own_operation = 0, task_index = 1, first_operation = 2;
+
+/// What the runtime knows of an operation for as long as the process lives; see operation.cpp.
+struct operation_record {
+    const char* name;
+    weight weight_class;
+    storage tier;
+    std::uint16_t flags;  ///< token_flags that every token of it starts with
+    std::uint32_t index;  ///< its row in every thread's counters
+    /// The word that they start with.
+    std::uint64_t made = token_word{no_position, 0, flags, token_state::created, 0}.bits();
+    /// Bits of operation_specials. What every call looks at, and therefore one word for all that calls do beyond making a
+    /// token.
+    relaxed<std::uint8_t> special{};
+    std::vector<const char*> calls{};  ///< a lead's declared calls
+    std::chrono::nanoseconds timeout{};
+    retry_options retry{};
+    breaker_options breaker{};
+    quarantine_options quarantine{};
+    /// With a timeout or retries: of the tokens that await the others, keep their time and make new ones.
+    const operation_record* keeper = nullptr;
+};
+
+enum operation_specials : std::uint8_t {
+    wraps = 1,   ///< each of its tokens has another around it, of `keeper`
+    guarded = 2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/guard.hpp
+};
 
 /// Why a token is to stop; bits of token_record::stop.
 enum stop_reasons : std::uint8_t {
@@ -128,20 +146,6 @@ struct token_group : coroutine_waiter, wait_point, hook {
 
 /// States of token_record::owner beside a waiter's address.
 enum : std::uintptr_t { owner_unclaimed = 0, owner_done = 1, owner_dropped = 2 };
-
-/// The small fields of a record as one word, so that those who set them all do it by one store.
-struct token_word {
-    std::uint16_t position;
-    std::uint16_t runtime;
-    std::uint16_t flags;
-    token_state state;
-    std::uint8_t stop;
-
-    using raw [[gnu::may_alias]] = std::uint64_t;
-
-    [[nodiscard]] constexpr std::uint64_t bits() const noexcept { return std::bit_cast<std::uint64_t>(*this); }
-};
-static_assert(sizeof(token_word) == sizeof(std::uint64_t) && std::has_unique_object_representations_v<token_word>);
 
 struct token_record : hook {
     relaxed<const operation_record*> operation;
@@ -209,9 +213,9 @@ static_assert(offsetof(token_record, position) % alignof(std::uint64_t) == 0 &&
               offsetof(token_record, stop) - offsetof(token_record, position) == offsetof(token_word, stop));
 #pragma GCC diagnostic pop
 
-inline constexpr std::uint16_t no_position = 0xffff;
-
-/// What has been made and has nothing special about it: a conducted child, a task's token outside of chains, and inside.
+/// What has been made and has nothing special about it: an unconducted call, a conducted child, a task's token outside of
+/// chains, and inside.
+inline constexpr std::uint64_t made_call = token_word{no_position, 0, 0, token_state::created, 0}.bits();
 inline constexpr std::uint64_t made_conducted = token_word{no_position, 0, in_domain, token_state::created, 0}.bits();
 inline constexpr std::uint64_t made_task = token_word{no_position, 0, unroutable, token_state::created, 0}.bits();
 inline constexpr std::uint64_t made_task_conducted = made_conducted | made_task;
