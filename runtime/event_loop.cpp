@@ -185,10 +185,11 @@ hook* event_loop::next_start(bool first_of_turn) noexcept {
 }
 
 hook* event_loop::next_other_start() noexcept {
+    if (starts_.empty()) return pop_shelf();
     shelf_next_ = !shelf_next_;
-    if (shelf_next_ || starts_.empty())
+    if (shelf_next_)
         if (hook* item = pop_shelf()) return item;
-    return starts_.empty() ? nullptr : pop_from(starts_);
+    return pop_from(starts_);
 }
 
 hook* event_loop::pop_from(hook_queue& starts) noexcept {

@@ -54,8 +54,8 @@ void run_detached(task<> work, const char* name) {
     const operation_record& operation = service_operation(name);
     const auto coroutine = task_access::release(std::move(work));
     if (!coroutine) throw_empty_task();
-    adopt(context(), coroutine.promise(), operation);
-    token_access::adopt(coroutine).admit();
+    const bool conducted = adopt(context(), coroutine.promise(), operation);
+    token_access::adopt(coroutine, conducted).admit();
 }
 
 runtime_core& runtime_access::core(runtime& of) noexcept { return *of.core_; }

@@ -132,7 +132,7 @@ void note_time(core_context& core) noexcept;
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain: true then.
 /// `awaited_by` is for later: it is looked at only once a runtime has the token.
 template <bool sticky = false>
-[[gnu::always_inline]] inline void adopt(core_context& core, promise_base& promise, const operation_record& operation,
+[[gnu::always_inline]] inline bool adopt(core_context& core, promise_base& promise, const operation_record& operation,
                                          [[maybe_unused]] std::uint64_t key = 0) noexcept {
     const token_record* running = core.current;
     if (!running && !core.host) note_time(core);
@@ -145,7 +145,8 @@ template <bool sticky = false>
     core.next_sequence.store(sequence + 1);
     token.created_ns.store(core.turn_ns);
     std::uint64_t word = operation.made;
-    if (running && (running->flags & in_domain)) {
+    const bool conducted = running && (running->flags & in_domain);
+    if (conducted) {
         auto* inherited = static_cast<domain*>(running->anchor);
         ++inherited->pending;
         if constexpr (sticky) {
@@ -159,6 +160,7 @@ template <bool sticky = false>
     }
     promise.is_token = true;
     token.set_word(word);  // last: who acquires its state sees this token's operation
+    return conducted;
 }
 
 template <class F, class Anchor, class Signature>
@@ -214,8 +216,8 @@ private:
         else
             coroutine = task_access::release(call(&callable_, std::move(arguments)...));
         if (!coroutine) throw_empty_task();
-        adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
-        return token_access::adopt(coroutine);
+        const bool conducted = adopt<is_sticky<Anchor>>(core, coroutine.promise(), record, key);
+        return token_access::adopt(coroutine, conducted);
     }
 
     [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
@@ -247,8 +249,8 @@ private:
     [[gnu::noinline, gnu::cold]] token<result> wrapped(task<result> work) const {
         const auto keeper = task_access::release(std::move(work));
         core_context& core = context();
-        adopt(core, keeper.promise(), *record_.keeper);
-        return token_access::adopt(keeper);
+        const bool conducted = adopt(core, keeper.promise(), *record_.keeper);
+        return token_access::adopt(keeper, conducted);
     }
 
     static constexpr std::uint16_t flags() noexcept {

@@ -39,8 +39,8 @@ template <class T>
     const auto coroutine = detail::task_access::release(std::move(work));
     if (!coroutine) detail::throw_empty_task();
     detail::core_context& core = detail::context();
-    detail::adopt(core, coroutine.promise(), detail::task_operation());
-    return detail::token_access::adopt(coroutine);
+    const bool conducted = detail::adopt(core, coroutine.promise(), detail::task_operation());
+    return detail::token_access::adopt(coroutine, conducted);
 }
 
 template <class T>

@@ -33,11 +33,14 @@ public:
 
     token() noexcept = default;
     token(token&& other) noexcept
-        : coroutine_(std::exchange(other.coroutine_, nullptr)), admitted_(other.admitted_) {}
+        : coroutine_(std::exchange(other.coroutine_, nullptr)),
+          admitted_(other.admitted_),
+          in_domain_(other.in_domain_) {}
     token& operator=(token&& other) noexcept {
         token moved(std::move(other));
         std::swap(coroutine_, moved.coroutine_);
         std::swap(admitted_, moved.admitted_);
+        std::swap(in_domain_, moved.in_domain_);
         return *this;
     }
     [[gnu::always_inline]] ~token() {
@@ -80,7 +83,7 @@ private:
     friend detail::token_access;
     using handle = std::coroutine_handle<detail::promise<T>>;
 
-    explicit token(handle coroutine) noexcept : coroutine_(coroutine) {}
+    token(handle coroutine, bool conducted) noexcept : coroutine_(coroutine), in_domain_(conducted) {}
 
     [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
 
@@ -201,14 +204,15 @@ private:
 
     handle coroutine_ = nullptr;
     bool admitted_ = false;
+    bool in_domain_ = false;  // as its record says, which may be in no cache any more
 };
 
 namespace detail {
 
 struct token_access {
     template <class T>
-    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine) noexcept {
-        return token<T>(coroutine);
+    static token<T> adopt(std::coroutine_handle<promise<T>> coroutine, bool conducted) noexcept {
+        return token<T>(coroutine, conducted);
     }
     template <class T>
     static bool admitted(const token<T>& from) noexcept {
@@ -217,7 +221,7 @@ struct token_access {
     /// Whether it is somebody's already: a runtime's that admitted it, or a seed domain's.
     template <class T>
     static bool bound(const token<T>& from) noexcept {
-        return from.admitted_ || (from.record().flags & in_domain);
+        return from.admitted_ || from.in_domain_;
     }
     template <class T>
     static void mark_admitted(token<T>& of) noexcept {
