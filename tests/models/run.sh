@@ -2,33 +2,23 @@
 # SPDX-License-Identifier: MIT
 # Checks every claim of every model, which must hold, and every mutation, which must be found. Needs spin and cc.
 #     tests/models/run.sh [PATTERN]      only the lines of the table below that contain PATTERN
+# Each line's program has one thread: as many run at once as there are processors.
 set -u
 models=$(cd "$(dirname "$0")" && pwd)
-pattern=${1:-}
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-trap 'exit 1' INT TERM
-as_expected=0
-otherwise=0
 
-# check EXPECTED MODEL CLAIM [-D…]: EXPECTED is `holds`, `fair` (holds, with weak fairness), `claim` (a state violates
-# the claim), `assert` (an assertion fails) or `cycle` (with weak fairness, a run violates the claim).
-check() {
-    case "$*" in
-        *"$pattern"*) ;;
-        *) return 0 ;;
-    esac
-    expected=$1
-    model=$2
-    claim=$3
-    shift 3
+# one FOLDER EXPECTED MODEL CLAIM [-D…]: a line of the table; its report goes to FOLDER.report.
+one() {
+    folder=$1
+    expected=$2
+    model=$3
+    claim=$4
+    shift 4
     case $expected in
         fair | cycle) build='-DNFAIR=3' options='-a -f' ;;
         *) build='-DSAFETY' options='' ;;
     esac
-    rm -rf "$scratch/run"
-    mkdir "$scratch/run"
-    cd "$scratch/run" || exit 1
+    mkdir "$folder"
+    cd "$folder" || exit 1
     cp "$models/$model.pml" .
     # shellcheck disable=SC2086
     if spin "$@" -a "$model.pml" >output 2>&1 && ${CC:-cc} -O1 -w $build -DCOLLAPSE -o pan pan.c >output 2>&1; then
@@ -49,16 +39,36 @@ check() {
         holds | fair) wanted=nothing ;;
         *) wanted=$expected ;;
     esac
-    if [ "$found" = "$wanted" ]; then
-        verdict=ok
-        as_expected=$((as_expected + 1))
-    else
-        verdict="FAILED, expected $wanted"
-        otherwise=$((otherwise + 1))
-    fi
-    printf '%-15s %-16s %-44s %10s states, depth %4s, found %s: %s\n' \
-        "$model" "$claim" "$*" "${states:-?}" "${depth:-?}" "$found" "$verdict"
-    [ "$verdict" = ok ] || sed 's/^/    /' output
+    verdict=ok
+    [ "$found" = "$wanted" ] || verdict="FAILED, expected $wanted"
+    {
+        printf '%-15s %-16s %-44s %10s states, depth %4s, found %s: %s\n' \
+            "$model" "$claim" "$*" "${states:-?}" "${depth:-?}" "$found" "$verdict"
+        [ "$verdict" = ok ] || sed 's/^/    /' output
+    } >"$folder.report"
+}
+
+if [ "${1:-}" = --one ]; then
+    shift
+    one "$@"
+    exit 0
+fi
+
+pattern=${1:-}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' INT TERM
+chosen=0
+
+# check EXPECTED MODEL CLAIM [-D…]: EXPECTED is `holds`, `fair` (holds, with weak fairness), `claim` (a state violates
+# the claim), `assert` (an assertion fails) or `cycle` (with weak fairness, a run violates the claim).
+check() {
+    case "$*" in
+        *"$pattern"*) ;;
+        *) return 0 ;;
+    esac
+    chosen=$((chosen + 1))
+    printf '%s/%03d %s\n' "$scratch" $chosen "$*" >>"$scratch/table"
 }
 
 check holds park no_lost_wake -DLOOPS=2 -DREQUESTS=0
@@ -102,5 +112,9 @@ for mutation in NO_LOOK_AFTER NO_MEMBARRIER LOOK_FIRST FED_LATE; do
     check claim aside none_kept -D$mutation
 done
 
-printf '%d as expected, %d otherwise\n' $as_expected $otherwise
-[ $otherwise = 0 ] && [ $as_expected != 0 ]
+[ $chosen != 0 ] || exit 1
+xargs -P "$(getconf _NPROCESSORS_ONLN)" -L 1 "$0" --one <"$scratch/table"
+cat "$scratch"/*.report
+as_expected=$(cat "$scratch"/*.report | grep -c '^[^ ].*: ok$')
+printf '%d as expected, %d otherwise\n' "$as_expected" $((chosen - as_expected))
+[ "$as_expected" = $chosen ]

@@ -47,7 +47,7 @@ using tg::test::open_descriptors;
 
 namespace {
 
-constexpr std::uint64_t races = tg::test::under_tsan ? 100'000 : 1'000'000;
+constexpr std::uint64_t races = tg::test::under_tsan ? 100'000 : tg::test::under_asan ? 250'000 : 1'000'000;
 
 std::atomic<std::uint64_t> entered{0}, left{0}, values{0}, stopped{0}, timeouts{0}, failures{0}, wrong{0}, lost{0};
 
