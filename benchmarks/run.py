@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The driver of the bench house: runs every contender of the given problems in turn, A B C A B C …, a process a run.
 
-    ./dev bench house                          # all problems at full size; tables and plots in docs/benchmarks/
-    ./dev bench house fib skynet --runs 9
+    ./dev bench house                          # all problems at full size; tables and plots in docs/benchmarks/g++-12/
+    ./dev bench house --clang fib skynet --runs 9      # built with clang; in docs/benchmarks/clang-19/
     ./dev bench house --short                  # small sizes, one run: do all contenders give the right answers?
 
 A contender is a source benchmarks/PROBLEM/CONTENDER.cpp; its program may know several ways to solve the
@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -262,6 +263,12 @@ def compiler_of(build):
         return "unknown compiler"
 
 
+def family(compiler):
+    """g++-12 or clang-19, of what a compiler says of itself."""
+    version = re.search(r"(\d+)\.\d+\.\d+", compiler)
+    return ("clang" if "clang" in compiler else "g++") + (f"-{version[1]}" if version else "")
+
+
 def measure(problem, options):
     cases = problem.short if options.short else problem.cases
     runs = options.runs or (1 if options.short else problem.runs)
@@ -289,12 +296,12 @@ def arguments():
     parser.add_argument("--build", type=pathlib.Path, default=HERE.parent / "build" / "release")
     parser.add_argument("--runs", type=int, help="of each contender and case; default: the problem's, mostly 5")
     parser.add_argument("--short", action="store_true", help="small sizes, one run, no files unless asked for")
-    parser.add_argument("--out", type=pathlib.Path, help="where tables, JSON and plots go; default: docs/benchmarks")
+    parser.add_argument("--out", type=pathlib.Path, help="where tables, JSON and plots go; default: docs/benchmarks/COMPILER")
     parser.add_argument("--timeout", type=float, default=60, help="seconds that one run may take")
     parser.add_argument("--memory", type=int, default=12, help="GiB of addresses that one run may take")
     options = parser.parse_args()
     if options.out is None and not options.short:
-        options.out = HERE.parent / "docs" / "benchmarks"
+        options.out = HERE.parent / "docs" / "benchmarks" / family(compiler_of(options.build))
     return options
 
 
