@@ -136,22 +136,23 @@ struct span {
     clock_type::time_point from, to;
 };
 std::array<span, 400> spans;
-std::atomic<std::size_t> next_span{0};
+std::atomic<std::size_t> ended_spans{0};  // added to by the other core when it has written one; pairs with waited_behind
 const tg::operation piece{{.name = "hand_over_piece", .weight = tg::weight::heavy}, [] {
                               const auto from = clock_type::now();
                               while (clock_type::now() < from + 20us) {}
                               const auto to = clock_type::now();
-                              spans[next_span++] = {from, to};
+                              spans[ended_spans.load()] = {from, to};
+                              ++ended_spans;
                           }};
 
 /// The longest that the other core had nothing to run while some of them waited behind the one that runs here.
 tg::task<clock_type::duration> waited_behind() {
-    next_span = 0;
+    ended_spans = 0;
     const auto from = clock_type::now();
     for (std::size_t i = 0; i < spans.size(); ++i) piece().admit();
     const auto until = clock_type::now() + 30s;
-    while (next_span != spans.size() && clock_type::now() < until) {}
-    CHECK(next_span == spans.size());
+    while (ended_spans != spans.size() && clock_type::now() < until) {}
+    REQUIRE(ended_spans == spans.size());
     auto ended = from;
     clock_type::duration longest{};
     for (const span& each : spans) {
