@@ -203,7 +203,7 @@ TEST_SUITE("allocation") {
     }
 
     TEST_CASE("steady state allocates nothing") {
-        constexpr number many = 100'000;
+        constexpr number many = tg::test::under_tsan ? 20'000 : 100'000;
         const std::pair<const char*, round> kinds[] = {
             {"tasks", tasks},
             {"awaited", awaited<light>},
