@@ -7,6 +7,7 @@
 #include "runtime_core.hpp"
 #include "watch.hpp"
 
+#include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/group.hpp>
 #include <tokengate/detail/promise.hpp>
 
@@ -228,14 +229,13 @@ bool executor::may_run_here(const operation_record& of) const noexcept {
 }
 
 bool executor::may_keep(const token_record& token) const noexcept {
-    const operation_record& of = *token.operation.load();
-    return may_run_here(of) && core_->operations[of.index].is_short;
+    return may_run_here(*token.operation.load()) && known_to_be_short(*core_, token);
 }
 
 bool executor::keeps(const token_record& token) noexcept {
     const operation_record& of = *token.operation.load();
     if (!may_run_here(of)) return false;
-    if (!core_->operations[of.index].is_short) return !loop.something_ready();
+    if (!known_to_be_short(*core_, token)) return !loop.something_ready();
     if (!hungry_in_range(of.weight_class)) [[likely]]
         return true;
     // This core is not free for others while it runs a child: so that one goes, if nobody else can.

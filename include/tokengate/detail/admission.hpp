@@ -52,13 +52,15 @@ inline place place_of(const core_context& core, const token_record& token) noexc
     return flags & unroutable ? place::here : place::kept;
 }
 
+/// Whether its operation's last runs on this core were short; false while nothing is known.
+[[nodiscard]] inline bool known_to_be_short(const core_context& core, const token_record& token) noexcept {
+    return core.operations[token.operation.load()->index].is_short;
+}
+
 /// Whether an unconducted child of the running token is to run in place: the loop has a position in the home range of its
 /// class, nobody has said anything to the gate, it is known to be short or nothing else waits here, and no other core of its
 /// range is hungry while something does. To a hungry one go the oldest that wait here to begin.
 [[nodiscard]] bool keeps(core_context& core, const token_record& token) noexcept;
-[[nodiscard]] inline bool known_to_be_short(const core_context& core, const token_record& token) noexcept {
-    return core.operations[token.operation.load()->index].is_short;
-}
 /// The same where nothing needs to be asked: known to be short, nobody has said anything, and no core of its range is hungry.
 [[nodiscard]] inline bool keeps_at_once(const core_context& core, const token_record& token) noexcept {
     if (token.word() != made_call) return false;
