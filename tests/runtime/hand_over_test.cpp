@@ -141,7 +141,8 @@ struct span {
     clock_type::time_point from, to;
 };
 std::array<span, 400> spans;
-std::atomic<std::size_t> ended_spans{0};  // added to by the other core when it has written one; pairs with waited_behind
+std::atomic<std::size_t> ended_spans{
+    0};  // added to by the other core when it has written one; pairs with waited_behind
 const tg::operation piece{{.name = "hand_over_piece", .weight = tg::weight::heavy}, [] {
                               const auto from = clock_type::now();
                               while (clock_type::now() < from + 20us) {}
@@ -173,13 +174,12 @@ TEST_SUITE("hand-over") {
     TEST_CASE("within 100 us: a child is admitted, a task is bound to the idle core, a waiter there is woken") {
         const clock_type::duration bound = 100us * slower;
         CHECK(least_of(bound, [] { return told(1, [] { child().admit(); }); }) <= bound);
-        CHECK(least_of(bound, [] {
-                  return told(1, [] { tg::as_token(call([] { ++begun; }), 1).admit(); });
-              }) <= bound);
+        CHECK(least_of(bound, [] { return told(1, [] { tg::as_token(call([] { ++begun; }), 1).admit(); }); }) <= bound);
         CHECK(least_of(bound, []() -> tg::task<clock_type::duration> {
                   tg::event event;
                   std::atomic<bool> waiting{false};
-                  tg::token<> waiter = tg::as_token(waits_in([&]() -> tg::task<> { co_await event.wait(); }, waiting), 1);
+                  tg::token<> waiter =
+                      tg::as_token(waits_in([&]() -> tg::task<> { co_await event.wait(); }, waiting), 1);
                   waiter.admit();
                   co_await tg::test::until([&] { return waiting.load(); });
                   co_await tg::sleep_for(1ms);
@@ -198,11 +198,11 @@ TEST_SUITE("hand-over") {
               }) <= bound);
     }
 
-    TEST_CASE("within 1 ms: an unanchored token that waits behind a running one is begun by a core that has nothing to run") {
+    TEST_CASE(
+        "within 1 ms: an unanchored token that waits behind a running one is begun by a core that has nothing to run") {
         const clock_type::duration bound = 1ms * slower;
         CHECK(least_of(bound, waited_behind) <= bound);
     }
-
 
     TEST_CASE("children that a token admits are begun elsewhere while it goes on, all of them") {
         for (const int count : {1, 4, 20, 70, 3000}) {
