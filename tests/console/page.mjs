@@ -323,6 +323,29 @@ try {
   await page.getByRole("button", {name: "Pause sort"}).waitFor();
   shown("pause stops an operation, resume lets it go on");
 
+  // ---- one click while the one before has no answer yet ----
+  const heard = [];
+  let answer_them;
+  const answered = new Promise(resolve => { answer_them = resolve; });
+  await page.route("**/gate/*", async route => {
+    heard.push(route.request().postDataJSON().operation);
+    await answered;
+    await route.continue();
+  });
+  await page.getByRole("button", {name: "Pause sort"}).click();
+  await until(async () => heard.length > 0, "the first is asked for");
+  await page.getByRole("button", {name: "Pause hash"}).click();
+  check(heard.join() === "sort", "the second waits for the answer to the first");
+  answer_them();
+  await until(async () => (await operation("sort")).paused && (await operation("hash")).paused, "both are paused");
+  check(heard.join() === "sort,hash", `in order: ${heard.join()}`);
+  await page.unroute("**/gate/*");
+  await page.getByRole("button", {name: "Resume sort"}).click();
+  await page.getByRole("button", {name: "Resume hash"}).click();
+  await until(async () => !(await operation("sort")).paused && !(await operation("hash")).paused, "both are resumed");
+  await page.getByRole("button", {name: "Pause hash"}).waitFor();
+  shown("a click while the one before has no answer is done after it");
+
   // ---- queues: what has been held comes at once ----
   for (const end = Date.now() + 60000;;) {
     await page.getByRole("button", {name: "Pause hash"}).click();
