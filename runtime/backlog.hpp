@@ -7,7 +7,7 @@
 #include <tokengate/detail/hook.hpp>
 #include <tokengate/detail/token_record.hpp>
 #include <tokengate/error.hpp>
-#include <tokengate/runtime.hpp>
+#include <tokengate/runtime_options.hpp>
 
 #include <atomic>
 #include <condition_variable>

@@ -3,7 +3,7 @@
 
 #include <tokengate/detail/hook.hpp>
 #include <tokengate/options.hpp>
-#include <tokengate/runtime.hpp>
+#include <tokengate/runtime_options.hpp>
 
 #include <array>
 #include <atomic>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <tokengate/runtime.hpp>
+#include <tokengate/token_info.hpp>
 
 #include <cstdint>
 #include <functional>

@@ -22,6 +22,7 @@
 #include <tokengate/registered_buffer.hpp>
 #include <tokengate/resolve.hpp>
 #include <tokengate/runtime.hpp>
+#include <tokengate/runtime_options.hpp>
 #include <tokengate/scope.hpp>
 #include <tokengate/semaphore.hpp>
 #include <tokengate/signal.hpp>
