@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "backlog.hpp"
 
-#include "runtime_core.hpp"
-
 #include <tokengate/detail/suspension.hpp>
 
 #include <string>
@@ -89,11 +87,7 @@ bool backlog::wait_for_room(suspension& spawner, const token_record& spawned) no
         if (has_room()) return false;
         // Somebody will be refused, at once, and end on this loop; a spawner that never let go of it would heap them up. So it
         // comes behind those that have not started, and then behind the ends that are to be heard of.
-        spawner.run = [](hook* self) noexcept {
-            self->run = &suspension::resume_suspended;
-            this_core->host->loop.ready(self);
-        };
-        this_core->host->loop.ready_start(&spawner);
+        spawner.wake_behind_starts();
         return true;
     }
     const std::scoped_lock lock(mutex_);

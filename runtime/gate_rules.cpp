@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "gate_rules.hpp"
 
-#include "runtime_core.hpp"
-#include "watch.hpp"
+#include "attention.hpp"
+#include "awaiters.hpp"
+#include "operations.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/domain.hpp>
@@ -24,23 +25,6 @@ bool may_be_held(const token_record& token) noexcept {
 }
 
 }  // namespace
-
-const token_record* awaiter_of(const token_record& token) noexcept {
-    const std::uintptr_t claimed =
-        std::atomic_ref(const_cast<std::uintptr_t&>(token.owner)).load(std::memory_order_acquire);
-    if (claimed <= owner_dropped) return nullptr;
-    return reinterpret_cast<const waiter*>(claimed)->token;
-}
-
-const token_record* awaiter_here(const core_context& core, const token_record& token) noexcept {
-    const token_record* above = awaiter_of(token);
-    return above && above->position.load() == core.position ? above : nullptr;
-}
-
-const token_record* keeper_of(const token_record& token) noexcept {
-    const token_record* above = awaiter_of(token);
-    return above && above->operation.load() == token.operation.load()->keeper ? above : nullptr;
-}
 
 bool selects(const selection& what, const token_record& token) noexcept {
     switch (what.of()) {

@@ -34,17 +34,6 @@ namespace tokengate::detail {
 /// domain that it keeps alive is all that can be looked at.
 [[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_its_thread) noexcept;
 
-/// The token whose body awaits this one, if one does. It lies suspended until this one has ended, so who runs below it may
-/// look at it.
-[[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
-
-/// The same, if its body belongs to this thread as this one's does: then neither changes while this one runs.
-[[nodiscard]] const token_record* awaiter_here(const core_context& core, const token_record& token) noexcept;
-
-/// The token that keeps this one's time limit, or the arguments for its next attempt; null if there is none, or if it has
-/// admitted this one and does not await it yet.
-[[nodiscard]] const token_record* keeper_of(const token_record& token) noexcept;
-
 /// The same by what can be seen from outside, of a token that is not the runtime's own.
 [[nodiscard]] bool means(const selection& what, const token_info& info) noexcept;
 

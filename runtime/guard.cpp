@@ -2,12 +2,7 @@
 #include "guard.hpp"
 
 #include "deadline.hpp"
-#include "event_loop.hpp"
-#include "runtime_core.hpp"
-#include "watch.hpp"
 
-#include <tokengate/detail/arguments.hpp>
-#include <tokengate/detail/promise.hpp>
 #include <tokengate/error.hpp>
 
 #include <algorithm>
@@ -262,61 +257,6 @@ guard_desk& guard_table::of(const operation_record& operation) {
     const std::scoped_lock lock(making_);
     if (guard_desk* known = find(operation.index)) return *known;
     return table_.add(operation.index, std::make_unique<guard_desk>(operation));
-}
-
-// ---- a token's steps ----------------------------------------------------------------------------------------------------
-
-namespace {
-
-bool is_guarded(const token_record& token) noexcept { return token.operation.load()->special.load() & guarded; }
-
-}  // namespace
-
-void begin_notes(token_record& token, argument_text&& arguments) {
-    promise_base& promise = promise_base::of(token);
-    promise.keep_notes(nullptr);  // if what follows throws
-    if (token.operation.load()->quarantine.factor == 0) return;
-    auto text = std::make_unique<std::string>(std::move(arguments).take());
-    auto* notes = new (context().pool->allocate(sizeof(token_notes), slab_kind::object)) token_notes;
-    notes->arguments = text.release();
-    promise.keep_notes(notes);
-}
-
-token_notes* guarded_notes(token_record& token) noexcept {
-    return is_guarded(token) ? promise_base::of(token).notes() : nullptr;
-}
-
-std::exception_ptr guard_admission(core_context& core, const token_record& token) noexcept {
-    if (!is_guarded(token)) return nullptr;
-    try {
-        return core.runtime->guards.of(*token.operation.load()).admit(token.id());
-    } catch (...) {
-        return std::current_exception();  // whoever cannot be judged is not let in
-    }
-}
-
-void guard_start(core_context& core, const token_record& token) noexcept {
-    if (!is_guarded(token)) return;
-    if (guard_desk* desk = core.runtime->guards.find(token.operation.load()->index)) desk->started();
-}
-
-void guard_end(core_context& core, token_record& token) noexcept {
-    if (!is_guarded(token)) return;
-    guard_desk* desk = core.runtime->guards.find(token.operation.load()->index);
-    if (!desk) return;  // there was no memory for it
-    ended_run run{.token = token.id(), .outcome = outcome_of(token)};
-    if (token_notes* notes = promise_base::of(token).notes()) {
-        if (notes->started_ns != 0) run.took = std::chrono::nanoseconds(event_loop::steady_ns() - notes->started_ns);
-        run.arguments = notes->arguments;
-    }
-    desk->ended(run);
-}
-
-void guard_drop(token_record& token) noexcept {
-    token_notes* notes = guarded_notes(token);
-    if (!notes) return;
-    forget(*context().pool, *notes);
-    promise_base::of(token).keep_notes(nullptr);
 }
 
 }  // namespace tokengate::detail

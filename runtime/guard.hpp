@@ -34,9 +34,6 @@
 
 namespace tokengate::detail {
 
-struct runtime_core;
-struct token_notes;
-
 /// How long the runs of an operation take: a histogram that forgets. When it has 16,384 of them, all its counts are halved,
 /// so that what an operation did long ago does not stand against what it does now; a single long run stays a small share.
 class run_history : private histogram_scheme {
@@ -154,17 +151,5 @@ private:
     std::mutex making_;  // of those who add
     operation_table<guard_desk> table_;
 };
-
-// ---- what the steps of a guarded operation's token say here, on the thread where they are taken -------------------------
-
-/// What its call has begun; null if nothing, or the token is not guarded.
-[[nodiscard]] token_notes* guarded_notes(token_record& token) noexcept;
-/// The gate has it: null, or why it must not come in.
-[[nodiscard]] std::exception_ptr guard_admission(core_context& core, const token_record& token) noexcept;
-void guard_start(core_context& core, const token_record& token) noexcept;
-/// Its state is final; its notes are there yet.
-void guard_end(core_context& core, token_record& token) noexcept;
-/// It was never admitted, and goes.
-void guard_drop(token_record& token) noexcept;
 
 }  // namespace tokengate::detail

@@ -2,7 +2,7 @@
 #include <tokengate/operation.hpp>
 
 #include "context.hpp"
-#include "runtime_core.hpp"
+#include "operations.hpp"
 
 #include <tokengate/error.hpp>
 #include <tokengate/task_token.hpp>

@@ -213,11 +213,4 @@ private:
 /// Fills in what the user left open. Throws configuration_error.
 [[nodiscard]] core_layout settle(runtime_options& options);
 
-/// Registers a runtime; throws configuration_error if living operations contradict each other.
-void check_operations();
-void forget_runtime() noexcept;
-
-/// The name as an operation has it, for as long as the process lives; null if no operation has been named so.
-const char* operation_name_of(std::string_view name);
-
 }  // namespace tokengate::detail

@@ -17,14 +17,13 @@
 
 #include "conductor.hpp"
 #include "executor.hpp"
-#include "gate_rules.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
+#include <tokengate/detail/stop_callback.hpp>
 #include <tokengate/detail/suspension.hpp>
 #include <tokengate/error.hpp>
-#include <tokengate/stop.hpp>
 
 #include <atomic>
 #include <mutex>
@@ -148,54 +147,7 @@ token_killed killed(const token_id& id, const std::string& reason) {
     return token_killed("token_killed: " + id.text() + " was killed: " + reason);
 }
 
-// ---- suspension ---------------------------------------------------------------------------------------------------------
-
-core_context& suspension::on_a_loop(const char* what) {
-    core_context* core = this_core;
-    if (!core || !core->host)
-        throw wrong_thread(std::string("wrong_thread: a coroutine was to ") + what +
-                           " on a thread without an event loop: await it inside a coroutine that the runtime runs");
-    return *core;
-}
-
-core_context& suspension::enter(const char* what) {
-    core_context& core = on_a_loop(what);
-    if (core.current && core.current->stop_pending()) [[unlikely]] {
-        if (core.current->flags & has_callbacks) core.host->run_stop_callbacks(*core.current);
-        throw_stopped(*core.current, what);
-    }
-    return core;
-}
-
-void throw_stopped(const token_record& token, const char* what) {
-    throw token_stopped("token_stopped: " + token.id().text() + " was asked to stop: it did not " + what);
-}
-
-void suspension::wake() noexcept {
-    wait_is_over();
-    home->loop.ready(this);
-}
-
-void suspension::wake_from_anywhere() noexcept { send_home(*home, this); }
-
-void suspension::resume_suspended(hook* item) noexcept {
-    auto& self = *static_cast<suspension*>(item);
-    self.wait_is_over();
-    self.home->resume_token(*this_core, self.token, self.handle);
-}
-
-// ---- callbacks and shields ----------------------------------------------------------------------------------------------
-
-shielding::shielding() : token_(this_core ? this_core->current : nullptr) {
-    was_shielded_ = !token_ || (token_->flags & shielded);
-    if (!was_shielded_) token_->flags |= shielded;
-}
-
-shielding::~shielding() {
-    if (was_shielded_) return;
-    token_->flags = static_cast<std::uint16_t>(token_->flags & ~shielded);
-    if ((token_->flags & has_callbacks) && token_->stop_requested()) this_core->host->run_stop_callbacks(*token_);
-}
+// ---- callbacks ----------------------------------------------------------------------------------------------------------
 
 void executor::run_stop_callbacks(token_record& token) noexcept {
     token.flags = static_cast<std::uint16_t>(token.flags & ~has_callbacks);
@@ -244,55 +196,6 @@ void stop_callback_base::enlist(stop_token token, void (*call)(stop_callback_bas
 
 stop_callback_base::~stop_callback_base() {
     if (of_) detail::this_core->host->forget_stop_callback(*of_, *this);
-}
-
-bool stop_token::stop_requested() const noexcept {
-    if (of_->stop_requested()) return true;
-    const detail::core_context* core = detail::this_core;
-    if (core && core->current == of_) return this_token::stop_requested();
-    if (detail::runtimes_that_ask.load(std::memory_order_relaxed) == 0) return false;
-    // What is said to all, or to many, reaches a body that computes only when its loop has a turn. Of chains nothing can be
-    // known here: on another thread the domain may go while the frame stays.
-    bool asked = false;
-    const auto look = [&](const detail::runtime_core& of) {
-        const std::uint16_t flags = of_->flags.load_acquire();
-        if (flags & detail::shielded) return;
-        const std::uint32_t said = of.at_start.load(std::memory_order_relaxed);
-        asked = ((said & detail::stopping_all) && !(flags & detail::exempt)) ||
-                ((said & detail::killing) && of.kills.names(*of_));
-    };
-    if (const std::uint16_t slot = of_->runtime.load(); slot != 0) {
-        if (core && core->runtime && core->runtime_slot == slot)
-            look(*core->runtime);
-        else
-            detail::with_runtime(slot, look);
-    }
-    if (asked) of_->stop.set_bits(detail::stop_asked);  // so that its next await knows what has been said here
-    return asked;
-}
-
-bool this_token::stop_requested() noexcept {
-    const detail::core_context* core = detail::this_core;
-    if (!core || !core->current) return false;
-    bool asked = false;
-    // A message to one that awaits it here cannot be taken before they all suspend.
-    for (const detail::token_record* each = core->current; each && !asked; each = detail::awaiter_here(*core, *each)) {
-        if (each->flags & detail::shielded) return false;
-        asked = each->stop_requested();
-    }
-    if (!asked) {
-        const std::uint32_t said = core->runtime->at_start.load(std::memory_order_relaxed);
-        asked = ((said & detail::stopping_all) && !(core->current->flags & detail::exempt)) ||
-                ((said & detail::killing) && core->host->kills_current());
-    }
-    if (asked) core->current->stop.set_bits(detail::stop_asked);  // as above
-    return asked;
-}
-
-stop_token this_token::stop() {
-    detail::core_context* core = detail::this_core;
-    if (!core || !core->current) throw wrong_thread("wrong_thread: this_token::stop was asked outside of every token");
-    return stop_token(*core->current);
 }
 
 }  // namespace tokengate

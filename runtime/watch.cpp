@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "watch.hpp"
 
+#include "attention.hpp"
 #include "executor.hpp"
-#include "guard.hpp"
+#include "guard_steps.hpp"
+#include "notes.hpp"
 #include "operation_stats.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 #include "trace_ring.hpp"
 
 #include <tokengate/detail/admission.hpp>
@@ -103,11 +105,6 @@ const token_record* continued_by(const core_context& core, token_record& token) 
 }
 
 }  // namespace
-
-void forget(frame_pool& pool, token_notes& notes) noexcept {
-    delete notes.arguments;
-    pool.deallocate(&notes, sizeof(token_notes), slab_kind::object);
-}
 
 void watch_from_now(token_record& token) noexcept {
     if (token.flags & watched) return;

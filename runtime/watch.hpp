@@ -14,30 +14,6 @@
 
 namespace tokengate::detail {
 
-/// What somebody looks at, or has said; bits of runtime_core::attention.
-enum attention_bits : std::uint32_t {
-    counting = 1,
-    timing_some = 2,  ///< one token in 16
-    timing_all = 4,
-    tracing = 8,
-    observing = 16,
-    holding = 32,   ///< the gate holds some; see gate_rules.hpp
-    limiting = 64,  ///< the backlog has a limit
-    watching = counting | timing_some | timing_all | tracing | observing | limiting
-};
-
-/// Bits of runtime_core::at_start: what a token is to be asked before it starts.
-enum start_bits : std::uint32_t { stopping_all = 1, killing = 2 };
-
-/// The times of one token, on the steady clock; 0 while unknown. In the frame pool, from its admission to its end; with a
-/// quarantine from the call on.
-struct token_notes {
-    std::uint64_t admitted_ns = 0;
-    std::uint64_t started_ns = 0;
-    std::string* arguments = nullptr;  ///< with a quarantine; owned
-};
-void forget(frame_pool& pool, token_notes& notes) noexcept;
-
 // A child that runs in place takes all its steps at once: watch_in_place, in detail/admission.hpp; so does watch_next stand
 // there, for a group that goes on with its next child.
 

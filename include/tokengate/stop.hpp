@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tokengate/detail/core_context.hpp>
+#include <tokengate/detail/stop_callback.hpp>
 #include <tokengate/detail/suspension.hpp>
 #include <tokengate/detail/token_record.hpp>
 #include <tokengate/task.hpp>
@@ -28,35 +29,6 @@
 /// token it was made in, and its function runs on the token's core, between two of the token's steps, at most once.
 
 namespace tokengate {
-
-/// Whether one token has been asked to stop, or is to be: also by a runtime's stop or a kill that its loop has had no time to
-/// hear of. A reference to the token: valid while that lives.
-class stop_token {
-public:
-    explicit stop_token(detail::token_record& of) noexcept : of_(&of) {}
-    [[nodiscard]] bool stop_requested() const noexcept;
-
-private:
-    friend class stop_callback_base;
-    detail::token_record* of_;
-};
-
-class stop_callback_base {
-public:
-    stop_callback_base(const stop_callback_base&) = delete;
-    stop_callback_base& operator=(const stop_callback_base&) = delete;
-
-protected:
-    stop_callback_base() noexcept = default;
-    /// Calls at once if the stop has been requested. Throws wrong_thread outside of that token, std::bad_alloc.
-    void enlist(stop_token token, void (*call)(stop_callback_base&) noexcept);
-    ~stop_callback_base();
-
-private:
-    friend class detail::executor;
-    void (*call_)(stop_callback_base&) noexcept = nullptr;
-    detail::token_record* of_ = nullptr;
-};
 
 /// Calls `function` when the token is asked to stop, unless the callback is destroyed before. Made and destroyed inside the
 /// token. The function must not throw: std::terminate.

@@ -51,6 +51,8 @@ struct suspension : hook, wait_point {
 
     /// On the home's thread: the body will be resumed in its turn; a stop comes too late.
     void wake() noexcept;
+    /// On the home's thread, before the body is left: behind all that waits to start there, and then in its turn.
+    void wake_behind_starts() noexcept;
     /// On any thread that may meet a stop on the home's: see the head of this file.
     void wake_from_anywhere() noexcept;
     /// The same for a hook that resumes later by itself.
