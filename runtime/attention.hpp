@@ -8,7 +8,7 @@
 
 namespace tokengate::detail {
 
-/// What somebody looks at, or has said; bits of runtime_core::attention.
+/// What somebody looks at, or has said; bits of shared_state::attention.
 enum attention_bits : std::uint32_t {
     counting = 1,
     timing_some = 2,  ///< one token in 16
@@ -20,7 +20,7 @@ enum attention_bits : std::uint32_t {
     watching = counting | timing_some | timing_all | tracing | observing | limiting
 };
 
-/// Bits of runtime_core::at_start: what a token is to be asked before it starts.
+/// Bits of shared_state::at_start: what a token is to be asked before it starts.
 enum start_bits : std::uint32_t { stopping_all = 1, killing = 2 };
 
 }  // namespace tokengate::detail

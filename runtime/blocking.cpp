@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/blocking.hpp>
 
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <cerrno>
 #include <system_error>

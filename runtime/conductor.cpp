@@ -2,8 +2,8 @@
 #include "conductor.hpp"
 
 #include "digest.hpp"
-#include "gate_rules.hpp"
-#include "runtime_core.hpp"
+#include "awaiters.hpp"
+#include "shared.hpp"
 
 #include <tokengate/detail/admission.hpp>
 
@@ -28,7 +28,7 @@ void open_domain(core_context& core, token_record& lead) noexcept {
     opened_here->digested = false;
     core.counts.live_domains.add(1);
     lead.anchor = opened_here;
-    lead.flags.set_release(in_domain | opened);  // pairs with runtime_core::look
+    lead.flags.set_release(in_domain | opened);  // pairs with shared_state::look
 }
 
 void leave_domain(core_context& core, token_record& token) noexcept {
@@ -44,7 +44,7 @@ void release_domain(core_context& core, domain* ended) noexcept {
     if (ended->home == &core)
         core.counts.live_domains.add(-1);
     else
-        --ended->runtime->orphaned_domains;  // its executor is gone; the caller holds runtime_core::orphans
+        --ended->runtime->orphaned_domains;  // its executor is gone; the caller holds shared_state::orphans
     core.pool->deallocate(ended, sizeof(domain), slab_kind::object);
 }
 

@@ -3,7 +3,7 @@
 
 #include "conductor.hpp"
 #include "context.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 #include "stop.hpp"
 #include "topology.hpp"
 #include "watch.hpp"
@@ -21,7 +21,7 @@
 
 namespace tokengate::detail {
 
-executor::executor(runtime_core& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
+executor::executor(shared_state& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
     : runtime(of),
       loop({.index = position,
             .ring_entries = ring_entries,
@@ -92,7 +92,7 @@ void executor::host() noexcept {
     attach(core);
     up_.store(1, std::memory_order_release);  // pairs with wait_until_up
     up_.notify_all();
-    if (is_control_) runtime.services.open();
+    if (is_control_) runtime.control_opened();
     loop.run();
     if (!is_control_) retire_buffers();  // its ring knows this thread only
     detach(core);
@@ -224,7 +224,7 @@ void executor::parked(bool now) noexcept {
     runtime.at_gate.set_parked(position_, now);
     if (!now) return;
     runtime.loads.publish_room(position_);
-    // The read-modify-write that decides against the control loop's exchange; see runtime_core::draining.
+    // The read-modify-write that decides against the control loop's exchange; see shared_state::draining.
     if (runtime.draining.fetch_or(0, std::memory_order_acq_rel) != 0) {
         report_idle();
         loop.flush();
@@ -262,7 +262,7 @@ void executor::end_if_drained() noexcept {
     if (!ending_) return;
     const std::uint64_t ended = runtime.count_ended();  // first: see life_cycle.cpp, step 3
     if (ended != runtime.count_admitted()) return;
-    if (!runtime.services.close()) return;  // when they have ended, the loop goes idle once more
+    if (!runtime.may_end()) return;  // when they have ended, the loop goes idle once more
     ending_ = false;
     drained_ = true;
     runtime.draining.store(0, std::memory_order_release);

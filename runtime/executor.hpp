@@ -44,7 +44,7 @@ class stop_callback_base;
 
 namespace tokengate::detail {
 
-struct runtime_core;
+struct shared_state;
 class provided_buffers;
 class source_core;
 
@@ -55,7 +55,7 @@ void deliver_end(hook* item) noexcept;
 
 class executor final : public event_loop::guest {
 public:
-    executor(runtime_core& runtime, unsigned position, unsigned ring_entries, std::uint64_t spin_ns);
+    executor(shared_state& runtime, unsigned position, unsigned ring_entries, std::uint64_t spin_ns);
     ~executor();
 
     /// Starts the pinned thread; `wait_until_up` throws what kept it from coming up.
@@ -167,7 +167,7 @@ public:
     /// Any thread: time spent in turns that ran something. A turn that goes on and on counts too; never less than before.
     [[nodiscard]] std::uint64_t busy_ns() const noexcept;
 
-    runtime_core& runtime;
+    shared_state& runtime;
     event_loop loop;
     const std::unique_ptr<trace_ring> trace;  ///< noted in by the executor's thread, read by any; null unless asked for
     /// What its tokens did, by operation; only with runtime_options::metrics.

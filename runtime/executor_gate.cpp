@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 
 // The executor's side of what is said to the gate while it runs: who is held, refused or killed. Nothing of this is on the way
-// of a token while nobody has said anything; see runtime_core::attention and at_start.
+// of a token while nobody has said anything; see shared_state::attention and at_start.
 
+#include "attention.hpp"
+#include "awaiters.hpp"
 #include "executor.hpp"
-#include "guard.hpp"
-#include "runtime_core.hpp"
+#include "guard_steps.hpp"
+#include "shared.hpp"
 #include "stop.hpp"
 #include "watch.hpp"
 #include "what_of.hpp"

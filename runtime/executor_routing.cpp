@@ -4,7 +4,7 @@
 // from the FIFOs when it has room. The decisions are the router's (router.hpp).
 
 #include "executor.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 #include "watch.hpp"
 
 #include <tokengate/detail/admission.hpp>

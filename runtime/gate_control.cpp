@@ -15,10 +15,10 @@
 // waits. A rule says whom it means by what had been made before it, so one that is made later is not met; it is forgotten when
 // nobody is left whom it could meet.
 
+#include "awaiters.hpp"
 #include "deadline.hpp"
 #include "executor.hpp"
 #include "gate_rules.hpp"
-#include "health.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/detail/promise.hpp>
@@ -117,27 +117,6 @@ std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     for (const auto& each : executors) each->post_kill();
     sweep_gate();
     return found;
-}
-
-bool runtime_core::tidy_kills() noexcept {
-    if (!(at_start.load(std::memory_order_relaxed) & killing)) return false;
-    try {
-        std::uint64_t met = ~std::uint64_t{0};  // by all loops
-        for (const auto& each : executors) met = std::min(met, each->kills_met());
-        std::vector<token_info> waiting;
-        look([&](const token_info& info, const operation_record& operation) {
-            if (info.state != token_state::executing && info.state != token_state::created &&
-                operation.index != own_operation)
-                waiting.push_back(info);
-        });
-        if (kills.forget(met, waiting)) return true;
-        lower_at_start(killing);
-        if (!kills.any()) return false;
-        raise_at_start(killing);  // one was added in between
-        return true;
-    } catch (const std::bad_alloc&) {
-        return true;
-    }
 }
 
 std::vector<token_info> runtime_core::alive(const selection& what, const sequence_marks& made_before) const {
@@ -292,14 +271,6 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
 
 std::size_t gate_control::kill(const selection& what, std::string_view reason) {
     return of_->kill(detail::settled(what), reason);
-}
-
-bool gate_control::release(std::string_view operation) {
-    return detail::release_guards(*of_, detail::settled(operation).operation());
-}
-
-std::optional<operation_health> gate_control::health(std::string_view operation) const {
-    return detail::health_of(*of_, detail::settled(operation).operation());
 }
 
 void gate_control::storage_limit(storage tier, int limit) {

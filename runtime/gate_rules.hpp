@@ -19,7 +19,7 @@
 #include <vector>
 
 /// What operators have said of tokens: who is held at the gate, and who is to be killed. Looked at only while something has
-/// been said: two words of the runtime tell (runtime_core::attention, at_start).
+/// been said: two words of the runtime tell (shared_state::attention, at_start).
 ///
 /// Threads: any, under one mutex each; tokens are matched by whoever has them in hand. Capacity: a rule for each selection,
 /// queues of held tokens linked through the tokens themselves.
@@ -103,7 +103,7 @@ private:
     static void free(rule& from, hook_queue& freed) noexcept;
     bool free_all(hook_queue& freed) noexcept;
 
-    const std::atomic<std::uint32_t>& at_start_;  // runtime_core::at_start
+    const std::atomic<std::uint32_t>& at_start_;  // shared_state::at_start
     mutable std::mutex mutex_;
     std::list<rule> rules_;
     bool sealed_ = false;

@@ -2,16 +2,26 @@
 #include "health.hpp"
 
 #include "context.hpp"
+#include "gate_rules.hpp"
 #include "guard.hpp"
 #include "metrics.hpp"
 #include "runtime_core.hpp"
 
+#include <tokengate/gate.hpp>
+#include <tokengate/runtime.hpp>
+
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
-namespace tokengate::detail {
+namespace tokengate {
+
+namespace detail {
 
 namespace {
 
@@ -44,7 +54,7 @@ void take(operation_health& health, const operation_totals& from) noexcept {
 }
 
 /// None if there is nothing to say.
-std::optional<operation_health> health_of(const runtime_core& runtime, std::string_view name, const records& of) {
+std::optional<operation_health> health_of(const shared_state& runtime, std::string_view name, const records& of) {
     operation_health health{.operation = name};
     operation_totals totals;
     for (const operation_record* each : of) {
@@ -76,19 +86,19 @@ health grade_of(std::uint64_t succeeded, std::uint64_t failed) noexcept {
                           : health::problematic;
 }
 
-std::vector<operation_health> health_of_all(const runtime_core& runtime) {
+std::vector<operation_health> health_of_all(const shared_state& runtime) {
     std::vector<operation_health> all;
     for (const auto& [name, of] : operations_by_name())
         if (auto found = health_of(runtime, name, of)) all.push_back(*std::move(found));
     return all;
 }
 
-std::optional<operation_health> health_of(const runtime_core& runtime, std::string_view name) {
+std::optional<operation_health> health_of(const shared_state& runtime, std::string_view name) {
     const auto known = operations_by_name();
     return health_of(runtime, name, known.at(name));
 }
 
-bool release_guards(const runtime_core& runtime, std::string_view name) {
+bool release_guards(const shared_state& runtime, std::string_view name) {
     bool any = false;
     const auto known = operations_by_name();
     for (const operation_record* each : known.at(name))
@@ -96,4 +106,58 @@ bool release_guards(const runtime_core& runtime, std::string_view name) {
     return any;
 }
 
-}  // namespace tokengate::detail
+snapshot counts_of(shared_state& runtime) {
+    snapshot now;
+    now.held = runtime.holds.held();
+    now.paused = runtime.holds.paused({});
+    for (const storage tier : storage_tiers) now.waiting_for_permit += runtime.at_gate.waiting_for_permit(tier);
+    now.ended = runtime.count_ended();
+    now.admitted = runtime.count_admitted();
+    for (const auto& each : runtime.executors) {
+        const std::uint64_t in_place = each->counts().in_place.load();
+        now.ended += in_place;
+        now.admitted += in_place;
+    }
+    for (const weight w : weight_classes) now.waiting += runtime.at_gate.waiting(w);
+    now.pins = runtime.registry.size();
+    {
+        const std::scoped_lock lock(runtime.orphans);
+        now.domains = runtime.orphaned_domains;
+    }
+    for (const auto& each : runtime.executors) {
+        const executor_counts& counts = each->counts();
+        now.domains += counts.live_domains.load();
+        now.redirections += counts.redirections.load();
+        now.sticky_bypassed += counts.sticky_bypassed.load();
+        now.retries += counts.retries.load();
+        const bool controls = runtime.is_control(each->position());
+        if (!controls) now.busy_ns.push_back(each->busy_ns());
+        now.cores.push_back(
+            {.executor = each->position(),
+             .core = runtime.core_of(each->position()),
+             .queued = controls ? 0 : static_cast<std::uint64_t>(std::max(runtime.loads.occupancy(each->position()), 0)),
+             .busy_ns = each->busy_ns(),
+             .parked = each->loop.parked()});
+    }
+    return now;
+}
+
+}  // namespace detail
+
+// ---- the public face ----------------------------------------------------------------------------------------------------
+
+snapshot runtime::snapshot() const {
+    tokengate::snapshot now = detail::counts_of(*core_);
+    now.operations = detail::health_of_all(*core_);
+    return now;
+}
+
+bool gate_control::release(std::string_view operation) {
+    return detail::release_guards(*of_, detail::settled(operation).operation());
+}
+
+std::optional<operation_health> gate_control::health(std::string_view operation) const {
+    return detail::health_of(*of_, detail::settled(operation).operation());
+}
+
+}  // namespace tokengate

@@ -25,13 +25,15 @@
 //     them frees this structure.
 //  6. Rings are closed with their loops, after all of this.
 
+#include "awaiters.hpp"
 #include "deadline.hpp"
-#include "gate_rules.hpp"
+#include "operations.hpp"
 #include "runtime_core.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/error.hpp>
 #include <tokengate/operation.hpp>
+#include <tokengate/runtime.hpp>
 #include <tokengate/stop.hpp>
 #include <tokengate/time.hpp>
 
@@ -148,13 +150,6 @@ void runtime_core::serve_until(std::chrono::steady_clock::time_point until) {
     if (until != std::chrono::steady_clock::time_point::max()) control().loop.arm(alarm);
     control().host();
     control().loop.withdraw(alarm);
-}
-
-void runtime_core::sweep_gate() noexcept {
-    if (this_core && this_core->runtime == this)
-        this_core->host->ask_to_sweep();
-    else if (!sweep_.under_way.exchange(true, std::memory_order_acq_rel))
-        control().loop.post(&sweep_);
 }
 
 void runtime_core::ask_everything_to_stop() noexcept {
@@ -313,18 +308,6 @@ void runtime_core::submit(token_record& token) {
 }
 
 // ---- the end -----------------------------------------------------------------------------------------------------------
-
-std::uint64_t runtime_core::count_ended() const noexcept {
-    std::uint64_t sum = 0;
-    for (const auto& each : executors) sum += each->counts().ended.load_acquire();
-    return sum;
-}
-
-std::uint64_t runtime_core::count_admitted() const noexcept {
-    std::uint64_t sum = dropped_from_afar.load(std::memory_order_relaxed);
-    for (const auto& each : executors) sum += each->counts().admitted.load();
-    return sum;
-}
 
 void runtime_core::join_executors() noexcept {
     if (stalls) stalls->stop();

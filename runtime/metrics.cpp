@@ -3,7 +3,9 @@
 
 #include "context.hpp"
 #include "guard.hpp"
+#include "health.hpp"
 #include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/runtime.hpp>
 
@@ -126,7 +128,7 @@ struct operation_row {
     std::vector<const operation_stats*> of;
 };
 
-std::vector<core_row> rows_by_core(const runtime_core& runtime) {
+std::vector<core_row> rows_by_core(const shared_state& runtime) {
     std::vector<core_row> rows(runtime.loads.layout().cores + 1);
     for (const auto& each : runtime.executors) {
         const unsigned core = runtime.core_of(each->position());
@@ -137,7 +139,7 @@ std::vector<core_row> rows_by_core(const runtime_core& runtime) {
     return rows;
 }
 
-std::vector<operation_row> rows_by_operation(const runtime_core& runtime, const std::vector<core_row>& cores) {
+std::vector<operation_row> rows_by_operation(const shared_state& runtime, const std::vector<core_row>& cores) {
     std::map<std::string_view, std::vector<std::uint32_t>> indices;
     for (const operation_record* each : known_operations()) indices[each->name].push_back(each->index);
     std::vector<operation_row> rows;
@@ -164,7 +166,7 @@ auto sum(const std::vector<Of>& of, Field field) {
     return total;
 }
 
-void write_operations(exposition& out, const runtime_core& runtime, const std::vector<core_row>& cores) {
+void write_operations(exposition& out, const shared_state& runtime, const std::vector<core_row>& cores) {
     const std::vector<operation_row> rows = rows_by_operation(runtime, cores);
     const auto counter = [&](const operation_row& row, relaxed<std::uint64_t> operation_stats::* which,
                              std::string_view more = {}) {
@@ -205,7 +207,7 @@ void write_operations(exposition& out, const runtime_core& runtime, const std::v
         out.sample(sum(row.of, [](const executor& each) { return each.stats->lost(); }), row.labels);
 }
 
-void write_cores(exposition& out, const runtime_core& runtime, const std::vector<core_row>& cores) {
+void write_cores(exposition& out, const shared_state& runtime, const std::vector<core_row>& cores) {
     out.family("tokengate_core_busy_seconds_total", "counter",
                "Time that executors spent in turns that ran something.");
     for (const core_row& row : cores)
@@ -251,7 +253,7 @@ void write_gate(exposition& out, gate& at_gate, const snapshot& now) {
     for (const auto& [name, which] : tiers) out.sample(at_gate.waiting_for_permit(which), label("tier", name));
 }
 
-void write_guards(exposition& out, const runtime_core& runtime) {
+void write_guards(exposition& out, const shared_state& runtime) {
     std::map<std::string_view, bool> blocked;  // of those that have a breaker or a quarantine and have been here
     for (const operation_record* each : known_operations())
         if (const guard_desk* desk = runtime.guards.find(each->index)) blocked[each->name] |= !desk->blocked().empty();
@@ -260,7 +262,7 @@ void write_guards(exposition& out, const runtime_core& runtime) {
     for (const auto& [name, is] : blocked) out.sample(static_cast<unsigned>(is), label("operation", name));
 }
 
-void write_totals(exposition& out, const runtime_core& runtime, const snapshot& now) {
+void write_totals(exposition& out, const shared_state& runtime, const snapshot& now) {
     const auto one = [&](const char* name, const char* type, const char* help, std::uint64_t value) {
         out.family(name, type, help);
         out.sample(value);
@@ -298,14 +300,14 @@ void operation_totals::add(const operation_stats& from) noexcept {
     run_time.add(from.run_time);
 }
 
-void operation_totals::add(const runtime_core& runtime, std::uint32_t index) noexcept {
+void operation_totals::add(const shared_state& runtime, std::uint32_t index) noexcept {
     for (const auto& each : runtime.executors)
         if (const operation_stats* found = each->known_stats_of(index)) add(*found);
     if (const stats_table* outside = runtime.places.refused())
         if (const operation_stats* found = outside->find(index)) add(*found);
 }
 
-std::string metrics_text(runtime_core& runtime, const snapshot& now) {
+std::string metrics_text(shared_state& runtime, const snapshot& now) {
     const std::vector<core_row> cores = rows_by_core(runtime);
     exposition out;
     write_totals(out, runtime, now);
@@ -318,6 +320,6 @@ std::string metrics_text(runtime_core& runtime, const snapshot& now) {
 
 }  // namespace detail
 
-std::string runtime::metrics() const { return detail::metrics_text(*core_, core_->counts()); }
+std::string runtime::metrics() const { return detail::metrics_text(*core_, detail::counts_of(*core_)); }
 
 }  // namespace tokengate

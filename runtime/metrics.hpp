@@ -13,7 +13,7 @@
 
 namespace tokengate::detail {
 
-struct runtime_core;
+struct shared_state;
 
 /// One operation on all executors.
 struct operation_totals {
@@ -31,10 +31,10 @@ struct operation_totals {
 
     void add(const operation_stats& from) noexcept;
     /// What all executors know of an operation; nothing without runtime_options::metrics.
-    void add(const runtime_core& runtime, std::uint32_t index) noexcept;
+    void add(const shared_state& runtime, std::uint32_t index) noexcept;
 };
 
 /// In Prometheus' text format, version 0.0.4. `now` is this runtime's. Throws std::bad_alloc.
-[[nodiscard]] std::string metrics_text(runtime_core& runtime, const snapshot& now);
+[[nodiscard]] std::string metrics_text(shared_state& runtime, const snapshot& now);
 
 }  // namespace tokengate::detail

@@ -3,7 +3,7 @@
 
 #include "executor.hpp"
 #include "operation_stats.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/anchor.hpp>
 #include <tokengate/error.hpp>

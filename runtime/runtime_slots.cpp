@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "runtime_slots.hpp"
 
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <mutex>
 #include <unordered_map>
@@ -11,7 +11,7 @@ namespace tokengate::detail {
 
 /// The runtimes of the process, linked through `older`; guarded by the slots' mutex. For debuggers alone, which find it by
 /// its name (runtime/gdb/tokengate.py).
-[[gnu::used]] constinit runtime_core* newest_runtime = nullptr;
+[[gnu::used]] constinit shared_state* newest_runtime = nullptr;
 
 namespace {
 
@@ -20,7 +20,7 @@ using failure_handler = std::function<void(const failure&)>;
 struct runtime_slots {
     std::mutex mutex;
     struct living {
-        runtime_core* core;
+        shared_state* core;
         std::shared_ptr<const failure_handler> handler;
     };
     std::unordered_map<std::uint16_t, living> runtimes;
@@ -33,8 +33,8 @@ runtime_slots& slots() {
 }
 
 /// Under the slots' mutex. Null: it has been unlinked.
-void unlink(const runtime_core* gone) noexcept {
-    for (runtime_core** link = &newest_runtime; *link; link = &(*link)->older) {
+void unlink(const shared_state* gone) noexcept {
+    for (shared_state** link = &newest_runtime; *link; link = &(*link)->older) {
         if (*link != gone) continue;
         *link = gone->older;
         return;
@@ -43,7 +43,7 @@ void unlink(const runtime_core* gone) noexcept {
 
 }  // namespace
 
-slot_lease::slot_lease(runtime_core& of, const failure_handler& handler) {
+slot_lease::slot_lease(shared_state& of, const failure_handler& handler) {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
     do ++all.last;
@@ -73,7 +73,7 @@ std::shared_ptr<const failure_handler> failure_handler_of(std::uint16_t slot) {
     return found == all.runtimes.end() ? nullptr : found->second.handler;
 }
 
-void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit) {
+void with_runtime(std::uint16_t slot, const std::function<void(shared_state&)>& visit) {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
     if (const auto found = all.runtimes.find(slot); found != all.runtimes.end() && found->second.core)

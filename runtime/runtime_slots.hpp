@@ -13,12 +13,12 @@
 
 namespace tokengate::detail {
 
-struct runtime_core;
+struct shared_state;
 
 /// A number for a living runtime, by which tokens name theirs; 0 is none.
 class slot_lease {
 public:
-    slot_lease(runtime_core& of, const std::function<void(const failure&)>& failure_handler);
+    slot_lease(shared_state& of, const std::function<void(const failure&)>& failure_handler);
     ~slot_lease();
     slot_lease(const slot_lease&) = delete;
     slot_lease& operator=(const slot_lease&) = delete;
@@ -31,7 +31,7 @@ private:
 };
 
 /// Calls `visit` with the living runtime that has this slot, and keeps it alive meanwhile.
-void with_runtime(std::uint16_t slot, const std::function<void(runtime_core&)>& visit);
+void with_runtime(std::uint16_t slot, const std::function<void(shared_state&)>& visit);
 
 /// The handler of the runtime that has this slot; null when it is gone.
 std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(std::uint16_t slot);

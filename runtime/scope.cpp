@@ -2,7 +2,7 @@
 #include <tokengate/scope.hpp>
 
 #include "executor.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/promise.hpp>

@@ -66,10 +66,10 @@ service::service(runtime_core& of, std::function<task<>()> make, const char* nam
     node_->of = &of;
     node_->make = std::move(make);
     node_->operation = &service_operation(name);
-    of.services.add(node_);
+    of.services().add(node_);
 }
 
-service::~service() { node_->of->services.remove(*node_); }
+service::~service() { node_->of->services().remove(*node_); }
 
 // ---- service_desk -------------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ void service_desk::start(service::node& chosen) {
     adopt(core, coroutine.promise(), *chosen.operation);
     chosen.waiter::done = [](token_record& of, waiter& self) noexcept {
         auto& ended_one = static_cast<service::node&>(self);
-        ended_one.of->services.ended(of, ended_one);
+        ended_one.of->services().ended(of, ended_one);
     };
     chosen.home = nullptr;  // so that the end is counted after `ended`, in one step with the admission there
     chosen.token = &token;

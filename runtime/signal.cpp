@@ -21,7 +21,7 @@
 
 #include <tokengate/signal.hpp>
 
-#include "runtime_core.hpp"
+#include "shared.hpp"
 #include "signal_desk.hpp"
 
 #include <tokengate/error.hpp>
@@ -109,7 +109,7 @@ signal_listener& listen(signal_desk& desk) {
 
 // ---- the desk -----------------------------------------------------------------------------------------------------------
 
-signal_desk::signal_desk(runtime_core& of) noexcept : of_(of) {
+signal_desk::signal_desk(shared_state& of) noexcept : of_(of) {
     arrival_.of = this;
     arrival_.run = [](hook* self) noexcept {
         auto& arrival = *static_cast<arrival_hook*>(self);
@@ -203,10 +203,10 @@ bool signal_wait::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter(doing);
     suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
         auto& self = static_cast<signal_wait&>(static_cast<suspension&>(point));
-        if (at.runtime->signals.withdraw(self)) self.wake();
+        if (at.runtime->signals->withdraw(self)) self.wake();
     });
     try {
-        core.runtime->signals.enlist(*this);  // last: the control loop may wake it at once
+        core.runtime->signals->enlist(*this);  // last: the control loop may wake it at once
     } catch (...) {
         wait_is_over();
         throw;

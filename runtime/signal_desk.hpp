@@ -18,14 +18,14 @@
 namespace tokengate::detail {
 
 class signal_wait;
-struct runtime_core;
+struct shared_state;
 struct signal_listener;
 
 inline constexpr int most_signals = 64;
 
 class signal_desk {
 public:
-    explicit signal_desk(runtime_core& of) noexcept;
+    explicit signal_desk(shared_state& of) noexcept;
     ~signal_desk();
     signal_desk(const signal_desk&) = delete;
     signal_desk& operator=(const signal_desk&) = delete;
@@ -49,7 +49,7 @@ private:
     void wake_those_who_heard() noexcept;
     void remove(signal_wait& wait) noexcept;
 
-    runtime_core& of_;
+    shared_state& of_;
     arrival_hook arrival_;
     /// Bit n - 1: somebody waits for signal n. Stored under the mutex, loaded by handlers; seq_cst, see signal.cpp.
     std::atomic<std::uint64_t> wanted_{0};

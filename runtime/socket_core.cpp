@@ -4,7 +4,7 @@
 #include "executor.hpp"
 #include "naming.hpp"
 #include "provided_buffers.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/error.hpp>
 

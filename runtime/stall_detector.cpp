@@ -2,7 +2,7 @@
 #include "stall_detector.hpp"
 
 #include "quoted.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/error.hpp>
 
@@ -152,7 +152,7 @@ std::string describe(const void* address) {
 
 }  // namespace
 
-stall_detector::stall_detector(runtime_core& of)
+stall_detector::stall_detector(shared_state& of)
     : of_(of),
       threshold_ns_(static_cast<std::uint64_t>(of.options.stall.threshold.count())),
       period_ns_(std::min(threshold_ns_ / 2, longest_period_ns)),

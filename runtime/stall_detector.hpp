@@ -44,14 +44,14 @@
 namespace tokengate::detail {
 
 struct operation_record;
-struct runtime_core;
+struct shared_state;
 
 class stall_detector {
 public:
     static constexpr std::chrono::milliseconds shortest_threshold{10};
 
     /// Takes the signal. Throws configuration_error if that cannot be.
-    explicit stall_detector(runtime_core& of);
+    explicit stall_detector(shared_state& of);
     ~stall_detector();
     stall_detector(const stall_detector&) = delete;
     stall_detector& operator=(const stall_detector&) = delete;
@@ -107,7 +107,7 @@ private:
     [[nodiscard]] std::vector<std::string> backtrace_of(const sighting& seen) const;
     bool wait_until(std::uint64_t steady_ns) noexcept;
 
-    runtime_core& of_;
+    shared_state& of_;
     const std::uint64_t threshold_ns_;
     const std::uint64_t period_ns_;
     const int signal_;

@@ -68,7 +68,7 @@ stop_message* make_message(token_record& token, std::uint8_t reason) {
     return message;
 }
 
-void send_messages(runtime_core& runtime, token_record& token, std::uint8_t reason) {
+void send_messages(shared_state& runtime, token_record& token, std::uint8_t reason) {
     // A thread that is not the runtime's own may come after its loops have gone, and the token with them.
     std::unique_lock<std::mutex> still_there;
     if (!this_core || this_core->runtime != &runtime) {
@@ -107,7 +107,7 @@ void request_stop(token_record& token, std::uint8_t reason) noexcept {
         if (here && here->runtime && here->runtime_slot == slot)
             send_messages(*here->runtime, token, reason);
         else
-            with_runtime(slot, [&](runtime_core& runtime) { send_messages(runtime, token, reason); });
+            with_runtime(slot, [&](shared_state& runtime) { send_messages(runtime, token, reason); });
     } catch (const std::bad_alloc&) {
         // The body finds the bit when it looks, or at its next await.
     }

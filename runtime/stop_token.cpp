@@ -35,7 +35,7 @@ bool stop_token::stop_requested() const noexcept {
     // What is said to all, or to many, reaches a body that computes only when its loop has a turn. Of chains nothing can be
     // known here: on another thread the domain may go while the frame stays.
     bool asked = false;
-    const auto look = [&](const detail::runtime_core& of) {
+    const auto look = [&](const detail::shared_state& of) {
         const std::uint16_t flags = of_->flags.load_acquire();
         if (flags & detail::shielded) return;
         const std::uint32_t said = of.at_start.load(std::memory_order_relaxed);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/task_token.hpp>
 
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/error.hpp>
 

@@ -2,7 +2,7 @@
 #include <tokengate/this_token.hpp>
 
 #include "conductor.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/error.hpp>

@@ -4,9 +4,9 @@
 
 #include "conductor.hpp"
 #include "executor.hpp"
-#include "gate_rules.hpp"
-#include "guard.hpp"
-#include "runtime_core.hpp"
+#include "awaiters.hpp"
+#include "guard_steps.hpp"
+#include "shared.hpp"
 #include "stop.hpp"
 #include "watch.hpp"
 #include "what_of.hpp"
@@ -53,7 +53,7 @@ void end_unadmitted(hook* item) noexcept {
 /// The same where the domain's executor runs no more.
 void end_orphan(hook* item) noexcept {
     auto& token = *static_cast<token_record*>(item);
-    runtime_core& owner = *static_cast<domain*>(token.anchor)->runtime;
+    shared_state& owner = *static_cast<domain*>(token.anchor)->runtime;
     const bool last = owner.leave_orphaned_domain(token);
     destroy_frame(token);  // after the lock: arguments may be tokens too
     if (last) delete &owner;
@@ -412,7 +412,7 @@ void drop_unadmitted(token_record& token) noexcept {
     }
 }
 
-void runtime_core::end_far_from_home(token_record& token) noexcept {
+void shared_state::end_far_from_home(token_record& token) noexcept {
     {
         const std::scoped_lock lock(orphans);
         if (!joined) {
@@ -425,7 +425,7 @@ void runtime_core::end_far_from_home(token_record& token) noexcept {
     end_orphan(&token);
 }
 
-void runtime_core::run_left_mail() noexcept {
+void shared_state::run_left_mail() noexcept {
     for (const auto& each : executors)
         for (hook* item = each->loop.take_left_mail(); item;) {
             hook* next = item->next;
@@ -434,7 +434,7 @@ void runtime_core::run_left_mail() noexcept {
         }
 }
 
-bool runtime_core::leave_orphaned_domain(token_record& token) noexcept {
+bool shared_state::leave_orphaned_domain(token_record& token) noexcept {
     const std::scoped_lock lock(orphans);
     leave_domain(context(), token);
     if (orphaned_domains != 0) return false;

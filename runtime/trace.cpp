@@ -3,6 +3,7 @@
 
 #include "quoted.hpp"
 #include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/detail/token_record.hpp>
 #include <tokengate/runtime.hpp>
@@ -262,7 +263,7 @@ std::string trace_json(std::span<const trace_row> rows, std::uint64_t now_ns) {
     return std::move(out).finish();
 }
 
-std::string trace_json(const runtime_core& runtime) {
+std::string trace_json(const shared_state& runtime) {
     const unsigned workers = runtime.loads.layout().workers_per_core;
     std::vector<trace_row> rows;
     for (const auto& each : runtime.executors) {

@@ -24,7 +24,7 @@
 
 namespace tokengate::detail {
 
-struct runtime_core;
+struct shared_state;
 
 struct trace_row {
     std::string name;        ///< printable ASCII
@@ -32,6 +32,6 @@ struct trace_row {
 };
 
 [[nodiscard]] std::string trace_json(std::span<const trace_row> rows, std::uint64_t now_ns);
-[[nodiscard]] std::string trace_json(const runtime_core& runtime);
+[[nodiscard]] std::string trace_json(const shared_state& runtime);
 
 }  // namespace tokengate::detail

@@ -2,7 +2,7 @@
 #include <tokengate/detail/wait_queue.hpp>
 
 #include "executor.hpp"
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/detail/admission.hpp>
 
@@ -124,7 +124,7 @@ void post_chain(executor& home, hook* newest, hook* oldest) noexcept {
         hook* newest;
         hook* oldest;
     } const chain{home, newest, oldest};
-    with_runtime(home.runtime.slot, [&chain](runtime_core&) { chain.home.loop.post(chain.newest, chain.oldest); });
+    with_runtime(home.runtime.slot, [&chain](shared_state&) { chain.home.loop.post(chain.newest, chain.oldest); });
 }
 
 }  // namespace

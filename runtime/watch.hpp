@@ -9,7 +9,7 @@
 
 /// What is done at each step of a watched token: counting, timing, tracing, telling the observer, judging its operation.
 ///
-/// Whether a token is watched is decided when the gate gets it, by runtime_core::attention and by what its operation asks
+/// Whether a token is watched is decided when the gate gets it, by shared_state::attention and by what its operation asks
 /// for, and holds to its end; those that nobody watches do not come here. All on the thread where the step is taken.
 
 namespace tokengate::detail {

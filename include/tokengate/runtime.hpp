@@ -116,9 +116,6 @@ private:
 
 namespace detail {
 
-/// The operation that `run` gives its coroutine to.
-const operation_record& main_operation();
-
 /// Hears the end of a submitted token, on the core where it ended, and fulfils the future.
 template <class T>
 struct submission final : waiter {

@@ -17,6 +17,7 @@
 #include <tokengate/console.hpp>
 
 #include "../quoted.hpp"
+#include "../operations.hpp"
 #include "../runtime_core.hpp"
 #include "../service.hpp"
 #include "json.hpp"

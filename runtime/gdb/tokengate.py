@@ -464,12 +464,12 @@ class Executor:
 class Runtime:
     def __init__(self, address):
         self.address = address
-        self.slot = field("runtime_core", "slot").at(address)
-        self.cores = field("runtime_core", "loads", "layout_", "cores").at(address)
-        self.workers_per_core = field("runtime_core", "loads", "layout_", "workers_per_core").at(address)
+        self.slot = field("shared_state", "slot").at(address)
+        self.cores = field("shared_state", "loads", "layout_", "cores").at(address)
+        self.workers_per_core = field("shared_state", "loads", "layout_", "workers_per_core").at(address)
         self.stopped = bool(field("runtime_core", "stopped_").at(address))
         # A vector of unique_ptr is three words, of which the first two bound an array of words.
-        vector = address + field("runtime_core", "executors").offset
+        vector = address + field("shared_state", "executors").offset
         begin, end = word_at(vector), word_at(vector + 8)
         # One that is being made may have none yet.
         whole = end - begin == 8 * (self.cores * self.workers_per_core + 1)
@@ -483,7 +483,7 @@ class Runtime:
 def living_runtimes():
     """Newest first; none where the library has no debug information."""
     try:
-        older = field("runtime_core", "older")
+        older = field("shared_state", "older")
     except gdb.GdbError:
         return
     at = global_pointer("newest_runtime")

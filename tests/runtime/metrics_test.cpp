@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "metrics.hpp"
 
-#include "runtime_core.hpp"
+#include "shared.hpp"
 #include "support/manual_event.hpp"
 #include "support/waiting.hpp"
 
@@ -52,8 +52,8 @@ const tg::operation looks_at_itself{{.name = "metrics_test_looks_at_itself", .we
                                         had_notes += promise_base::of(self).notes() != nullptr;
                                     }};
 
-runtime_core& core_of(tg::runtime& runtime) {
-    return *runtime.run([]() -> tg::task<runtime_core*> { co_return this_core->runtime; });
+shared_state& core_of(tg::runtime& runtime) {
+    return *runtime.run([]() -> tg::task<shared_state*> { co_return this_core->runtime; });
 }
 
 std::uint32_t index_of(std::string_view name) {
@@ -63,7 +63,7 @@ std::uint32_t index_of(std::string_view name) {
     return 0;
 }
 
-operation_totals total_of(const runtime_core& runtime, std::uint32_t index) {
+operation_totals total_of(const shared_state& runtime, std::uint32_t index) {
     operation_totals totals;
     totals.add(runtime, index);
     return totals;
@@ -260,7 +260,7 @@ TEST_SUITE("metrics") {
 
     TEST_CASE("operations: counts and histograms by name and core, outcomes told apart") {
         tg::runtime runtime{{.cores = 2, .metrics = true}};
-        runtime_core& core = core_of(runtime);
+        shared_state& core = core_of(runtime);
         const std::uint32_t index = index_of("metrics_test_adds");
         for (unsigned position = 0; position < 2; ++position) {  // nothing runs there
             operation_stats* stats = core.executors[position]->stats->of(index);
@@ -332,7 +332,7 @@ TEST_SUITE("metrics") {
 
     TEST_CASE("a histogram's buckets are cumulative, and its last is its count") {
         tg::runtime runtime{{.cores = 1, .metrics = true}};
-        runtime_core& core = core_of(runtime);
+        shared_state& core = core_of(runtime);
         histogram& times = core.executors[0]->stats->of(index_of("metrics_test_adds"))->run_time;
         for (std::uint64_t ns = 1; ns < std::uint64_t{1} << 40; ns *= 3) times.record(ns);
         const std::string text = runtime.metrics();
@@ -356,7 +356,7 @@ TEST_SUITE("metrics") {
 
     TEST_CASE("executors of one core are one sample") {
         tg::runtime runtime{{.cores = 1, .workers_per_core = 3, .metrics = true}};
-        runtime_core& core = core_of(runtime);
+        shared_state& core = core_of(runtime);
         const std::uint32_t index = index_of("metrics_test_adds");
         for (unsigned position = 0; position < 3; ++position) {
             core.executors[position]->stats->of(index)->completed.add(position + 1);
@@ -379,7 +379,7 @@ TEST_SUITE("metrics") {
         for (const operation_record* each : known_operations()) note(each);
         REQUIRE(indices.size() == 2);
         tg::runtime runtime{{.cores = 1, .metrics = true}};
-        runtime_core& core = core_of(runtime);
+        shared_state& core = core_of(runtime);
         for (const std::uint32_t index : indices) core.executors[0]->stats->of(index)->started.add(3);
         const parsed now(runtime.metrics());
         CHECK(now[of("tokengate_operation_started_total", "metrics_test_redefined", "0")] == 6);
@@ -405,7 +405,7 @@ TEST_SUITE("metrics") {
 
     TEST_CASE("names with quotes and backslashes are escaped") {
         tg::runtime runtime{{.cores = 1, .metrics = true}};
-        runtime_core& core = core_of(runtime);
+        shared_state& core = core_of(runtime);
         const std::uint32_t index = index_of(R"(metrics_test "quoted" \ {x="y"},)");
         core.executors[0]->stats->of(index)->completed.add(4);
         core.executors[0]->stats->of(index)->run_time.record(5);
@@ -472,7 +472,7 @@ TEST_SUITE("metrics") {
         constexpr int good = 300, bad = 20;
         tg::runtime runtime{{.cores = 2, .timing = tg::timing::full, .metrics = true}};
         std::atomic<int> ran{0};
-        const runtime_core* core = runtime.run([&]() -> tg::task<const runtime_core*> {
+        const shared_state* core = runtime.run([&]() -> tg::task<const shared_state*> {
             for (int i = 0; i < good; ++i) co_await adds(&ran);
             for (int i = 0; i < bad; ++i) {
                 try {
@@ -507,7 +507,7 @@ TEST_SUITE("metrics") {
 
     operation_totals totals_of_many(tg::runtime & runtime) {
         were_watched = had_notes = 0;
-        const runtime_core* core = runtime.run([]() -> tg::task<const runtime_core*> {
+        const shared_state* core = runtime.run([]() -> tg::task<const shared_state*> {
             std::vector<tg::token<void>> all;
             for (int i = 0; i < many; ++i) all.push_back(looks_at_itself());
             co_await tg::when_all(std::move(all));

@@ -78,7 +78,7 @@ tg::runtime_options reporting_to(reports& to, tg::time_span threshold = soon) {
     return {.cores = 2, .stall = {.threshold = threshold, .report = [&to](const auto& seen) { to(seen); }}};
 }
 
-tg::detail::runtime_core& this_runtime() { return *tg::detail::this_core->runtime; }
+tg::detail::shared_state& this_runtime() { return *tg::detail::this_core->runtime; }
 
 /// The detector has gone round at least once from its beginning.
 void outlast_a_look(const tg::detail::stall_detector& stalls) {

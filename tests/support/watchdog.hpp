@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "runtime_core.hpp"
+#include "shared.hpp"
 
 #include <tokengate/runtime.hpp>
 
@@ -79,7 +79,7 @@ private:
                          first_line(thread.path() / "comm").c_str(), first_line(thread.path() / "wchan").c_str());
     }
 
-    static void tell_loops(detail::runtime_core& of) {
+    static void tell_loops(detail::shared_state& of) {
         for (const auto& each : of.executors)
             std::fprintf(stderr, "  runtime %u, loop %u: %s, mail %s, turn %s\n", of.slot, each->position(),
                          each->loop.parked() ? "parked" : "not parked", each->loop.has_mail() ? "waits" : "none",

@@ -33,7 +33,7 @@ struct executor_counts {
     relaxed<std::uint64_t> admitted{};
     relaxed<std::uint64_t>
         in_place{};  ///< conducted children that ran inside their awaiter's turn; not in `admitted`, `ended`
-    relaxed<std::uint64_t> ended{};  ///< released at each end, acquired by who sums: see runtime_core.hpp
+    relaxed<std::uint64_t> ended{};  ///< released at each end, acquired by who sums: see shared.hpp
     relaxed<std::uint64_t> live_domains{};
     relaxed<std::uint64_t> sticky_bypassed{};
     relaxed<std::uint64_t> redirections{};
@@ -52,8 +52,8 @@ struct executor_counts {
 struct keeping_words {
     static inline const std::atomic<std::uint32_t> never{1};
 
-    const std::atomic<std::uint32_t>* attention = &never;  ///< runtime_core::attention
-    const std::atomic<std::uint32_t>* at_start = &never;   ///< runtime_core::at_start
+    const std::atomic<std::uint32_t>* attention = &never;  ///< shared_state::attention
+    const std::atomic<std::uint32_t>* at_start = &never;   ///< shared_state::at_start
     /// By weight: hungry positions of its home range; `never` for a class that this loop does not serve.
     std::array<const std::atomic<std::uint32_t>*, 3> hungry{&never, &never, &never};
 };
@@ -62,7 +62,7 @@ struct core_context {
     frame_pool* pool = nullptr;
     token_record* current = nullptr;  ///< the token whose body runs
     executor* host = nullptr;         ///< the loop of this thread; null on a foreign thread
-    runtime_core* runtime = nullptr;
+    shared_state* runtime = nullptr;
     std::coroutine_handle<> next = nullptr;  ///< to be resumed by whoever resumed last (compilers without tail calls)
     char* stack_mark = nullptr;              ///< below it a child is no longer resumed on the awaiter's stack
     int inline_budget = 0;                   ///< children that may still run in place before the loop has a turn

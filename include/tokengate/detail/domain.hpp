@@ -18,7 +18,7 @@ struct domain {
     std::uint64_t pending;
     core_context* home;
     std::uint16_t position;  ///< of the executor whose thread has that context
-    runtime_core* runtime;
+    shared_state* runtime;
     domain* outer;  ///< the domain the lead itself is a child of, until the lead ends
     relaxed<const operation_record*> lead;
     relaxed<std::uint64_t> lead_created_ns;

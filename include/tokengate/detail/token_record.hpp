@@ -26,7 +26,7 @@ namespace tokengate::detail {
 
 struct core_context;
 class executor;
-struct runtime_core;
+struct shared_state;
 struct token_record;
 
 enum token_flags : std::uint16_t {
