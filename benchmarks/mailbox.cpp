@@ -2,7 +2,7 @@
 
 /// Three ways to hand chains of hooks to a loop, doing the same work side by side:
 ///
-///   take_all_list   runtime/mailbox.hpp: one word; a chain costs one compare-and-swap, taking everything one more
+///   take_all_list   runtime/loop/mailbox.hpp: one word; a chain costs one compare-and-swap, taking everything one more
 ///   looking_cycle   libcds' VyukovMPSCCycleQueue of chain heads, with a pop of our own that never waits (see below)
 ///   ring_per_pair   libcds' WeakRingBuffer of chain heads, one per sender, and a mask of the rings that have something
 ///   plain_cycle     VyukovMPSCCycleQueue as it comes; only where the longest take is measured
@@ -18,7 +18,7 @@
 /// would cost looking_cycle another read-modify-write a chain. Compare medians; run with
 /// --benchmark_enable_random_interleaving=true on a machine that others use.
 
-#include "mailbox.hpp"
+#include "loop/mailbox.hpp"
 
 #include <benchmark/benchmark.h>
 

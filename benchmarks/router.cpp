@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "router.hpp"
+#include "routing/router.hpp"
 
 #include <benchmark/benchmark.h>
 

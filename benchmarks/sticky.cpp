@@ -2,7 +2,7 @@
 
 /// The sticky registry beside what one would write instead, and beside libcds' lock-free sets, doing the same work in turn:
 ///
-///     registry     runtime/sticky_registry.hpp: 256 of libcds' StripedSet
+///     registry     runtime/routing/sticky_registry.hpp: 256 of libcds' StripedSet
 ///     stripes      64 stripes, each a std::mutex and a chained table that grows, unused pins in a list: by hand
 ///     michael      libcds' MichaelHashSet with DHP, pins in libcds' FreeList; 16,384 buckets, or 2^20 for 10^6 keys
 ///     split_list   libcds' SplitListSet, which grows, with DHP and the same pins
@@ -14,7 +14,7 @@
 /// release; threads are pinned to CPUs in turn. `instructions` counts them, and the locked ones, on one thread. Every
 /// pin's position is checked, and that nothing is pinned in the end.
 
-#include "sticky_registry.hpp"
+#include "routing/sticky_registry.hpp"
 #include "support/instruction_counter.hpp"
 #include "support/pinned_thread.hpp"
 #include "support/side_by_side.hpp"

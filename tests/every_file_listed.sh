@@ -6,7 +6,7 @@ cd "$1"
 shift
 listed=" $* "
 missing=0
-for file in $(find include/tokengate -name '*.hpp') runtime/*.cpp $(find tests -name '*_test.cpp'); do
+for file in $(find include/tokengate -name '*.hpp') $(find runtime -path runtime/console -prune -o -name '*.cpp' -print) $(find tests -name '*_test.cpp'); do
     name=${file#*/}
     case $listed in
         *[/\ ]"$name "*) ;;

@@ -4,7 +4,7 @@
 // each: `alive ID STATE CORE AWAITER DOMAIN`; and `chain SEQUENCE NAME...` for one and who awaits it, up to the root.
 // With the argument `abort` it aborts then, else it waits.
 
-#include "runtime_core.hpp"
+#include "lifecycle/runtime_core.hpp"
 
 #include <tokengate/tokengate.hpp>
 

@@ -3,8 +3,8 @@
 // A program with known metrics, for prometheus.sh: prints them, or with the argument `serve` its port, and answers every
 // request with them until SIGTERM.
 
-#include "executor.hpp"
-#include "operation_stats.hpp"
+#include "executor/executor.hpp"
+#include "token/operation_stats.hpp"
 
 #include <tokengate/tokengate.hpp>
 

@@ -86,7 +86,7 @@ def check(text):
 
 def traces_of(program):
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([program, "--source-file=*tests/runtime/trace_test.cpp"], check=True,
+        subprocess.run([program, "--source-file=*tests/report/trace_test.cpp"], check=True,
                        env=os.environ | {"TOKENGATE_TRACE_DIR": folder})
         return {path.name: path.read_text() for path in sorted(pathlib.Path(folder).iterdir())}
 

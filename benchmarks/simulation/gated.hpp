@@ -3,7 +3,7 @@
 
 #include "machine.hpp"
 
-#include <router.hpp>
+#include "routing/router.hpp"
 
 #include <array>
 #include <deque>
@@ -28,7 +28,7 @@ struct features {
 };
 
 /// TokenGate: event loops, outboxes, mailboxes, windows and the gate are modelled; the load table and the routers are those of
-/// runtime/router.hpp, one router a loop.
+/// runtime/routing/router.hpp, one router a loop.
 class gated : public machine {
 public:
     gated(const costs&, unsigned cores, const workload&, std::uint64_t seed, features);

@@ -16,10 +16,10 @@
 
 #include <tokengate/console.hpp>
 
-#include "../quoted.hpp"
-#include "../operations.hpp"
-#include "../runtime_core.hpp"
-#include "../service.hpp"
+#include "base/quoted.hpp"
+#include "token/operations.hpp"
+#include "lifecycle/runtime_core.hpp"
+#include "lifecycle/service.hpp"
 #include "json.hpp"
 #include "writer.hpp"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is lent to an event loop, while others take some of it back and the loop goes to sleep (runtime/event_loop.cpp,
- * runtime/mailbox.hpp, recall in runtime/executor_routing.cpp):
+ * What is lent to an event loop, while others take some of it back and the loop goes to sleep (runtime/loop/event_loop.cpp,
+ * runtime/loop/mailbox.hpp, recall in runtime/executor/placing.cpp):
  *
  *   the lent list    beside the mailbox's word. A sender pushes there and then nudges: if the word says parked, it clears that and
  *                    owes a wake

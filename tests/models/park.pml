@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * How an event loop goes to sleep, and how it is woken (runtime/event_loop.cpp, runtime/mailbox.hpp):
+ * How an event loop goes to sleep, and how it is woken (runtime/loop/event_loop.cpp, runtime/loop/mailbox.hpp):
  *
  *   the word         list | parked | closed; each operation on it is one read-modify-write, hence one step
  *   beside           what waits in a queue under a mutex (a FIFO of the gate). Who fills it looks then for a core that is

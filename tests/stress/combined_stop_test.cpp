@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-#include "runtime_core.hpp"
-#include "service.hpp"
+#include "lifecycle/runtime_core.hpp"
+#include "lifecycle/service.hpp"
 
 #include "support/io.hpp"
 #include "support/leaks.hpp"

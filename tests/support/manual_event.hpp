@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "executor.hpp"
+#include "executor/executor.hpp"
 
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/hook.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "shared.hpp"
+#include "executor/shared.hpp"
 
 #include <tokengate/runtime.hpp>
 

@@ -3,7 +3,7 @@
 
 namespace tokengate::detail {
 
-/// What a pool's thread is to do; see runtime/blocking_pool.hpp. Whoever embeds it keeps it from submit until `call` is
+/// What a pool's thread is to do; see runtime/base/blocking_pool.hpp. Whoever embeds it keeps it from submit until `call` is
 /// entered or it has been withdrawn.
 struct blocking_job {
     blocking_job* next = nullptr;   // the pool's, while the job is queued

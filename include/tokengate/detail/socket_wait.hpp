@@ -10,7 +10,7 @@
 #include <exception>
 
 /// How a body waits at a socket. What it waits in lies in its frame; what the socket keeps between the waits, in a
-/// socket_core (runtime/socket_core.hpp), which lives as long as anybody is at it, whatever becomes of the object that
+/// socket_core (runtime/net/socket_core.hpp), which lives as long as anybody is at it, whatever becomes of the object that
 /// the user holds.
 ///
 /// Inward (read, receive, accept) there is either a plain operation of the kernel's, made in the frame, or a *source*: a

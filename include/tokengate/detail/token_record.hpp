@@ -45,7 +45,7 @@ enum token_flags : std::uint16_t {
     exempt = 4096,         ///< admitted from inside a shield: a stop of the whole runtime passes it by
     has_callbacks = 8192,  ///< its core knows stop_callbacks of it
     bound = 16384,         ///< `anchor` is the number of the position it runs on
-    watched = 32768        ///< its steps go through watch.cpp; decided at its admission
+    watched = 32768        ///< its steps go through steps.cpp; decided at its admission
 };
 
 inline constexpr std::uint16_t no_position = 0xffff;
@@ -91,7 +91,7 @@ struct operation_record {
 
 enum operation_specials : std::uint8_t {
     wraps = 1,   ///< each of its tokens has another around it, of `keeper`
-    guarded = 2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/guard.hpp
+    guarded = 2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/gate/guard.hpp
 };
 
 /// Why a token is to stop; bits of token_record::stop.
