@@ -3,7 +3,7 @@
 
 #include "token/context.hpp"
 #include "loop/event_loop.hpp"
-#include "gate/gate_rules.hpp"
+#include "gate/holds.hpp"
 #include "token/operation_stats.hpp"
 #include "routing/router.hpp"
 #include "routing/sticky_registry.hpp"

@@ -15,7 +15,7 @@ enum attention_bits : std::uint32_t {
     timing_all = 4,
     tracing = 8,
     observing = 16,
-    holding = 32,   ///< the gate holds some; see gate_rules.hpp
+    holding = 32,   ///< the gate holds some; see holds.hpp
     limiting = 64,  ///< the backlog has a limit
     watching = counting | timing_some | timing_all | tracing | observing | limiting
 };

@@ -18,7 +18,7 @@
 #include "token/awaiters.hpp"
 #include "base/deadline.hpp"
 #include "executor/executor.hpp"
-#include "gate/gate_rules.hpp"
+#include "gate/selection.hpp"
 #include "lifecycle/runtime_core.hpp"
 
 #include <tokengate/detail/promise.hpp>
@@ -212,16 +212,6 @@ void check_tier(storage tier) {
 }  // namespace detail
 
 // ---- the public face ----------------------------------------------------------------------------------------------------
-
-std::string selection::text() const {
-    switch (of_) {
-        case kind::all: return "all tokens";
-        case kind::operation: return "tokens of \"" + std::string(id_.operation) + '"';
-        case kind::one: return id_.text();
-        case kind::chain: return "the chain of " + id_.text();
-    }
-    return {};
-}
 
 void gate_control::pause(const selection& what) { of_->pause(detail::settled(what)); }
 bool gate_control::resume(const selection& what) { return of_->resume(detail::settled(what)); }

@@ -2,7 +2,7 @@
 #include "report/health.hpp"
 
 #include "token/context.hpp"
-#include "gate/gate_rules.hpp"
+#include "gate/selection.hpp"
 #include "gate/guard.hpp"
 #include "report/metrics.hpp"
 #include "lifecycle/runtime_core.hpp"

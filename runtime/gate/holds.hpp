@@ -11,37 +11,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
-#include <memory>
 #include <mutex>
-#include <shared_mutex>
-#include <string>
-#include <unordered_map>
-#include <vector>
 
-/// What operators have said of tokens: who is held at the gate, and who is to be killed. Looked at only while something has
-/// been said: two words of the runtime tell (shared_state::attention, at_start).
+/// Who is held at the gate: what operators have paused or drain. Looked at only while something has been said, as
+/// shared_state::attention tells.
 ///
-/// Threads: any, under one mutex each; tokens are matched by whoever has them in hand. Capacity: a rule for each selection,
-/// queues of held tokens linked through the tokens themselves.
+/// Threads: any, under one mutex. Capacity: a rule for each selection, queues of held tokens linked through the tokens themselves.
 
 namespace tokengate::detail {
-
-/// Whether a token is one of those. `chain` is not decided here, except for the lead before it starts: see in_chain.
-[[nodiscard]] bool selects(const selection& what, const token_record& token) noexcept;
-
-/// Whether a conducted token belongs to the chain of that lead, or of a call with a time limit or retries that made it. For
-/// whoever has it in hand. On the thread of its domain also whether it belongs to a chain inside of that one; elsewhere the
-/// domain that it keeps alive is all that can be looked at.
-[[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_its_thread) noexcept;
-
-/// The same by what can be seen from outside, of a token that is not the runtime's own.
-[[nodiscard]] bool means(const selection& what, const token_info& info) noexcept;
-
-/// Whether the two mean the same tokens.
-[[nodiscard]] bool same_selection(const selection& a, const selection& b) noexcept;
-
-/// A selection that lives on: the name in it is an operation's own. Throws configuration_error if nobody defined it.
-[[nodiscard]] selection settled(const selection& what);
 
 class gate_holds {
 public:
@@ -107,45 +84,6 @@ private:
     mutable std::mutex mutex_;
     std::list<rule> rules_;
     bool sealed_ = false;
-};
-
-class gate_kills {
-public:
-    using reason = std::shared_ptr<const std::string>;
-
-    /// Of what had been made by then. One that means the same as an older one takes its place.
-    void add(const selection& what, const sequence_marks& before, reason why);
-    /// Why this token is to end; null if it is not. For whoever has it in hand: on its thread, or in a queue, under its mutex.
-    [[nodiscard]] reason reason_for(const token_record& token, bool on_its_thread) const;
-
-    /// Whether there is one that means it, for itself or its operation's sake: on any thread, while its frame lives.
-    [[nodiscard]] bool names(const token_record& token) const;
-
-    /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
-    [[nodiscard]] std::uint64_t newest() const noexcept { return newest_.load(std::memory_order_acquire); }
-    [[nodiscard]] bool any() const;
-    /// Forgets the rules up to that number, except for those that mean one of `waiting`: sequence and operation of tokens
-    /// that have not started. True if some are left.
-    bool forget(std::uint64_t up_to, const std::vector<token_info>& waiting);
-
-private:
-    struct rule {
-        selection what;
-        sequence_marks before;
-        reason why;
-        std::uint64_t number;
-    };
-    struct single {
-        reason why;
-        std::uint64_t number;
-    };
-
-    mutable std::shared_mutex mutex_;
-    std::vector<rule> rules_;                            // of operations, of chains, of all
-    std::unordered_map<std::uint64_t, single> singles_;  // of single tokens, by sequence
-    /// Stored by `add` (release) when the rule is in; whoever polls loads it (acquire), and looks at rules only when it has
-    /// changed: readers that never stop would keep writers from the mutex.
-    std::atomic<std::uint64_t> newest_{0};
 };
 
 }  // namespace tokengate::detail

@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: MIT
-#include "gate/gate_rules.hpp"
+#include "gate/holds.hpp"
 
 #include "gate/attention.hpp"
+#include "gate/selection.hpp"
 #include "token/awaiters.hpp"
-#include "token/operations.hpp"
 
 #include <tokengate/detail/admission.hpp>
-#include <tokengate/detail/domain.hpp>
-#include <tokengate/error.hpp>
 
 #include <algorithm>
-#include <unordered_set>
 #include <utility>
 
 namespace tokengate::detail {
 
 namespace {
-
-bool is_users(const token_record& token) noexcept { return token.operation.load()->index != own_operation; }
 
 /// What runs where it is admitted is not held: it is part of whoever spawned it.
 bool may_be_held(const token_record& token) noexcept {
@@ -25,59 +20,6 @@ bool may_be_held(const token_record& token) noexcept {
 }
 
 }  // namespace
-
-bool selects(const selection& what, const token_record& token) noexcept {
-    switch (what.of()) {
-        case selection::kind::all: return is_users(token);
-        case selection::kind::operation: return is_users(token) && what.operation() == token.operation.load()->name;
-        case selection::kind::one:
-        case selection::kind::chain: return is_users(token) && token.sequence.load() == what.id().sequence;
-    }
-    return false;
-}
-
-bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_its_thread) noexcept {
-    if (!(token.flags & in_domain)) return false;
-    for (const auto* each = static_cast<const domain*>(token.anchor); each;
-         each = on_its_thread ? each->outer : nullptr)
-        if (each->lead_sequence.load() == lead_sequence || each->call_sequence.load() == lead_sequence) return true;
-    return false;
-}
-
-bool means(const selection& what, const token_info& info) noexcept {
-    switch (what.of()) {
-        case selection::kind::all: return true;
-        case selection::kind::operation: return info.id.operation == what.operation();
-        case selection::kind::one: return info.id.sequence == what.id().sequence;
-        case selection::kind::chain:
-            return info.id.sequence == what.id().sequence || info.domain.sequence == what.id().sequence;
-    }
-    return false;
-}
-
-bool same_selection(const selection& a, const selection& b) noexcept {
-    if (a.of() != b.of()) return false;
-    switch (a.of()) {
-        case selection::kind::all: return true;
-        case selection::kind::operation: return a.operation() == b.operation();
-        default: return a.id().sequence == b.id().sequence;
-    }
-}
-
-selection settled(const selection& what) {
-    if (what.of() != selection::kind::operation) {
-        if (what.of() != selection::kind::all && what.id().sequence == 0 && what.id().operation.empty())
-            throw configuration_error("configuration_error: gate: this token_id names no token");
-        return what;
-    }
-    const char* name = operation_name_of(what.operation());
-    if (!name)
-        throw configuration_error("configuration_error: gate: no operation is named \"" +
-                                  std::string(what.operation()) + "\": the name is the one in its operation_options");
-    return {name};
-}
-
-// ---- holds --------------------------------------------------------------------------------------------------------------
 
 std::list<gate_holds::rule>::iterator gate_holds::find(const selection& what) {
     return std::ranges::find_if(rules_, [&](const rule& each) { return same_selection(each.what, what); });
@@ -232,68 +174,6 @@ std::size_t gate_holds::held() const {
     std::size_t all = 0;
     for (const rule& each : rules_) all += each.held;
     return all;
-}
-
-// ---- kills --------------------------------------------------------------------------------------------------------------
-
-void gate_kills::add(const selection& what, const sequence_marks& before, reason why) {
-    const std::scoped_lock lock(mutex_);
-    const std::uint64_t number = newest_.load(std::memory_order_relaxed) + 1;
-    if (what.of() == selection::kind::one) {
-        singles_.insert_or_assign(what.id().sequence, single{std::move(why), number});
-    } else {
-        rule added{what, before, std::move(why), number};
-        for (const rule& each : rules_)  // of two at once the later may come first
-            if (same_selection(each.what, what)) added.before.unite(each.before);
-        rules_.push_back(std::move(added));
-        std::erase_if(rules_,
-                      [&](const rule& each) { return each.number != number && same_selection(each.what, what); });
-    }
-    newest_.store(number, std::memory_order_release);
-}
-
-gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its_thread) const {
-    if (!is_users(token)) return nullptr;
-    const std::shared_lock lock(mutex_);
-    const std::uint64_t sequence = token.sequence.load();
-    if (const auto known = singles_.find(sequence); known != singles_.end()) return known->second.why;
-    for (const rule& each : rules_) {
-        if (!each.before.covers(sequence)) continue;
-        if (selects(each.what, token)) return each.why;
-        if (each.what.of() == selection::kind::chain && in_chain(token, each.what.id().sequence, on_its_thread))
-            return each.why;
-    }
-    return nullptr;
-}
-
-bool gate_kills::names(const token_record& token) const {
-    if (!is_users(token)) return false;
-    const std::shared_lock lock(mutex_);
-    const std::uint64_t sequence = token.sequence.load();
-    return singles_.contains(sequence) || std::ranges::any_of(rules_, [&](const rule& each) {
-               return each.before.covers(sequence) && selects(each.what, token);
-           });
-}
-
-bool gate_kills::any() const {
-    const std::shared_lock lock(mutex_);
-    return !rules_.empty() || !singles_.empty();
-}
-
-bool gate_kills::forget(std::uint64_t up_to, const std::vector<token_info>& waiting) {
-    std::unordered_set<std::uint64_t> still_there;
-    for (const token_info& info : waiting) still_there.insert(info.id.sequence);
-    const std::scoped_lock lock(mutex_);
-    std::erase_if(singles_,
-                  [&](const auto& each) { return each.second.number <= up_to && !still_there.contains(each.first); });
-    std::erase_if(rules_, [&](const rule& each) {
-        return each.number <= up_to && std::ranges::none_of(waiting, [&](const token_info& info) {
-                   // Which chain contains which is not seen from outside.
-                   const bool chained = each.what.of() == selection::kind::chain && !info.domain.operation.empty();
-                   return each.before.covers(info.id.sequence) && (chained || means(each.what, info));
-               });
-    });
-    return !rules_.empty() || !singles_.empty();
 }
 
 }  // namespace tokengate::detail
