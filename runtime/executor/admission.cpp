@@ -263,4 +263,19 @@ void executor::warn_of_observer(const token_step& step, const std::exception_ptr
     }
 }
 
+// ---- for the inline path -------------------------------------------------------------------------------------------------
+
+void admit(core_context& core, token_record& token) noexcept { core.host->admit(core, token); }
+
+void release_permit(core_context& core, token_record& holder) noexcept {
+    holder.flags = static_cast<std::uint16_t>(holder.flags & ~holds_permit);
+    hook* next = core.runtime->at_gate.release(holder.operation.load()->tier);
+    if (next) core.host->route_permitted(core, *static_cast<token_record*>(next));
+}
+
+void force_permit(core_context& core, token_record& resumed) noexcept {
+    core.runtime->at_gate.force(resumed.operation.load()->tier);
+    resumed.flags |= holds_permit;
+}
+
 }  // namespace tokengate::detail
