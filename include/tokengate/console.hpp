@@ -18,7 +18,7 @@
 ///
 /// Serves `/` (the page), `/metrics`, `/snapshot.json`, `/tokens.json?operation=&state=&limit=`, `/trace.json`, and takes
 /// POST `/gate/pause`, `/gate/resume`, `/gate/drain` with `{"operation": NAME}` or `{"operation": null}` and the header
-/// `Authorization: Bearer TOKEN`. See docs/operations.md.
+/// `Authorization: Bearer TOKEN`. See docs/how-to/console.md.
 ///
 /// It listens from its construction on, and answers while the runtime runs (run, start), which it does not keep alive; in
 /// between connections wait. Answers are written by a thread of its own, so that looking holds nobody up. Whoever reaches

@@ -91,7 +91,7 @@ public:
     /// The counts, gauges and histograms of this runtime in Prometheus' text format (version 0.0.4), to be served as
     /// `text/plain; version=0.0.4`: what `snapshot` has, the gate, cores and memory; with runtime_options::metrics also
     /// every operation on every core. Cheap enough to poll: it reads what threads count by themselves, and waits for none of
-    /// them. Throws std::bad_alloc. docs/operations.md explains the names.
+    /// them. Throws std::bad_alloc. docs/how-to/watch.md explains the names.
     [[nodiscard]] std::string metrics() const;
 
     /// What ran where and who spawned whom, as far as the threads remember it (runtime_options::trace_events), in Chrome's

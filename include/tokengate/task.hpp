@@ -84,11 +84,12 @@ struct task_access {
     }
 };
 
-/// A frame starts with two pointers, then the promise. In a coroutine that g++ 12 compiles wrongly (docs/semantics.md,
-/// "g++ 12 traps") eight more bytes lie in front of them, and the body would never run. A handle is computed from the
-/// promise, so it then points into the frame, not to its beginning. No alignment is asked: the frame that was made last
-/// begins where its promise says, or the body is lost. The compiler itself decides that comparison, unless copying the
-/// coroutine's parameters may have made other frames; then it is done at run time, and should it fail, the pool is asked.
+/// A frame starts with two pointers, then the promise. In a coroutine that g++ 12 compiles wrongly
+/// (docs/how-to/gcc12.md) eight more bytes lie in front of them, and the body would never run. A handle is computed
+/// from the promise, so it then points into the frame, not to its beginning. No alignment is asked: the frame that was
+/// made last begins where its promise says, or the body is lost. The compiler itself decides that comparison, unless
+/// copying the coroutine's parameters may have made other frames; then it is done at run time, and should it fail, the
+/// pool is asked.
 inline void check_frame([[maybe_unused]] const std::coroutine_handle<> frame) noexcept {
 #if !defined(__clang__)  // which, besides, may put a frame on its awaiter's stack
     if (reinterpret_cast<std::uintptr_t>(frame.address()) != newest_frame) [[unlikely]]

@@ -25,9 +25,9 @@
 ///
 /// Tasks are taken too; they become tokens of this loop (task_token.hpp). Tokens start in the order given as their
 /// cores have room; those that run on this core, one by one inside the await, each until it ends or suspends
-/// (docs/semantics.md, "Order"). Results come in that order. If any failed, the first failure by position is rethrown after all have
-/// ended, and the others go to the runtime's failure handler. References come as std::reference_wrapper. Errors: as
-/// awaiting a token, before any of them is admitted.
+/// (docs/explanation/fairness.md, "Order"). Results come in that order. If any failed, the first failure by position is
+/// rethrown after all have ended, and the others go to the runtime's failure handler. References come as
+/// std::reference_wrapper. Errors: as awaiting a token, before any of them is admitted.
 
 namespace tokengate {
 

@@ -3,7 +3,7 @@
 // Known faults of g++ 12's coroutines, and the spellings of this library that stay clear of them. What g++ 12 gets wrong
 // whatever the library does (a closure or an aggregate with non-trivial members as a temporary inside a co_await expression
 // is destroyed twice; a braced list of values as an awaited argument does not compile; `c ? x : f(co_await y)`) is spelled
-// here as the guide tells: name it first.
+// here as docs/how-to/gcc12.md advises: name it first.
 
 #include "support/child.hpp"
 #include "support/leaks.hpp"
