@@ -56,25 +56,27 @@ constexpr std::int64_t items = 10'000'000;
 constexpr std::size_t room = 1024;
 
 // Sticky, so that each has a place of its own: the keys are pinned in turn.
-const tg::operation produces{{.name = "produces", .weight = tg::weight::heavy},
-                             tg::sticky_by_name{"produces"},
-                             [](tg::channel<std::int64_t>* into, std::int64_t count) -> tg::task<unsigned> {
-                                 for (std::int64_t i = 0; i < count; ++i) co_await into->send(std::int64_t{i});
-                                 into->close();
-                                 co_return tg::this_token::executor();
-                             }};
-const tg::operation consumes{{.name = "consumes", .weight = tg::weight::heavy},
-                             tg::sticky_by_name{"consumes"},
-                             [](tg::channel<std::int64_t>* from, unsigned* where) -> tg::task<std::int64_t> {
-                                 std::int64_t next = 0, wrong = 0;
-                                 while (true) {
-                                     const std::optional<std::int64_t> got = co_await from->receive();
-                                     if (!got) break;
-                                     wrong += *got != next++;
-                                 }
-                                 *where = tg::this_token::executor();
-                                 co_return wrong == 0 ? next : -1;
-                             }};
+const tg::operation produces{
+    {.name = "produces", .weight = tg::weight::heavy},
+    tg::sticky_by_name{"produces"},
+    [](tg::channel<std::int64_t>* into, std::int64_t count) -> tg::task<unsigned> {
+        for (std::int64_t i = 0; i < count; ++i) co_await into->send(std::int64_t{i});
+        into->close();
+        co_return tg::this_token::executor();
+    }};
+const tg::operation consumes{
+    {.name = "consumes", .weight = tg::weight::heavy},
+    tg::sticky_by_name{"consumes"},
+    [](tg::channel<std::int64_t>* from, unsigned* where) -> tg::task<std::int64_t> {
+        std::int64_t next = 0, wrong = 0;
+        while (true) {
+            const std::optional<std::int64_t> got = co_await from->receive();
+            if (!got) break;
+            wrong += *got != next++;
+        }
+        *where = tg::this_token::executor();
+        co_return wrong == 0 ? next : -1;
+    }};
 
 /// A bounded queue of the usual kind.
 class blocking_queue {
@@ -120,7 +122,8 @@ bool deque_round(std::int64_t count) {
 using asio_channel = asio::experimental::concurrent_channel<void(asio::error_code, std::int64_t)>;
 
 asio::awaitable<void> asio_produces(asio_channel& into, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) co_await into.async_send(asio::error_code{}, i, asio::use_awaitable);
+    for (std::int64_t i = 0; i < count; ++i)
+        co_await into.async_send(asio::error_code{}, i, asio::use_awaitable);
 }
 asio::awaitable<void> asio_consumes(asio_channel& from, std::int64_t count, std::int64_t& wrong) {
     for (std::int64_t i = 0; i < count; ++i) {
@@ -153,7 +156,8 @@ tg::task<void> take_turns(benchmark::State& state, const tg::runtime& runtime) {
                 co_await tg::when_all(produces(&channel, items), consumes(&channel, &consumer));
             rounds.note("tokengate", watch.lap());
             if (arrived != items) state.SkipWithError("items were lost or out of order");
-            if (runtime.cores() > 1 && producer == consumer) state.SkipWithError("both were on one core");
+            if (runtime.cores() > 1 && producer == consumer)
+                state.SkipWithError("both were on one core");
         }
         if (runtime.cores() < 2) continue;
         watch.lap();
@@ -179,7 +183,8 @@ public:
         ++count_;
         sum_ += item;
         const std::size_t sender = static_cast<std::size_t>(item / of_each);
-        disordered_ += item <= last_[sender];  // of one sender, a receiver gets them in order: so none twice
+        disordered_ +=
+            item <= last_[sender];  // of one sender, a receiver gets them in order: so none twice
         last_[sender] = item;
     }
     void add(const arrivals& other) noexcept {
@@ -198,16 +203,17 @@ private:
 };
 
 // Not anchored: their starts are spread over the cores in turn.
-const tg::operation sends_some{{.name = "sends_some", .weight = tg::weight::heavy},
-                               [](tg::channel<std::int64_t>* into, std::int64_t first) -> tg::task<> {
-                                   for (std::int64_t i = first; i < first + of_each; ++i)
-                                       co_await into->send(std::int64_t{i});
-                               }};
+const tg::operation sends_some{
+    {.name = "sends_some", .weight = tg::weight::heavy},
+    [](tg::channel<std::int64_t>* into, std::int64_t first) -> tg::task<> {
+        for (std::int64_t i = first; i < first + of_each; ++i) co_await into->send(std::int64_t{i});
+    }};
 const tg::operation receives_some{{.name = "receives_some", .weight = tg::weight::heavy},
                                   [](tg::channel<std::int64_t>* from) -> tg::task<arrivals> {
                                       arrivals mine;
                                       while (true) {
-                                          const std::optional<std::int64_t> got = co_await from->receive();
+                                          const std::optional<std::int64_t> got =
+                                              co_await from->receive();
                                           if (!got) break;
                                           mine.note(*got);
                                       }
@@ -246,7 +252,8 @@ private:
     slot* claim(std::atomic<std::size_t>& from, std::size_t& ticket, std::size_t filled) {
         for (;;) {
             slot& at = slots_[ticket % room];
-            const auto ahead = static_cast<std::ptrdiff_t>(at.turn.load(std::memory_order_acquire) - (ticket + filled));
+            const auto ahead = static_cast<std::ptrdiff_t>(at.turn.load(std::memory_order_acquire) -
+                                                           (ticket + filled));
             if (ahead < 0) return nullptr;
             if (ahead > 0)
                 ticket = from.load(std::memory_order_relaxed);

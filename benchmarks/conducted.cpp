@@ -52,9 +52,9 @@ tg::task<int> await_coroutines(int children) {
 tg::task<int> await_eights(int children) {
     int total = 0;
     for (int i = 0; i < children; i += 8) {
-        auto eight =
-            tg::when_all(function_child(0, 0), function_child(0, 1), function_child(0, 0), function_child(0, 1),
-                         function_child(0, 0), function_child(0, 1), function_child(0, 0), function_child(0, 1));
+        auto eight = tg::when_all(function_child(0, 0), function_child(0, 1), function_child(0, 0),
+                                  function_child(0, 1), function_child(0, 0), function_child(0, 1),
+                                  function_child(0, 0), function_child(0, 1));
         const auto [a, b, c, d, e, f, g, h] = co_await std::move(eight);
         total += a + b + c + d + e + f + g + h;
     }
@@ -98,7 +98,8 @@ const tg::operation take_turns{{.name = "take_turns"},
                                        rounds.note("when_all_8", watch.lap());
                                        half += co_await await_vectors(children);
                                        rounds.note("when_all_vector_8", watch.lap());
-                                       if (half != 5 * children / 2) state->SkipWithError("wrong sum");
+                                       if (half != 5 * children / 2)
+                                           state->SkipWithError("wrong sum");
                                    }
                                    rounds.report();
                                }};
@@ -108,15 +109,18 @@ const tg::operation count_instructions{
     tg::lead{"function_child", "coroutine_child", "void_child"},
     [](benchmark::State* state) -> tg::task<void> {
         constexpr int counted = 4096;
-        constexpr double seldom = 1.0 / 16;  // a turn of the loop costs a few of each, every 128th child
+        constexpr double seldom =
+            1.0 / 16;  // a turn of the loop costs a few of each, every 128th child
         struct kind {
             const char* name;
             tg::task<int> (*await)(int);
         };
         instruction_counter counter;
-        int half = run(await_baselines(1)) + co_await await_functions(1);  // the thread's first frames
+        int half =
+            run(await_baselines(1)) + co_await await_functions(1);  // the thread's first frames
         for (auto _ : *state) {
-            for (const kind each : {kind{"function", await_functions}, kind{"coroutine", await_coroutines}}) {
+            for (const kind each :
+                 {kind{"function", await_functions}, kind{"coroutine", await_coroutines}}) {
                 if (!counter.start()) {
                     state->SkipWithError("this system lets no process trace another");
                     break;
@@ -124,8 +128,10 @@ const tg::operation count_instructions{
                 half += co_await each.await(counted);
                 const executed all = counter.stop();
                 report(*state, each.name, all, counted);
-                if (static_cast<double>(all.locked + all.clocks + all.system_calls) > seldom * counted)
-                    state->SkipWithError("a locked instruction, a clock or a system call is on the path");
+                if (static_cast<double>(all.locked + all.clocks + all.system_calls) >
+                    seldom * counted)
+                    state->SkipWithError(
+                        "a locked instruction, a clock or a system call is on the path");
             }
             if (counter.start()) {
                 half += run(await_baselines(counted));

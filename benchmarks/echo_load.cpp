@@ -28,7 +28,8 @@ std::string take_host(std::vector<char*>& arguments) {
             ++at;
             continue;
         }
-        host = value == at ? text.substr(std::string_view("--host=").size()) : std::string_view(*value);
+        host = value == at ? text.substr(std::string_view("--host=").size())
+                           : std::string_view(*value);
         at = arguments.erase(at, value + 1);
     }
     return host;
@@ -37,14 +38,19 @@ std::string take_host(std::vector<char*>& arguments) {
 int run(int argc, char** argv) {
     std::vector<char*> arguments(argv, argv + argc);
     const std::string host = take_host(arguments);
-    support::command_line line(static_cast<int>(arguments.size()), arguments.data(), "echo_load",
-                               "Loads a TCP echo server; --host takes an IPv4 address (default: 127.0.0.1).");
-    const unsigned port = line.number("--port", 1, 65535, "of the server (default: 7000)").value_or(7000);
+    support::command_line line(
+        static_cast<int>(arguments.size()), arguments.data(), "echo_load",
+        "Loads a TCP echo server; --host takes an IPv4 address (default: 127.0.0.1).");
+    const unsigned port =
+        line.number("--port", 1, 65535, "of the server (default: 7000)").value_or(7000);
     echo_load::options how;
-    how.connections = line.number("--connections", 1, 100'000, "open at a time (default: 64)").value_or(64);
+    how.connections =
+        line.number("--connections", 1, 100'000, "open at a time (default: 64)").value_or(64);
     how.seconds = line.number("--seconds", 1, 3600, "measured (default: 2)").value_or(2);
     how.bytes = line.number("--bytes", 1, 1U << 20U, "a request (default: 64)").value_or(64);
-    how.threads = line.number("--threads", 1, 256, "of the client, no more than connections (default: 1)").value_or(1);
+    how.threads =
+        line.number("--threads", 1, 256, "of the client, no more than connections (default: 1)")
+            .value_or(1);
     const auto file = line.json_file();
     line.finish();
 
@@ -56,20 +62,23 @@ int run(int argc, char** argv) {
     told.add("seconds", seen.seconds).add("requests", seen.requests);
     told.add("requests_per_second", seen.requests_per_second());
     std::printf("%.0f requests/s", seen.requests_per_second());
-    for (const auto& [name, quantile] :
-         {std::pair{"p50", 0.5}, std::pair{"p90", 0.9}, std::pair{"p99", 0.99}, std::pair{"p99.9", 0.999}}) {
+    for (const auto& [name, quantile] : {std::pair{"p50", 0.5}, std::pair{"p90", 0.9},
+                                         std::pair{"p99", 0.99}, std::pair{"p99.9", 0.999}}) {
         const std::uint64_t ns = seen.latencies.quantile(quantile);
         std::printf("  %s %.1f us", name, static_cast<double>(ns) * 1e-3);
         told.add(std::string(name) + "_ns", ns);
     }
     std::printf("  max %.1f us\n", static_cast<double>(seen.latencies.max()) * 1e-3);
-    told.add("max_ns", seen.latencies.max()).add("failed_connect", connect).add("failed_reset", reset);
+    told.add("max_ns", seen.latencies.max())
+        .add("failed_connect", connect)
+        .add("failed_reset", reset);
     told.add("failed_closed", closed).add("failed_mismatch", mismatch).add("failed_lost", lost);
     if (seen.failed.any())
-        std::fprintf(stderr, "failed: connect %llu, reset %llu, closed %llu, mismatch %llu, lost %llu\n",
-                     static_cast<unsigned long long>(connect), static_cast<unsigned long long>(reset),
-                     static_cast<unsigned long long>(closed), static_cast<unsigned long long>(mismatch),
-                     static_cast<unsigned long long>(lost));
+        std::fprintf(
+            stderr, "failed: connect %llu, reset %llu, closed %llu, mismatch %llu, lost %llu\n",
+            static_cast<unsigned long long>(connect), static_cast<unsigned long long>(reset),
+            static_cast<unsigned long long>(closed), static_cast<unsigned long long>(mismatch),
+            static_cast<unsigned long long>(lost));
     support::write_json(file, told);
     return seen.failed.any() || seen.requests == 0 ? 1 : 0;
 }

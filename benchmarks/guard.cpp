@@ -54,14 +54,18 @@ public:
     [[nodiscard]] unsigned length(int which) const noexcept { return lengths_[which]; }
     /// How often: short ones more often, since they count on meeting nothing that is timed.
     [[nodiscard]] int repeats() const noexcept { return lengths_[1] < 32 ? 2 * runs : runs; }
-    void note(int which, std::uint64_t instructions) noexcept { least_[which] = std::min(least_[which], instructions); }
+    void note(int which, std::uint64_t instructions) noexcept {
+        least_[which] = std::min(least_[which], instructions);
+    }
     [[nodiscard]] double value() const noexcept {
-        return (static_cast<double>(least_[1]) - static_cast<double>(least_[0])) / (lengths_[1] - lengths_[0]);
+        return (static_cast<double>(least_[1]) - static_cast<double>(least_[0])) /
+               (lengths_[1] - lengths_[0]);
     }
 
 private:
     unsigned lengths_[2];
-    std::uint64_t least_[2]{std::numeric_limits<std::uint64_t>::max(), std::numeric_limits<std::uint64_t>::max()};
+    std::uint64_t least_[2]{std::numeric_limits<std::uint64_t>::max(),
+                            std::numeric_limits<std::uint64_t>::max()};
 };
 
 void start(instruction_counter& counter) {
@@ -87,8 +91,8 @@ tg::task<int> await_children(unsigned count) {
 tg::task<int> await_eights(unsigned count) {
     int total = 0;
     for (unsigned i = 0; i < count; i += 8) {
-        auto eight = tg::when_all(child(0, 1), child(0, 1), child(0, 1), child(0, 1), child(0, 1), child(0, 1),
-                                  child(0, 1), child(0, 1));
+        auto eight = tg::when_all(child(0, 1), child(0, 1), child(0, 1), child(0, 1), child(0, 1),
+                                  child(0, 1), child(0, 1), child(0, 1));
         const auto [a, b, c, d, e, f, g, h] = co_await std::move(eight);
         total += a + b + c + d + e + f + g + h;
     }
@@ -122,7 +126,8 @@ tg::task<> count_body(body run, slope* counted) {
     for (int i = 0; i < counted->repeats(); ++i)
         for (int which = 0; which < 2; ++which) {
             const unsigned length = counted->length(which);
-            const unsigned warm_up = 1024 + 8 * static_cast<unsigned>(i);  // meets the loop's turns elsewhere each time
+            const unsigned warm_up =
+                1024 + 8 * static_cast<unsigned>(i);  // meets the loop's turns elsewhere each time
             int result = co_await run(warm_up);
             start(counter);
             result += co_await run(length);
@@ -278,7 +283,8 @@ tg::task<> count_sets(slope* counted, int which) {
 }
 tg::task<> count_all_sets(slope* counted) {
     for (int i = 0; i < counted->repeats(); ++i)
-        for (int which = 0; which < 2; ++which) co_await tg::as_token(count_sets(counted, which), 0);
+        for (int which = 0; which < 2; ++which)
+            co_await tg::as_token(count_sets(counted, which), 0);
 }
 
 }  // namespace

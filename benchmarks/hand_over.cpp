@@ -62,7 +62,8 @@ tg::task<double> one_news(int count, const std::function<void()>& make, bool asl
                               make();
                               const auto until = clock_type::now() + 200ms;
                               while (begun < count && clock_type::now() < until) {}
-                              if (begun >= count) took = static_cast<double>(begun_ns - told) * 1e-3;
+                              if (begun >= count)
+                                  took = static_cast<double>(begun_ns - told) * 1e-3;
                           }),
                           0);
     co_return took;
@@ -89,12 +90,14 @@ void news(benchmark::State& state) {
                     const std::function<void()> admit = [count] {
                         for (int i = 0; i < count; ++i) child().admit();
                     };
-                    for (int i = 0; i < rounds; ++i) took.push_back(co_await one_news(count, admit, asleep));
+                    for (int i = 0; i < rounds; ++i)
+                        took.push_back(co_await one_news(count, admit, asleep));
                     report(state, "admit_" + std::to_string(count) + suffix, took);
                 }
                 std::vector<double> bound;
                 const std::function<void()> bind = [] { tg::as_token(call(begin), 1).admit(); };
-                for (int i = 0; i < rounds; ++i) bound.push_back(co_await one_news(1, bind, asleep));
+                for (int i = 0; i < rounds; ++i)
+                    bound.push_back(co_await one_news(1, bind, asleep));
                 report(state, "bound" + suffix, bound);
                 std::vector<double> woken;
                 for (int i = 0; i < rounds; ++i) {
@@ -149,7 +152,8 @@ void behind(benchmark::State& state) {
                                       }),
                                       0);
                 while (next_span < pieces) co_await tg::yield();
-                if (begun_meanwhile != pieces) state.SkipWithError("some waited for the end of the long one");
+                if (begun_meanwhile != pieces)
+                    state.SkipWithError("some waited for the end of the long one");
                 std::ranges::sort(spans, {}, &span::from);
                 std::int64_t idle = 0;
                 std::int64_t before = made;

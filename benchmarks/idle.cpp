@@ -71,8 +71,10 @@ void idle(benchmark::State& state) {
         after = of_others();
         watched = std::chrono::steady_clock::now() - began;
     }
-    state.counters["wakeups"] = static_cast<double>(after.switches - before.switches) / watched.count();
-    state.counters["cpu_us"] = static_cast<double>(after.cpu_ns - before.cpu_ns) / 1000 / watched.count();
+    state.counters["wakeups"] =
+        static_cast<double>(after.switches - before.switches) / watched.count();
+    state.counters["cpu_us"] =
+        static_cast<double>(after.cpu_ns - before.cpu_ns) / 1000 / watched.count();
     runtime.stop(1s, 0s);
     try {
         sleeper.get();
@@ -80,7 +82,13 @@ void idle(benchmark::State& state) {
     } catch (const tg::token_stopped&) {}
 }
 
-BENCHMARK(idle)->Arg(1)->Arg(2)->Arg(8)->ArgName("cores")->Unit(benchmark::kMillisecond)->Iterations(1);
+BENCHMARK(idle)
+    ->Arg(1)
+    ->Arg(2)
+    ->Arg(8)
+    ->ArgName("cores")
+    ->Unit(benchmark::kMillisecond)
+    ->Iterations(1);
 
 }  // namespace
 

@@ -175,8 +175,10 @@ public:
     template <typename Walk>
     void take(Walk&& walk) {
         if (!dirty_.load(std::memory_order_relaxed)) return;
-        for (std::uint64_t mask = dirty_.exchange(0, std::memory_order_acq_rel); mask; mask &= mask - 1)
-            for (hook* head; rings_[static_cast<unsigned>(std::countr_zero(mask))]->pop(head);) walk(head);
+        for (std::uint64_t mask = dirty_.exchange(0, std::memory_order_acq_rel); mask;
+             mask &= mask - 1)
+            for (hook* head; rings_[static_cast<unsigned>(std::countr_zero(mask))]->pop(head);)
+                walk(head);
     }
 
 private:
@@ -212,8 +214,13 @@ public:
     static constexpr std::uint64_t largest_window = 2048;  // the runtime's
 
     /// Letters that lie `stride` apart follow each other; a sender has at most `in_flight` under way.
-    traffic(unsigned senders, unsigned chain_length, std::uint64_t stride, std::uint64_t in_flight = largest_window)
-        : box_(senders), senders_(senders), chain_length_(chain_length), stride_(stride), in_flight_(in_flight) {}
+    traffic(unsigned senders, unsigned chain_length, std::uint64_t stride,
+            std::uint64_t in_flight = largest_window)
+        : box_(senders),
+          senders_(senders),
+          chain_length_(chain_length),
+          stride_(stride),
+          in_flight_(in_flight) {}
 
     ~traffic() { stop(); }
 
@@ -253,7 +260,8 @@ public:
 
     /// Lets the senders reuse what has been taken.
     void acknowledge() noexcept {
-        for (sender_side& each : senders_) each.acknowledged.store(each.received, std::memory_order_release);
+        for (sender_side& each : senders_)
+            each.acknowledged.store(each.received, std::memory_order_release);
     }
 
     [[nodiscard]] bool in_order() const noexcept { return in_order_; }
@@ -266,9 +274,10 @@ public:
 private:
     struct sender_side {
         std::vector<letter> letters = std::vector<letter>(2 * largest_window);
-        alignas(64) std::uint64_t sent = 0, refusals = 0;        // the sender's
-        alignas(64) std::uint64_t received = 0;                  // the receiver's
-        alignas(64) std::atomic<std::uint64_t> acknowledged{0};  // release by the receiver, acquire by the sender
+        alignas(64) std::uint64_t sent = 0, refusals = 0;  // the sender's
+        alignas(64) std::uint64_t received = 0;            // the receiver's
+        alignas(64) std::atomic<std::uint64_t> acknowledged{
+            0};  // release by the receiver, acquire by the sender
     };
 
     [[nodiscard]] std::uint64_t sum(std::uint64_t sender_side::* what) const noexcept {
@@ -296,7 +305,9 @@ private:
                 out.add(&each);
             }
             bool delivered = box_.push(index, out);
-            while (!delivered && !stopped_.load(std::memory_order_relaxed)) {  // a loop would keep its outbox and go on
+            while (!delivered &&
+                   !stopped_.load(
+                       std::memory_order_relaxed)) {  // a loop would keep its outbox and go on
                 ++refusals;
                 sched_yield();
                 delivered = box_.push(index, out);
@@ -352,7 +363,8 @@ void hand_over(benchmark::State& state) {
         }
         const std::chrono::duration<double> took = clock::now() - begin;
         run.stop();
-        if (run.received() != hooks || run.sent() != hooks) return state.SkipWithError("hooks were lost");
+        if (run.received() != hooks || run.sent() != hooks)
+            return state.SkipWithError("hooks were lost");
         if (!run.in_order()) return state.SkipWithError("a sender's hooks came out of order");
         state.SetIterationTime(took.count());
         ns_per_hook.push_back(took.count() * 1e9 / static_cast<double>(hooks));
@@ -364,7 +376,8 @@ void hand_over(benchmark::State& state) {
     state.counters["ns_per_hook"] = at_fraction(ns_per_hook, 0.5);
     state.counters["ns_per_hook_best_tenth"] = at_fraction(ns_per_hook, 0.1);
     state.counters["hooks_per_take"] = static_cast<double>(total) / static_cast<double>(takes);
-    state.counters["refusals"] = benchmark::Counter(static_cast<double>(refusals), benchmark::Counter::kAvgIterations);
+    state.counters["refusals"] =
+        benchmark::Counter(static_cast<double>(refusals), benchmark::Counter::kAvgIterations);
 }
 
 std::int64_t thread_cpu_ns() {
@@ -391,7 +404,8 @@ void longest_take(benchmark::State& state) {
             now = clock::now();
             run.take();
             const auto after = clock::now();
-            longest = std::max(longest, std::chrono::duration<double, std::micro>(after - now).count());
+            longest =
+                std::max(longest, std::chrono::duration<double, std::micro>(after - now).count());
             longest_cpu = std::max(longest_cpu, static_cast<double>(thread_cpu_ns() - cpu) / 1e3);
             run.acknowledge();
         }
@@ -461,15 +475,20 @@ void when_full(benchmark::State& state) {
     }
     state.counters["pushed"] = static_cast<double>(letters.size());
     state.counters["refused"] = static_cast<double>(refused);
-    state.SetItemsProcessed(static_cast<std::int64_t>(letters.size()) * static_cast<std::int64_t>(state.iterations()));
+    state.SetItemsProcessed(static_cast<std::int64_t>(letters.size()) *
+                            static_cast<std::int64_t>(state.iterations()));
 }
 
 void shapes(benchmark::internal::Benchmark* each) {
-    each->ArgNames({"senders", "chain", "scattered"})->ArgsProduct({{1, 3}, {1, 8, 32, 128}, {0, 1}})->UseManualTime();
+    each->ArgNames({"senders", "chain", "scattered"})
+        ->ArgsProduct({{1, 3}, {1, 8, 32, 128}, {0, 1}})
+        ->UseManualTime();
     each->Unit(benchmark::kMillisecond)->Iterations(20)->Repetitions(5)->ReportAggregatesOnly();
 }
 
-void once(benchmark::internal::Benchmark* each) { each->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(1); }
+void once(benchmark::internal::Benchmark* each) {
+    each->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(1);
+}
 
 BENCHMARK(hand_over<take_all_list>)->Apply(shapes);
 BENCHMARK(hand_over<looking_cycle>)->Apply(shapes);

@@ -85,8 +85,8 @@ template <class Callable, class... Any>
 concept one_of = (std::is_same_v<Callable, Any> || ...);
 
 template <class Callable>
-concept measured = one_of<std::remove_cvref_t<std::remove_pointer_t<Callable>>, int_of_int, void_of_nothing, coroutine,
-                          awaits_task, awaits_token>;
+concept measured = one_of<std::remove_cvref_t<std::remove_pointer_t<Callable>>, int_of_int,
+                          void_of_nothing, coroutine, awaits_task, awaits_token>;
 
 }  // namespace
 
@@ -126,7 +126,8 @@ void frame(benchmark::State& state) {
     }
     using pool = tg::detail::frame_pool;
     state.counters["bytes"] = static_cast<double>(frame_bytes);
-    state.counters["slot_bytes"] = static_cast<double>(pool::class_size(pool::class_of(frame_bytes)));
+    state.counters["slot_bytes"] =
+        static_cast<double>(pool::class_size(pool::class_of(frame_bytes)));
 }
 
 // ---- a million tokens -----------------------------------------------------------------------------------------------
@@ -147,10 +148,12 @@ public:
     void report(benchmark::State& state) const {
         const auto now = tg::detail::frame_pool::statistics();
         state.counters["mapped_bytes"] =
-            (static_cast<double>(now.mapped_bytes) - static_cast<double>(before_.mapped_bytes)) / many;
+            (static_cast<double>(now.mapped_bytes) - static_cast<double>(before_.mapped_bytes)) /
+            many;
         state.counters["resident_bytes"] =
             (static_cast<double>(resident_bytes()) - static_cast<double>(resident_)) / many;
-        if (now.live_slots - before_.live_slots < many) state.SkipWithError("there are fewer frames than tokens");
+        if (now.live_slots - before_.live_slots < many)
+            state.SkipWithError("there are fewer frames than tokens");
     }
 
 private:
@@ -229,7 +232,9 @@ public:
             each = next;
         }
     }
-    [[nodiscard]] std::size_t present() const noexcept { return present_.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::size_t present() const noexcept {
+        return present_.load(std::memory_order_relaxed);
+    }
 
 private:
     arrival* last_ = nullptr;
@@ -261,7 +266,8 @@ tg::task<void> started_body(benchmark::State& state, const tg::runtime&) {
 }
 
 /// On a thread of its own: its frame pool is empty, so that all it maps is for the tokens.
-void on_new_thread(benchmark::State& state, tg::task<void> (*body)(benchmark::State&, const tg::runtime&)) {
+void on_new_thread(benchmark::State& state,
+                   tg::task<void> (*body)(benchmark::State&, const tg::runtime&)) {
     std::thread([&] { in_main(state, body, {.cores = 1}); }).join();
 }
 
@@ -299,7 +305,8 @@ tg::task<void> steady_body(benchmark::State& state, const tg::runtime&) {
             if (n != 2 * each) state.SkipWithError("wrong results");
             if (!warm) continue;
             allocated += allocations.load(std::memory_order_relaxed) - allocations_before;
-            mapped += static_cast<std::int64_t>(tg::detail::frame_pool::statistics().mapped_bytes - mapped_before);
+            mapped += static_cast<std::int64_t>(tg::detail::frame_pool::statistics().mapped_bytes -
+                                                mapped_before);
         }
     }
     state.counters["allocations_per_token"] = static_cast<double>(allocated) / (3.0 * each);

@@ -33,10 +33,12 @@ constexpr int bursts = 40;
 constexpr std::size_t sleeping = 10'000;
 constexpr auto period = 100ms;
 
-const tg::operation waits{{.name = "polling_waits"}, [](tg::event* until) -> tg::task<> { co_await until->wait(); }};
+const tg::operation waits{{.name = "polling_waits"},
+                          [](tg::event* until) -> tg::task<> { co_await until->wait(); }};
 const tg::operation empty{{.name = "polling_empty", .weight = tg::weight::heavy}, [] {}};
 
-const tg::operation crowd{{.name = "polling_crowd"}, [](tg::event* until, std::size_t size) -> tg::task<> {
+const tg::operation crowd{{.name = "polling_crowd"},
+                          [](tg::event* until, std::size_t size) -> tg::task<> {
                               std::vector<tg::token<>> made;
                               made.reserve(size);
                               for (std::size_t i = 0; i < size; ++i) made.push_back(waits(until));
@@ -49,7 +51,8 @@ const tg::operation rounds_of_bursts{{.name = "polling_bursts"}, []() -> tg::tas
                                          for (int round = 0; round < bursts; ++round) {
                                              std::vector<tg::token<>> made;
                                              made.reserve(burst);
-                                             for (std::size_t i = 0; i < burst; ++i) made.push_back(empty());
+                                             for (std::size_t i = 0; i < burst; ++i)
+                                                 made.push_back(empty());
                                              auto all = tg::when_all(std::move(made));
                                              co_await std::move(all);
                                          }
@@ -63,7 +66,9 @@ public:
         while (true) {
             std::size_t there = 0;
             for (const tg::token_info& each : of.tokens())
-                if (each.id.operation == "polling_waits" && each.state == tg::token_state::executing) ++there;
+                if (each.id.operation == "polling_waits" &&
+                    each.state == tg::token_state::executing)
+                    ++there;
             if (there == size) break;
             std::this_thread::yield();
         }
@@ -135,8 +140,10 @@ void look(benchmark::State& state) {
         metrics += watch.lap();
     }
     rounds.report();
-    state.counters["snapshot_us"] = benchmark::Counter(snapshot * 1e6, benchmark::Counter::kAvgIterations);
-    state.counters["metrics_us"] = benchmark::Counter(metrics * 1e6, benchmark::Counter::kAvgIterations);
+    state.counters["snapshot_us"] =
+        benchmark::Counter(snapshot * 1e6, benchmark::Counter::kAvgIterations);
+    state.counters["metrics_us"] =
+        benchmark::Counter(metrics * 1e6, benchmark::Counter::kAvgIterations);
 }
 
 void watched(benchmark::State& state) {
@@ -154,7 +161,8 @@ void watched(benchmark::State& state) {
     rounds.report();
 }
 
-BENCHMARK(look)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->UseManualTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(look)->Arg(1'000)->Arg(100'000)->Arg(1'000'000)->UseManualTime()->Unit(
+    benchmark::kMicrosecond);
 BENCHMARK(watched)->Iterations(9)->UseManualTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace

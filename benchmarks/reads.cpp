@@ -56,7 +56,9 @@ public:
     test_file(const test_file&) = delete;
     test_file& operator=(const test_file&) = delete;
     [[nodiscard]] int descriptor() const noexcept { return file_; }
-    [[nodiscard]] int direct() const noexcept { return direct_; }  ///< negative if there is no such thing
+    [[nodiscard]] int direct() const noexcept {
+        return direct_;
+    }  ///< negative if there is no such thing
 
 private:
     int file_;
@@ -77,7 +79,8 @@ tg::task<> read_some(work* of, block* into) {
     while (of->left != 0) {
         --of->left;
         const std::uint64_t number = of->order.next();
-        const std::size_t came = co_await of->file->read_at(into->bytes, number * rival::block_size);
+        const std::size_t came =
+            co_await of->file->read_at(into->bytes, number * rival::block_size);
         if (came != rival::block_size || !rival::stamps::right(into->bytes.data(), number))
             throw std::runtime_error("a wrong block");
     }
@@ -89,7 +92,8 @@ tg::task<double> read_all(int file, unsigned depth, std::uint64_t count) {
     const auto buffers = std::make_unique<block[]>(depth);
     stopwatch watch;
     std::vector<tg::token<>> readers;
-    for (unsigned i = 0; i < depth; ++i) readers.push_back(tg::as_token(read_some(&all, &buffers[i])));
+    for (unsigned i = 0; i < depth; ++i)
+        readers.push_back(tg::as_token(read_some(&all, &buffers[i])));
     co_await tg::when_all(std::move(readers));
     co_return watch.lap();
 }
@@ -106,7 +110,8 @@ double ours(int file, unsigned depth, std::uint64_t count) {
 double raw(int file, unsigned depth, std::uint64_t count, bool registered) {
     double seconds = 0;
     pinned_thread there(0, [&] {
-        rival::raw_reads reads(file, {.blocks = blocks, .depth = depth, .registered_file = registered, .seed = seed});
+        rival::raw_reads reads(
+            file, {.blocks = blocks, .depth = depth, .registered_file = registered, .seed = seed});
         seconds = reads.run(count);
     });
     there.join();

@@ -23,7 +23,8 @@ using namespace tokengate::detail;
 /// What the loops, the gate and the executors around the routers do, as plain counting.
 class machine {
 public:
-    machine(unsigned cores, unsigned drained) : loads_({cores, 1}), drained_(drained), queued_(cores), load_(cores) {
+    machine(unsigned cores, unsigned drained)
+        : loads_({cores, 1}), drained_(drained), queued_(cores), load_(cores) {
         for (unsigned loop = 0; loop <= cores; ++loop) routers_.emplace_back(loads_, loop);
         for (unsigned p = 0; p < cores; ++p) loads_.set_window(p, window_for(400));
         std::mt19937 random(12);
@@ -87,10 +88,13 @@ public:
             most = std::max(most, load_[p] - settled_[p]);
             all += load_[p] - settled_[p];
         }
-        return static_cast<double>(most) * static_cast<double>(load_.size()) / static_cast<double>(all);
+        return static_cast<double>(most) * static_cast<double>(load_.size()) /
+               static_cast<double>(all);
     }
 
-    [[nodiscard]] double share_gated() const { return static_cast<double>(gated_) / static_cast<double>(offered_); }
+    [[nodiscard]] double share_gated() const {
+        return static_cast<double>(gated_) / static_cast<double>(offered_);
+    }
 
     static constexpr unsigned offered_per_core = 128;  // a round
 
@@ -140,7 +144,8 @@ private:
 
 /// `percent`: what is offered, of what the cores drain.
 void route(benchmark::State& state) {
-    auto cores = static_cast<unsigned>(state.range(0)), percent = static_cast<unsigned>(state.range(1));
+    auto cores = static_cast<unsigned>(state.range(0)),
+         percent = static_cast<unsigned>(state.range(1));
     machine m(cores, machine::offered_per_core * 100 / percent);
     for (auto warm_up = state.max_iterations; warm_up > 0; --warm_up) m.decide(), m.carry_out();
     m.settle();
@@ -160,20 +165,42 @@ void route(benchmark::State& state) {
     m.finish();
     if (!m.all_counted()) state.SkipWithError("tokens were lost or counted twice");
     // Far below saturation each class simply goes round its own range, and the front cores have less to do.
-    if (percent >= 96 && max_over_mean > 1.05) state.SkipWithError("the load is uneven: max / mean > 1.05");
+    if (percent >= 96 && max_over_mean > 1.05)
+        state.SkipWithError("the load is uneven: max / mean > 1.05");
     state.SetItemsProcessed(static_cast<std::int64_t>(decisions));
     // The median of the rounds: on a shared machine the mean counts other programs.
-    std::nth_element(rounds.begin(), rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2), rounds.end());
+    std::nth_element(rounds.begin(),
+                     rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2), rounds.end());
     state.counters["ns_per_decision"] = rounds.empty() ? 0 : rounds[rounds.size() / 2];
     state.counters["max_over_mean"] = max_over_mean;
     state.counters["share_gated"] = m.share_gated();
 }
 
 // As many tokens on few cores as on many; as many rounds again to settle before.
-BENCHMARK(route)->ArgNames({"cores", "load"})->Args({4, 50})->Args({4, 97})->Iterations(8192)->UseManualTime();
-BENCHMARK(route)->ArgNames({"cores", "load"})->Args({16, 50})->Args({16, 97})->Iterations(2048)->UseManualTime();
-BENCHMARK(route)->ArgNames({"cores", "load"})->Args({64, 50})->Args({64, 97})->Iterations(512)->UseManualTime();
-BENCHMARK(route)->ArgNames({"cores", "load"})->Args({256, 50})->Args({256, 97})->Iterations(128)->UseManualTime();
+BENCHMARK(route)
+    ->ArgNames({"cores", "load"})
+    ->Args({4, 50})
+    ->Args({4, 97})
+    ->Iterations(8192)
+    ->UseManualTime();
+BENCHMARK(route)
+    ->ArgNames({"cores", "load"})
+    ->Args({16, 50})
+    ->Args({16, 97})
+    ->Iterations(2048)
+    ->UseManualTime();
+BENCHMARK(route)
+    ->ArgNames({"cores", "load"})
+    ->Args({64, 50})
+    ->Args({64, 97})
+    ->Iterations(512)
+    ->UseManualTime();
+BENCHMARK(route)
+    ->ArgNames({"cores", "load"})
+    ->Args({256, 50})
+    ->Args({256, 97})
+    ->Iterations(128)
+    ->UseManualTime();
 
 }  // namespace
 

@@ -164,7 +164,8 @@ struct alignas(64) shared_pin : Link, FreeList::node {
     bool raise() {
         std::uint64_t seen = tokens.load(std::memory_order_relaxed);
         while (seen != 0)
-            if (tokens.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire, std::memory_order_relaxed))
+            if (tokens.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire,
+                                             std::memory_order_relaxed))
                 return true;
         return false;
     }
@@ -193,14 +194,18 @@ struct list_traits : cds::intrusive::michael_list::traits {
     struct compare {
         template <class Left, class Right>
         int operator()(const Left& left, const Right& right) const {
-            return pin_key::of(left) < pin_key::of(right) ? -1 : pin_key::of(left) > pin_key::of(right);
+            return pin_key::of(left) < pin_key::of(right) ? -1
+                                                          : pin_key::of(left) > pin_key::of(right);
         }
     };
     struct disposer {
-        void operator()(shared_pin<Link>* unlinked) const { shared_pin<Link>::unused().put(unlinked); }
+        void operator()(shared_pin<Link>* unlinked) const {
+            shared_pin<Link>::unused().put(unlinked);
+        }
     };
     using back_off = cds::backoff::empty;
-    using memory_model = cds::opt::v::sequential_consistent;  // the weaker one has a race between insertion and search
+    using memory_model = cds::opt::v::
+        sequential_consistent;  // the weaker one has a race between insertion and search
 };
 
 template <class Base>
@@ -214,14 +219,13 @@ struct set_traits : Base {
 };
 
 using plain_link = cds::intrusive::michael_list::node<DHP>;
-using michael_set =
-    cds::intrusive::MichaelHashSet<DHP,
-                                   cds::intrusive::MichaelList<DHP, shared_pin<plain_link>, list_traits<plain_link>>,
-                                   set_traits<cds::intrusive::michael_set::traits>>;
+using michael_set = cds::intrusive::MichaelHashSet<
+    DHP, cds::intrusive::MichaelList<DHP, shared_pin<plain_link>, list_traits<plain_link>>,
+    set_traits<cds::intrusive::michael_set::traits>>;
 using split_link = cds::intrusive::split_list::node<plain_link>;
-using split_set =
-    cds::intrusive::SplitListSet<DHP, cds::intrusive::MichaelList<DHP, shared_pin<split_link>, list_traits<split_link>>,
-                                 set_traits<cds::intrusive::split_list::traits>>;
+using split_set = cds::intrusive::SplitListSet<
+    DHP, cds::intrusive::MichaelList<DHP, shared_pin<split_link>, list_traits<split_link>>,
+    set_traits<cds::intrusive::split_list::traits>>;
 
 template <class Set, class Link>
 class lock_free {
@@ -318,11 +322,15 @@ template <class Registry>
 class contest {
 public:
     contest(const workload& work, unsigned threads)
-        : work_(work), pins_(work.which == keys_are::fresh ? work.keys : 0), gate_(threads + 1), spent_(threads) {
+        : work_(work),
+          pins_(work.which == keys_are::fresh ? work.keys : 0),
+          gate_(threads + 1),
+          spent_(threads) {
         for (unsigned i = 0; i < threads; ++i) rings_.emplace_back(work.held_by_each(threads));
         const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
         for (unsigned i = 0; i < threads; ++i)
-            team_.push_back(std::make_unique<pinned_thread>(static_cast<int>(i % cpus), [this, i] { run(i); }));
+            team_.push_back(std::make_unique<pinned_thread>(static_cast<int>(i % cpus),
+                                                            [this, i] { run(i); }));
         gate_.arrive_and_wait();  // all rings are full
     }
     contest(const contest&) = delete;
@@ -363,7 +371,8 @@ private:
     void take(pinned& into, std::uint64_t number) {
         into.key = work_.key(number);
         into.pin = pins_.acquire(into.key);
-        if (Registry::position(into.pin) != position_of(into.key)) wrong_.fetch_add(1, std::memory_order_relaxed);
+        if (Registry::position(into.pin) != position_of(into.key))
+            wrong_.fetch_add(1, std::memory_order_relaxed);
     }
 
     void run(unsigned mine) {
@@ -375,7 +384,8 @@ private:
         for (;;) {
             gate_.arrive_and_wait();
             if (pairs_ == 0) break;
-            const std::size_t whose = (mine + rounds_) % rings_.size();  // another's pins than last time
+            const std::size_t whose =
+                (mine + rounds_) % rings_.size();  // another's pins than last time
             std::vector<pinned>& ring = rings_[whose];
             std::size_t next = at[whose] % ring.size();
             const double before = cpu_seconds_of_this_thread();
@@ -410,7 +420,8 @@ void measure(benchmark::State& state, const workload& work) {
     contest<michael> michaels(work, threads);
     contest<split_list> split(work, threads);
 
-    side_by_side cpu(state, static_cast<double>(pairs * threads)), wall(state, static_cast<double>(pairs * threads));
+    side_by_side cpu(state, static_cast<double>(pairs * threads)),
+        wall(state, static_cast<double>(pairs * threads));
     bool forwards = true;
     for (auto _ : state) {
         const auto turn = [&](const char* name, auto& of) {
@@ -431,7 +442,9 @@ void measure(benchmark::State& state, const workload& work) {
         state.SkipWithError("a pin was at a wrong position, or is left");
 }
 
-void in_flight(benchmark::State& state) { measure(state, {keys_are::fresh, static_cast<std::size_t>(state.range(1))}); }
+void in_flight(benchmark::State& state) {
+    measure(state, {keys_are::fresh, static_cast<std::size_t>(state.range(1))});
+}
 void key_space(benchmark::State& state) {
     measure(state, {keys_are::of_a_space, static_cast<std::size_t>(state.range(1))});
 }
@@ -492,7 +505,11 @@ BENCHMARK(in_flight)
     ->ArgsProduct({{1, 2, 4}, {1'000'000}})
     ->Iterations(11)
     ->UseManualTime();
-BENCHMARK(key_space)->ArgNames({"threads", "keys"})->ArgsProduct({{1, 2, 4}, {1000}})->Iterations(31)->UseManualTime();
+BENCHMARK(key_space)
+    ->ArgNames({"threads", "keys"})
+    ->ArgsProduct({{1, 2, 4}, {1000}})
+    ->Iterations(31)
+    ->UseManualTime();
 BENCHMARK(hot)->ArgName("threads")->Arg(1)->Arg(2)->Arg(4)->Iterations(31)->UseManualTime();
 
 }  // namespace

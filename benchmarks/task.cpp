@@ -42,19 +42,19 @@ template <template <class> class Coroutine>
 constexpr int children = 50'000;
 constexpr int nth = 20, nth_fibonacci = 6'765, calls = 21'891;
 
-const tg::operation await_children{{.name = "await_children"}, [](benchmark::State* state) -> tg::task<void> {
-                                       side_by_side rounds(*state, children);
-                                       for (auto _ : *state) {
-                                           stopwatch watch;
-                                           const int ours = co_await sum<tg::task>(children);
-                                           rounds.note("task", watch.lap());
-                                           const int theirs = run(sum<baseline::coroutine>(children));
-                                           rounds.note("baseline", watch.lap());
-                                           if (ours != children / 2 || theirs != ours)
-                                               state->SkipWithError("wrong sum");
-                                       }
-                                       rounds.report();
-                                   }};
+const tg::operation await_children{
+    {.name = "await_children"}, [](benchmark::State* state) -> tg::task<void> {
+        side_by_side rounds(*state, children);
+        for (auto _ : *state) {
+            stopwatch watch;
+            const int ours = co_await sum<tg::task>(children);
+            rounds.note("task", watch.lap());
+            const int theirs = run(sum<baseline::coroutine>(children));
+            rounds.note("baseline", watch.lap());
+            if (ours != children / 2 || theirs != ours) state->SkipWithError("wrong sum");
+        }
+        rounds.report();
+    }};
 
 const tg::operation recurse{{.name = "recurse"}, [](benchmark::State* state) -> tg::task<void> {
                                 side_by_side rounds(*state, calls);
@@ -64,30 +64,31 @@ const tg::operation recurse{{.name = "recurse"}, [](benchmark::State* state) -> 
                                     rounds.note("task", watch.lap());
                                     const int theirs = run(fibonacci<baseline::coroutine>(nth));
                                     rounds.note("baseline", watch.lap());
-                                    if (ours != nth_fibonacci || theirs != ours) state->SkipWithError("wrong number");
+                                    if (ours != nth_fibonacci || theirs != ours)
+                                        state->SkipWithError("wrong number");
                                 }
                                 rounds.report();
                             }};
 
-const tg::operation count_instructions{{.name = "count_instructions"}, [](benchmark::State* state) -> tg::task<void> {
-                                           constexpr int counted = 4096;
-                                           instruction_counter counter;
-                                           static_cast<void>(co_await sum<tg::task>(1));  // the thread's first frames
-                                           static_cast<void>(run(sum<baseline::coroutine>(1)));
-                                           for (auto _ : *state) {
-                                               if (!counter.start()) {
-                                                   state->SkipWithError("this system lets no process trace another");
-                                                   break;
-                                               }
-                                               const int ours = co_await sum<tg::task>(counted);
-                                               report(*state, "task", counter.stop(), counted);
-                                               counter.start();
-                                               const int theirs = run(sum<baseline::coroutine>(counted));
-                                               report(*state, "baseline", counter.stop(), counted);
-                                               if (ours != counted / 2 || theirs != ours)
-                                                   state->SkipWithError("wrong sum");
-                                           }
-                                       }};
+const tg::operation count_instructions{
+    {.name = "count_instructions"}, [](benchmark::State* state) -> tg::task<void> {
+        constexpr int counted = 4096;
+        instruction_counter counter;
+        static_cast<void>(co_await sum<tg::task>(1));  // the thread's first frames
+        static_cast<void>(run(sum<baseline::coroutine>(1)));
+        for (auto _ : *state) {
+            if (!counter.start()) {
+                state->SkipWithError("this system lets no process trace another");
+                break;
+            }
+            const int ours = co_await sum<tg::task>(counted);
+            report(*state, "task", counter.stop(), counted);
+            counter.start();
+            const int theirs = run(sum<baseline::coroutine>(counted));
+            report(*state, "baseline", counter.stop(), counted);
+            if (ours != counted / 2 || theirs != ours) state->SkipWithError("wrong sum");
+        }
+    }};
 
 void children_of_one_parent(benchmark::State& state) { in_token(state, await_children); }
 void recursion(benchmark::State& state) { in_token(state, recurse); }

@@ -23,17 +23,19 @@ namespace tg = tokengate;
 constexpr int children = 32'000;
 constexpr std::size_t burst = 100'000;
 
-const tg::operation child{{.name = "watching_child"}, [](int a, int b) -> tg::task<int> { co_return a + b; }};
+const tg::operation child{{.name = "watching_child"},
+                          [](int a, int b) -> tg::task<int> { co_return a + b; }};
 const tg::operation empty{{.name = "watching_empty", .weight = tg::weight::heavy}, [] {}};
 
 /// Seconds for all children; negative if a sum is wrong.
-const tg::operation parent{{.name = "watching_parent"}, tg::lead{"watching_child"}, []() -> tg::task<double> {
-                               stopwatch watch;
-                               int total = 0;
-                               for (int i = 0; i < children; ++i) total = co_await child(total, i & 1);
-                               const double took = watch.lap();
-                               co_return total == children / 2 ? took : -1;
-                           }};
+const tg::operation parent{
+    {.name = "watching_parent"}, tg::lead{"watching_child"}, []() -> tg::task<double> {
+        stopwatch watch;
+        int total = 0;
+        for (int i = 0; i < children; ++i) total = co_await child(total, i & 1);
+        const double took = watch.lap();
+        co_return total == children / 2 ? took : -1;
+    }};
 
 const tg::operation bursts{{.name = "watching_bursts"}, []() -> tg::task<double> {
                                stopwatch watch;
@@ -49,14 +51,16 @@ struct watched_runtime {
     const char* name;
     tg::runtime runtime;
 
-    watched_runtime(const char* of, tg::runtime_options options) : name(of), runtime(std::move(options)) {
+    watched_runtime(const char* of, tg::runtime_options options)
+        : name(of), runtime(std::move(options)) {
         runtime.start();
     }
 };
 
 template <class Work>
 void take_turns(benchmark::State& state, const Work& work, double items) {
-    watched_runtime off("off", {}), metrics("metrics", {.metrics = true}), trace("trace", {.trace_events = 65'536});
+    watched_runtime off("off", {}), metrics("metrics", {.metrics = true}),
+        trace("trace", {.trace_events = 65'536});
     const std::array all{&off, &metrics, &trace};
     for (watched_runtime* each : all) each->runtime.submit(work()).get();  // the first frames
     side_by_side rounds(state, items);
@@ -71,14 +75,17 @@ void take_turns(benchmark::State& state, const Work& work, double items) {
     }
     for (watched_runtime* each : all) {
         const tg::snapshot now = each->runtime.snapshot();
-        if (static_cast<double>(now.admitted) < items * static_cast<double>(admitted + 1) || now.admitted != now.ended)
+        if (static_cast<double>(now.admitted) < items * static_cast<double>(admitted + 1) ||
+            now.admitted != now.ended)
             state.SkipWithError("tokens were lost");
     }
     rounds.report();
 }
 
 void conducted_child(benchmark::State& state) { take_turns(state, parent, children); }
-void empty_operations(benchmark::State& state) { take_turns(state, bursts, static_cast<double>(burst)); }
+void empty_operations(benchmark::State& state) {
+    take_turns(state, bursts, static_cast<double>(burst));
+}
 
 BENCHMARK(conducted_child)->UseManualTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(empty_operations)->Iterations(15)->UseManualTime()->Unit(benchmark::kMillisecond);

@@ -41,8 +41,9 @@ void count_visit(unsigned key) {
     ++visited.visits;
     if (tg::this_token::executor() != visited.executor) ++visited.misses;
 }
-const tg::operation visit{
-    {.name = "visit", .weight = tg::weight::light}, tg::sticky{"entry", [](unsigned key) { return key; }}, count_visit};
+const tg::operation visit{{.name = "visit", .weight = tg::weight::light},
+                          tg::sticky{"entry", [](unsigned key) { return key; }},
+                          count_visit};
 
 /// The storm begins when all keys are held, and no key is let go before the last holder has fired its last burst.
 struct phases {
@@ -70,7 +71,8 @@ void storm(tg::runtime& runtime, unsigned thread) {
     std::minstd_rand random(~thread);
     for (int i = 0; i < bursts; ++i) {
         std::array<std::future<void>, burst> visits;
-        for (auto& each : visits) each = runtime.submit(visit(static_cast<unsigned>(random() % cache.size())));
+        for (auto& each : visits)
+            each = runtime.submit(visit(static_cast<unsigned>(random() % cache.size())));
         for (auto& each : visits) each.get();
     }
 }
@@ -78,12 +80,15 @@ void storm(tg::runtime& runtime, unsigned thread) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-    support::command_line line(argc, argv, "cache_storm",
-                               "bursts from everywhere at keys whose tokens all stay on one core each.");
+    support::command_line line(
+        argc, argv, "cache_storm",
+        "bursts from everywhere at keys whose tokens all stay on one core each.");
     const unsigned keys =
-        line.number("--keys", 1, 1'000'000, "sticky keys held in flight (default: 1000)").value_or(1000);
+        line.number("--keys", 1, 1'000'000, "sticky keys held in flight (default: 1000)")
+            .value_or(1000);
     const unsigned threads =
-        line.number("--threads", 1, 1000, "foreign threads that fire at them (default: 64)").value_or(64);
+        line.number("--threads", 1, 1000, "foreign threads that fire at them (default: 64)")
+            .value_or(64);
     const auto cores = line.cores();
     const auto json_file = line.json_file();
     line.finish();
@@ -94,11 +99,13 @@ int main(int argc, char** argv) try {
 
     phases of_the_storm(keys);
     std::vector<std::future<void>> holders;
-    for (unsigned key = 0; key < keys; ++key) holders.push_back(runtime.submit(hold(key, &of_the_storm)));
+    for (unsigned key = 0; key < keys; ++key)
+        holders.push_back(runtime.submit(hold(key, &of_the_storm)));
     of_the_storm.all_held.wait();
 
     std::vector<std::thread> foreign;
-    for (unsigned thread = 0; thread < threads; ++thread) foreign.emplace_back(storm, std::ref(runtime), thread);
+    for (unsigned thread = 0; thread < threads; ++thread)
+        foreign.emplace_back(storm, std::ref(runtime), thread);
     for (std::thread& each : foreign) each.join();
     storm_is_over = true;
     for (auto& each : holders) each.get();
@@ -114,7 +121,8 @@ int main(int argc, char** argv) try {
 
     std::printf("%u keys held on %u cores, %u threads\n\n", keys, runtime.cores(), threads);
     std::printf("visits           %10llu, of these from foreign threads %llu\n",
-                static_cast<unsigned long long>(sum.visits), static_cast<unsigned long long>(fired));
+                static_cast<unsigned long long>(sum.visits),
+                static_cast<unsigned long long>(fired));
     std::printf("redirections     %10llu\n", static_cast<unsigned long long>(after.redirections));
     std::printf("misses           %10llu\n", static_cast<unsigned long long>(sum.misses));
     std::printf("left-over pins   %10llu\n", static_cast<unsigned long long>(after.pins));
@@ -125,7 +133,10 @@ int main(int argc, char** argv) try {
                                        .add("leftover_pins", after.pins));
 
     // Every key was held, so a pin that was there decided about every visit.
-    return sum.misses == 0 && after.pins == 0 && sum.visits > fired && after.redirections == sum.visits ? 0 : 1;
+    return sum.misses == 0 && after.pins == 0 && sum.visits > fired &&
+                   after.redirections == sum.visits
+               ? 0
+               : 1;
 } catch (const std::exception& error) {
     std::fprintf(stderr, "cache_storm: %s\n", error.what());
     return 1;

@@ -45,7 +45,9 @@ public:
         if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1)
             throw std::runtime_error("libcrypto has no SHA-256");
     }
-    void add(std::span<const std::byte> bytes) { EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()); }
+    void add(std::span<const std::byte> bytes) {
+        EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
+    }
     std::string hex() {
         std::array<unsigned char, 32> digest{};
         EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr);
@@ -77,10 +79,14 @@ tg::task<std::string> digest_of(std::string path) {
     co_return digest.hex();
 }
 
-const tg::operation small{{.name = "small", .weight = tg::weight::heavy, .storage = tg::storage::insane}, digest_of};
-const tg::operation medium{{.name = "medium", .weight = tg::weight::heavy, .storage = tg::storage::fast}, digest_of};
-const tg::operation large{{.name = "large", .weight = tg::weight::heavy, .storage = tg::storage::moderate}, digest_of};
-const tg::operation huge{{.name = "huge", .weight = tg::weight::heavy, .storage = tg::storage::slow}, digest_of};
+const tg::operation small{
+    {.name = "small", .weight = tg::weight::heavy, .storage = tg::storage::insane}, digest_of};
+const tg::operation medium{
+    {.name = "medium", .weight = tg::weight::heavy, .storage = tg::storage::fast}, digest_of};
+const tg::operation large{
+    {.name = "large", .weight = tg::weight::heavy, .storage = tg::storage::moderate}, digest_of};
+const tg::operation huge{
+    {.name = "huge", .weight = tg::weight::heavy, .storage = tg::storage::slow}, digest_of};
 
 struct tier {
     const char* name;
@@ -149,7 +155,8 @@ tg::task<std::vector<found_file>> files_under(std::string root, progress& so_far
             }
         }
     }
-    std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
+    std::sort(files.begin(), files.end(),
+              [](const auto& a, const auto& b) { return a.path < b.path; });
     co_return files;
 }
 
@@ -168,11 +175,11 @@ tg::task<> show(const progress& so_far) {
     const bool terminal = isatty(STDERR_FILENO) == 1;
     while (terminal && !tg::this_token::stop_requested()) {
         const std::uint64_t read = bytes_read.load(std::memory_order_relaxed);
-        const auto filled =
-            static_cast<unsigned>(so_far.bytes == 0 ? 0 : width * std::min(read, so_far.bytes) / so_far.bytes);
-        std::fprintf(stderr, "\r[%s%s] %zu/%zu files, %llu MiB\033[K", std::string(filled, '#').c_str(),
-                     std::string(width - filled, ' ').c_str(), so_far.done, so_far.files,
-                     static_cast<unsigned long long>(read >> 20));
+        const auto filled = static_cast<unsigned>(
+            so_far.bytes == 0 ? 0 : width * std::min(read, so_far.bytes) / so_far.bytes);
+        std::fprintf(stderr, "\r[%s%s] %zu/%zu files, %llu MiB\033[K",
+                     std::string(filled, '#').c_str(), std::string(width - filled, ' ').c_str(),
+                     so_far.done, so_far.files, static_cast<unsigned long long>(read >> 20));
         try {
             co_await tg::sleep_for(100ms);
         } catch (const tg::token_stopped&) {
@@ -185,7 +192,8 @@ tg::task<> show(const progress& so_far) {
 /// front.
 std::string escaped(const line& of) {
     std::string name;
-    for (const char c : of.path) name += c == '\\' ? "\\\\" : c == '\n' ? "\\n" : c == '\r' ? "\\r" : std::string(1, c);
+    for (const char c : of.path)
+        name += c == '\\' ? "\\\\" : c == '\n' ? "\\n" : c == '\r' ? "\\r" : std::string(1, c);
     return (name.size() != of.path.size() ? "\\" : "") + of.digest + "  " + name + "\n";
 }
 
@@ -194,8 +202,8 @@ tg::task<> digest_all(std::vector<found_file>& files, std::vector<line>& lines, 
     const auto body = [](tg::scope& running, std::vector<found_file>& todo, std::vector<line>& into,
                          progress& noted) -> tg::task<> {
         for (std::size_t i = 0; i < todo.size(); ++i) {
-            tier& of =
-                *std::find_if(tiers.begin(), tiers.end(), [&](const tier& each) { return todo[i].size < each.below; });
+            tier& of = *std::find_if(tiers.begin(), tiers.end(),
+                                     [&](const tier& each) { return todo[i].size < each.below; });
             ++of.files;
             into[i].path = todo[i].path;
             co_await running.spawn(digest_into(into[i], noted, of.digest(std::move(todo[i].path))));
@@ -211,8 +219,8 @@ tg::task<int> checksum(std::string root) {
     for (const found_file& each : files) so_far.bytes += each.size;
     so_far.files = files.size();
     std::vector<line> lines(files.size());
-    const auto body = [](tg::scope& together, std::vector<found_file>& todo, std::vector<line>& into,
-                         progress& noted) -> tg::task<> {
+    const auto body = [](tg::scope& together, std::vector<found_file>& todo,
+                         std::vector<line>& into, progress& noted) -> tg::task<> {
         co_await together.spawn(show(noted));
         co_await digest_all(todo, into, noted);
         together.request_stop();  // the progress bar
@@ -237,7 +245,8 @@ tg::storage_limits tiers_within(unsigned files) {
     constexpr tg::storage_limits usual;
     constexpr int all = usual.slow + usual.moderate + usual.fast + usual.insane;
     const auto share = [files](int limit) {
-        return std::clamp(static_cast<int>(std::uint64_t{files} * static_cast<unsigned>(limit) / all), 1, limit);
+        return std::clamp(
+            static_cast<int>(std::uint64_t{files} * static_cast<unsigned>(limit) / all), 1, limit);
     };
     return {share(usual.slow), share(usual.moderate), share(usual.fast), share(usual.insane)};
 }
@@ -245,14 +254,16 @@ tg::storage_limits tiers_within(unsigned files) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    support::command_line line(argc, argv, "checksum",
-                               "The SHA-256 of every file under a directory, as sha256sum prints it.");
+    support::command_line line(
+        argc, argv, "checksum",
+        "The SHA-256 of every file under a directory, as sha256sum prints it.");
     const auto cores = line.cores();
     const std::string root = line.operand("PATH", "a file or a directory");
     line.finish();
     try {
         // A third of the descriptors are for files: the runtime has two for each core.
-        tg::runtime runtime{{.cores = cores, .storage = tiers_within(support::raise_descriptor_limit() / 3)}};
+        tg::runtime runtime{
+            {.cores = cores, .storage = tiers_within(support::raise_descriptor_limit() / 3)}};
         return runtime.run(checksum(root));
     } catch (const std::exception& error) {
         std::fprintf(stderr, "checksum: %s\n", error.what());

@@ -101,7 +101,8 @@ tg::task<legacy> chain(household* home) {
     legacy left{child(own), child(own)};
     co_return left;
 }
-const tg::operation lead{{.name = "lead", .weight = tg::weight::heavy}, tg::lead{"child", "inner_lead"}, chain};
+const tg::operation lead{
+    {.name = "lead", .weight = tg::weight::heavy}, tg::lead{"child", "inner_lead"}, chain};
 // The same without a lead: its tokens go where there is room.
 const tg::operation free_chain{{.name = "free_chain", .weight = tg::weight::heavy}, chain};
 
@@ -110,7 +111,8 @@ const tg::operation free_chain{{.name = "free_chain", .weight = tg::weight::heav
 tg::task<> run_chains(std::vector<household>& households) {
     std::vector<tg::token<legacy>> leads;
     leads.reserve(households.size());
-    for (household& each : households) leads.push_back(each.conducted ? lead(&each) : free_chain(&each));
+    for (household& each : households)
+        leads.push_back(each.conducted ? lead(&each) : free_chain(&each));
 
     std::vector<legacy> left = co_await tg::when_all(std::move(leads));
 
@@ -143,7 +145,8 @@ tally run(tg::runtime& runtime, unsigned leads, bool conducted, bool with_seed) 
     }
     tally sum;
     const auto began = std::chrono::steady_clock::now();
-    runtime.run(run_chains(households));  // until those that were admitted and dropped have ended, too
+    runtime.run(
+        run_chains(households));  // until those that were admitted and dropped have ended, too
     sum.elapsed = std::chrono::steady_clock::now() - began;
 
     std::unordered_set<std::string_view> seeds;
@@ -167,10 +170,12 @@ void print_fidelity(const char* what, std::uint64_t misses, std::uint64_t of) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-    support::command_line line(argc, argv, "conductor",
-                               "leads whose descendants all stay on their core, and bear their seed.");
+    support::command_line line(
+        argc, argv, "conductor",
+        "leads whose descendants all stay on their core, and bear their seed.");
     const unsigned leads =
-        line.number("--leads", 1, 1'000'000, "how many, 40 descendants each (default: 1000)").value_or(1000);
+        line.number("--leads", 1, 1'000'000, "how many, 40 descendants each (default: 1000)")
+            .value_or(1000);
     const auto cores = line.cores();
     const auto json_file = line.json_file();
     line.finish();
@@ -188,15 +193,19 @@ int main(int argc, char** argv) try {
     const std::uint64_t leaked_domains = runtime.snapshot().domains;
     const std::uint64_t core_misses = checked.core_misses + conducted.core_misses;
 
-    std::printf("%u leads with %u descendants each on %u cores\n\n", leads, descendants, runtime.cores());
+    std::printf("%u leads with %u descendants each on %u cores\n\n", leads, descendants,
+                runtime.cores());
     print_fidelity("core fidelity", core_misses, checked.tokens + conducted.tokens);
     print_fidelity("seed fidelity", checked.seed_misses, checked.tokens);
     print_fidelity("seed uniqueness", checked.seed_clashes, 2 * std::uint64_t{leads});
     std::printf("leaked domains   %8llu\n\n", static_cast<unsigned long long>(leaked_domains));
     std::printf("conducted        %.0f tok/s\n", conducted.tok_per_s());
-    std::printf("unconducted      %.0f tok/s, %.1f %% of the tokens on another core than the first of their chain\n",
-                unconducted.tok_per_s(),
-                100.0 * static_cast<double>(unconducted.core_misses) / static_cast<double>(unconducted.tokens));
+    std::printf(
+        "unconducted      %.0f tok/s, %.1f %% of the tokens on another core than the first of "
+        "their chain\n",
+        unconducted.tok_per_s(),
+        100.0 * static_cast<double>(unconducted.core_misses) /
+            static_cast<double>(unconducted.tokens));
     support::write_json(json_file, support::json()
                                        .add("tokens", checked.tokens)
                                        .add("core_misses", core_misses)
@@ -210,7 +219,8 @@ int main(int argc, char** argv) try {
     if (checked.tokens != expected || conducted.tokens != rounds * expected ||
         unconducted.tokens != rounds * expected) {
         std::printf("\nSome tokens did not run, or not once: %llu of %llu when checked\n",
-                    static_cast<unsigned long long>(checked.tokens), static_cast<unsigned long long>(expected));
+                    static_cast<unsigned long long>(checked.tokens),
+                    static_cast<unsigned long long>(expected));
         return 1;
     }
     return core_misses + checked.seed_misses + checked.seed_clashes + leaked_domains == 0 ? 0 : 1;

@@ -57,14 +57,17 @@ std::chrono::milliseconds some_time(unsigned least, unsigned most) {
 // ---- work of four kinds -------------------------------------------------------------------------------------------------
 
 const tg::operation crunch{{.name = "crunch", .weight = tg::weight::light}, workload::cpu_crunch};
-const tg::operation transform{{.name = "transform", .weight = tg::weight::light}, workload::string_transform};
+const tg::operation transform{{.name = "transform", .weight = tg::weight::light},
+                              workload::string_transform};
 const tg::operation sort{{.name = "sort", .weight = tg::weight::medium}, workload::data_sort};
-const tg::operation hash{{.name = "hash", .weight = tg::weight::heavy},
-                         [](std::string seed, unsigned rounds) { return workload::hash_chain(seed, rounds); }};
+const tg::operation hash{
+    {.name = "hash", .weight = tg::weight::heavy},
+    [](std::string seed, unsigned rounds) { return workload::hash_chain(seed, rounds); }};
 
 // ---- sessions: all visits of a session run on one core while there are any ----------------------------------------------
 
-std::array<std::uint64_t, 64> visits{};  // plain: nobody else is at a session's entry while it is pinned
+std::array<std::uint64_t, 64>
+    visits{};  // plain: nobody else is at a session's entry while it is pinned
 
 tg::task<> visit_session(unsigned session) {
     ++visits[session];
@@ -86,20 +89,23 @@ tg::task<> import_rows(unsigned rows) {
         co_await tg::sleep_for(some_time(20, 120));  // until the next row has come
     }
 }
-const tg::operation import_batch{{.name = "import_batch"}, tg::lead{"parse", "index_row"}, import_rows};
+const tg::operation import_batch{
+    {.name = "import_batch"}, tg::lead{"parse", "index_row"}, import_rows};
 
 // ---- files: as many at a time as their storage tier admits --------------------------------------------------------------
 
 tg::task<> write_file(std::string path, std::size_t bytes) {
     const std::vector<std::byte> contents(bytes, std::byte{'.'});
-    tg::file::handle file = co_await tg::file::open(path, tg::file::write | tg::file::create | tg::file::truncate);
+    tg::file::handle file =
+        co_await tg::file::open(path, tg::file::write | tg::file::create | tg::file::truncate);
     co_await file.write_all(contents);
     co_await file.sync_data();
     co_await file.close();
 }
 const tg::operation write_note{{.name = "write_note", .storage = tg::storage::insane}, write_file};
 const tg::operation write_page{{.name = "write_page", .storage = tg::storage::fast}, write_file};
-const tg::operation write_archive{{.name = "write_archive", .storage = tg::storage::slow}, write_file};
+const tg::operation write_archive{{.name = "write_archive", .storage = tg::storage::slow},
+                                  write_file};
 
 class temporary_directory {
 public:
@@ -110,7 +116,9 @@ public:
     ~temporary_directory() {
         std::error_code failure;
         std::filesystem::remove_all(path_, failure);
-        if (failure) std::fprintf(stderr, "dashboard: %s stays: %s\n", path_.c_str(), failure.message().c_str());
+        if (failure)
+            std::fprintf(stderr, "dashboard: %s stays: %s\n", path_.c_str(),
+                         failure.message().c_str());
     }
     temporary_directory(const temporary_directory&) = delete;
     temporary_directory& operator=(const temporary_directory&) = delete;
@@ -130,7 +138,8 @@ tg::task<> ask_store(unsigned) {
     co_await tg::sleep_for(random_below(10) == 0 ? 1000ms : some_time(5, 60));
     if (random_below(10) == 0) throw std::runtime_error("the store has lost the connection");
 }
-const tg::operation fetch{{.name = "fetch", .retry = {.attempts = 4, .backoff = 20ms}, .timeout = 500ms}, ask_store};
+const tg::operation fetch{
+    {.name = "fetch", .retry = {.attempts = 4, .backoff = 20ms}, .timeout = 500ms}, ask_store};
 
 /// Down for 12 s of every 45 s: meanwhile the breaker keeps its tokens out.
 tg::task<> ask_bank(unsigned) {
@@ -138,8 +147,8 @@ tg::task<> ask_bank(unsigned) {
     co_await tg::sleep_for(some_time(2, 20));
     if ((steady::now() - began) % 45s > 33s) throw std::runtime_error("the bank does not answer");
 }
-const tg::operation charge{{.name = "charge", .breaker = {.failure_rate = 0.5, .window = 30, .open_for = 4s}},
-                           ask_bank};
+const tg::operation charge{
+    {.name = "charge", .breaker = {.failure_rate = 0.5, .window = 30, .open_for = 4s}}, ask_bank};
 
 const tg::operation guess{{.name = "guess", .weight = tg::weight::light}, [](unsigned number) {
                               if (random_below(10) < 3) throw std::runtime_error("wrong");
@@ -167,20 +176,28 @@ tg::task<> produce(double per_second, std::size_t limit, Make make) {
             for (; due >= 1; --due) co_await jobs.spawn(make(number++));
         }
     };
-    co_await tg::with_scope(tg::scope_options{.limit = limit, .on_failure = tg::on_failure::report}, body);
+    co_await tg::with_scope(tg::scope_options{.limit = limit, .on_failure = tg::on_failure::report},
+                            body);
 }
 
 tg::task<> produce_all(const temporary_directory& folder, unsigned cores) {
     const auto note = [&](unsigned n) { return write_note(folder.file("note", n % 64), 4096); };
     const auto page = [&](unsigned n) { return write_page(folder.file("page", n % 64), 65536); };
-    const auto archive = [&](unsigned n) { return write_archive(folder.file("archive", n % 16), 1 << 20); };
+    const auto archive = [&](unsigned n) {
+        return write_archive(folder.file("archive", n % 16), 1 << 20);
+    };
 
     std::vector<tg::task<>> producers;
-    producers.push_back(produce(250.0 * cores, 500, [](unsigned n) { return crunch(10'000 + n % 2000); }));
+    producers.push_back(produce(250.0 * cores, 500,
+                                [](unsigned n) { return crunch(10'000 + n % 2000); }));
     producers.push_back(produce(300.0 * cores, 500, [](unsigned n) { return transform(31 * n); }));
-    producers.push_back(produce(150.0 * cores, 500, [](unsigned n) { return sort(8'000 + n % 4000); }));
-    producers.push_back(produce(80.0 * cores, 500, [](unsigned n) { return hash("seed " + std::to_string(n), 4000); }));
-    producers.push_back(produce(400, 200, [](unsigned) { return visit(random_below(visits.size())); }));
+    producers.push_back(produce(150.0 * cores, 500,
+                                [](unsigned n) { return sort(8'000 + n % 4000); }));
+    producers.push_back(produce(80.0 * cores, 500, [](unsigned n) {
+        return hash("seed " + std::to_string(n), 4000);
+    }));
+    producers.push_back(produce(400, 200,
+                                [](unsigned) { return visit(random_below(visits.size())); }));
     producers.push_back(produce(12, 40, [](unsigned n) { return import_batch(4 + n % 12); }));
     producers.push_back(produce(40, 100, note));
     producers.push_back(produce(20, 100, page));
@@ -225,11 +242,15 @@ std::optional<std::string> token_in(const std::string& file) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-    support::command_line line(argc, argv, "dashboard", "a mixed load with the console on, to play with.");
-    const unsigned port = line.number("--port", 0, 65535, "the console's; 0: any (default: 9180)").value_or(9180);
+    support::command_line line(argc, argv, "dashboard",
+                               "a mixed load with the console on, to play with.");
+    const unsigned port =
+        line.number("--port", 0, 65535, "the console's; 0: any (default: 9180)").value_or(9180);
     const std::string token_file =
-        line.text("--token-file", "", "whose first line is the token for the controls; without one: read-only");
-    const auto seconds = line.number("--seconds", 1, 1'000'000, "ends after so long (default: on SIGINT, SIGTERM)");
+        line.text("--token-file", "",
+                  "whose first line is the token for the controls; without one: read-only");
+    const auto seconds =
+        line.number("--seconds", 1, 1'000'000, "ends after so long (default: on SIGINT, SIGTERM)");
     const auto cores = line.cores();
     line.finish();
 
@@ -237,7 +258,8 @@ int main(int argc, char** argv) try {
     if (!token_file.empty()) {
         token = token_in(token_file).value_or("");
         if (token.empty()) {
-            std::fprintf(stderr, "dashboard: --token-file %s cannot be read, or its first line is empty\n",
+            std::fprintf(stderr,
+                         "dashboard: --token-file %s cannot be read, or its first line is empty\n",
                          token_file.c_str());
             return 2;
         }

@@ -30,13 +30,17 @@ tg::task<> serve_client(tg::tcp::stream client) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    support::command_line line(argc, argv, "echo_server", "Sends back what it is sent, until SIGINT or SIGTERM.");
+    support::command_line line(argc, argv, "echo_server",
+                               "Sends back what it is sent, until SIGINT or SIGTERM.");
     const std::string host = line.text("--host", "127.0.0.1", "the numeric address to listen on");
-    const unsigned port = line.number("--port", 1, 65535, "the port (default: 7000)").value_or(7000);
+    const unsigned port =
+        line.number("--port", 1, 65535, "the port (default: 7000)").value_or(7000);
     const unsigned limit =
-        line.number("--connections", 1, 1'000'000, "at a time on each core (default: 10000)").value_or(10'000);
+        line.number("--connections", 1, 1'000'000, "at a time on each core (default: 10000)")
+            .value_or(10'000);
     const unsigned grace =
-        line.number("--grace", 0, 3600, "seconds that clients have to finish (default: 5)").value_or(5);
+        line.number("--grace", 0, 3600, "seconds that clients have to finish (default: 5)")
+            .value_or(5);
     const auto cores = line.cores();
     line.finish();
     try {
@@ -44,7 +48,8 @@ int main(int argc, char** argv) {
         const support::server settings{.at = {host, static_cast<std::uint16_t>(port)},
                                        .clients_per_core = limit,
                                        .grace = std::chrono::seconds(grace)};
-        std::fprintf(stderr, "echo_server: %s on %u cores\n", settings.at.text().c_str(), runtime.cores());
+        std::fprintf(stderr, "echo_server: %s on %u cores\n", settings.at.text().c_str(),
+                     runtime.cores());
         return runtime.run(support::serve_until_signal(settings, serve_client, runtime.cores()));
     } catch (const std::exception& error) {
         std::fprintf(stderr, "echo_server: %s\n", error.what());

@@ -84,7 +84,9 @@ std::uint64_t direct_call(unsigned i) {
         case 0: return workload::fingerprint(workload::cpu_crunch(60 + i % 25));
         case 1: return workload::fingerprint(workload::string_transform(31 * i));
         case 2: return workload::fingerprint(workload::data_sort(400 + i % 300));
-        default: return workload::fingerprint(workload::hash_chain("wave_seed_" + std::to_string(i), 120 + i % 80));
+        default:
+            return workload::fingerprint(workload::hash_chain("wave_seed_" + std::to_string(i),
+                                                              120 + i % 80));
     }
 }
 
@@ -101,14 +103,16 @@ std::vector<int> usable_cpus() {
 }
 
 /// Calls the operations from `first` up to `last` on a thread pinned to `cpu`, keeps what they give, and returns the time.
-milliseconds call_directly(unsigned first, unsigned last, int cpu, std::vector<std::uint64_t>& expected) {
+milliseconds call_directly(unsigned first, unsigned last, int cpu,
+                           std::vector<std::uint64_t>& expected) {
     milliseconds taken{};
     std::thread([&] {
         cpu_set_t only;
         CPU_ZERO(&only);
         CPU_SET(cpu, &only);
         sched_setaffinity(0, sizeof only, &only);
-        for (unsigned i = 0; i < 4; ++i) static_cast<void>(direct_call(i));  // a thread's first calls set things up
+        for (unsigned i = 0; i < 4; ++i)
+            static_cast<void>(direct_call(i));  // a thread's first calls set things up
         const auto began = steady::now();
         for (unsigned i = first; i < last; ++i) expected[i] = direct_call(i);
         taken = steady::now() - began;
@@ -152,7 +156,8 @@ tg::task<wave> run_wave(const tg::runtime& runtime, unsigned size, const std::ve
     now.elapsed = steady::now() - began;
 
     now.direct +=
-        call_directly(size / 2, size, cpus[std::min<std::size_t>(cpus.size(), runtime.cores()) - 1], expected);
+        call_directly(size / 2, size, cpus[std::min<std::size_t>(cpus.size(), runtime.cores()) - 1],
+                      expected);
 
     milliseconds spans{};
     for (unsigned i = 0; i < size; ++i) {
@@ -166,13 +171,14 @@ tg::task<wave> run_wave(const tg::runtime& runtime, unsigned size, const std::ve
     co_return now;
 }
 
-tg::task<std::vector<wave>> run_waves(const tg::runtime& runtime, unsigned count, const std::vector<int>& cpus) {
+tg::task<std::vector<wave>> run_waves(const tg::runtime& runtime, unsigned count,
+                                      const std::vector<int>& cpus) {
     support::live_line live;
     std::vector<wave> waves;
     for (unsigned i = 0; i < count; ++i) {
         const unsigned size = 4U << i;
-        live.show("wave " + std::to_string(i + 1) + " of " + std::to_string(count) + ": " + std::to_string(size) +
-                  " tokens");
+        live.show("wave " + std::to_string(i + 1) + " of " + std::to_string(count) + ": " +
+                  std::to_string(size) + " tokens");
         waves.push_back(co_await run_wave(runtime, size, cpus));
     }
     co_return waves;
@@ -183,16 +189,18 @@ tg::task<std::vector<wave>> run_waves(const tg::runtime& runtime, unsigned count
 /// Returns whether every token was there and right.
 bool report(const std::vector<wave>& waves, unsigned cores, std::size_t cpus,
             const std::optional<std::string>& json_file) {
-    std::printf("%5s %9s %9s %7s %10s %10s %10s %8s %8s %11s\n", "", "", "", "", "", "", "", "span", "busy", "");
-    std::printf("%5s %9s %9s %7s %10s %10s %10s %8s %8s %11s\n", "wave", "tokens", "ok", "failed", "ms", "tok/s",
-                "ms/token", "overlap", "overlap", "efficiency");
+    std::printf("%5s %9s %9s %7s %10s %10s %10s %8s %8s %11s\n", "", "", "", "", "", "", "", "span",
+                "busy", "");
+    std::printf("%5s %9s %9s %7s %10s %10s %10s %8s %8s %11s\n", "wave", "tokens", "ok", "failed",
+                "ms", "tok/s", "ms/token", "overlap", "overlap", "efficiency");
     wave total;
     std::vector<support::json> rows;
     double flattest = 0, steepest = 0;
     for (std::size_t i = 0; i < waves.size(); ++i) {
         const wave& w = waves[i];
-        std::printf("%5zu %9u %9u %7u %10.3f %10.0f %10.5f %8.2f %8.2f %11.3f\n", i + 1, w.tokens, w.ok, w.failed(),
-                    w.elapsed.count(), w.tok_per_s(), w.ms_per_token(), w.span_overlap, w.busy_overlap, w.efficiency);
+        std::printf("%5zu %9u %9u %7u %10.3f %10.0f %10.5f %8.2f %8.2f %11.3f\n", i + 1, w.tokens,
+                    w.ok, w.failed(), w.elapsed.count(), w.tok_per_s(), w.ms_per_token(),
+                    w.span_overlap, w.busy_overlap, w.efficiency);
         rows.push_back(support::json()
                            .add("tokens", w.tokens)
                            .add("ok", w.ok)
@@ -210,28 +218,34 @@ bool report(const std::vector<wave>& waves, unsigned cores, std::size_t cpus,
         flattest = i == 8 ? w.ms_per_token() : std::min(flattest, w.ms_per_token());
         steepest = std::max(steepest, w.ms_per_token());
     }
-    std::printf("%5s %9u %9u %7u %10.3f %10.0f %10.5f\n", "all", total.tokens, total.ok, total.failed(),
-                total.elapsed.count(), total.tok_per_s(), total.ms_per_token());
+    std::printf("%5s %9u %9u %7u %10.3f %10.0f %10.5f\n", "all", total.tokens, total.ok,
+                total.failed(), total.elapsed.count(), total.tok_per_s(), total.ms_per_token());
     if (waves.size() > 9)
-        std::printf("\nflatness from wave 9 on (longest ÷ shortest ms a token): %.3f\n", steepest / flattest);
+        std::printf("\nflatness from wave 9 on (longest ÷ shortest ms a token): %.3f\n",
+                    steepest / flattest);
     if (cores > cpus)
         std::printf(
-            "\nNote: %u cores on %zu CPUs. Efficiency cannot pass %.2f, and the overlaps count time in which a core "
+            "\nNote: %u cores on %zu CPUs. Efficiency cannot pass %.2f, and the overlaps count "
+            "time in which a core "
             "waits for its CPU.\n",
             cores, cpus, static_cast<double>(cpus) / cores);
-    support::write_json(json_file,
-                        support::json().add("waves", rows).add("tokens", total.tokens).add("failed", total.failed()));
+    support::write_json(json_file, support::json()
+                                       .add("waves", rows)
+                                       .add("tokens", total.tokens)
+                                       .add("failed", total.failed()));
     return total.failed() == 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
-    support::command_line line(argc, argv, "waves",
-                               "doubling waves of four kinds of work, from 4 tokens; every result is checked.");
-    const unsigned count = line.number("--waves", 1, 20, "how many waves (default: 15)").value_or(15);
-    const std::string spill =
-        line.choice("--spill", {"saturated", "never"}, "may light and medium work leave its home range?");
+    support::command_line line(
+        argc, argv, "waves",
+        "doubling waves of four kinds of work, from 4 tokens; every result is checked.");
+    const unsigned count =
+        line.number("--waves", 1, 20, "how many waves (default: 15)").value_or(15);
+    const std::string spill = line.choice("--spill", {"saturated", "never"},
+                                          "may light and medium work leave its home range?");
     const std::string watch =
         line.choice("--watch", {"off", "metrics", "trace"}, "what the runtime keeps of its tokens");
     const auto cores = line.cores();

@@ -53,7 +53,8 @@ tg::task<> rest() {
 // ---- a token for each way to wait ---------------------------------------------------------------------------------------
 
 const tg::operation sleeper{{.name = "sleeper"}, []() -> tg::task<> { co_await rest(); }};
-const tg::operation storing{{.name = "storing", .storage = tg::storage::slow}, []() -> tg::task<> { co_await rest(); }};
+const tg::operation storing{{.name = "storing", .storage = tg::storage::slow},
+                            []() -> tg::task<> { co_await rest(); }};
 const tg::operation family{{.name = "family"}, []() -> tg::task<> {
                                std::vector<tg::token<>> children;
                                for (int i = 0; i < 3; ++i) children.push_back(sleeper());
@@ -102,12 +103,13 @@ const tg::operation holder{{.name = "holder"}, []() -> tg::task<> {
                                co_await rest();
                            }};
 
-const tg::operation every_core{{.name = "every_core"}, []() -> tg::task<> {
-                                   std::vector<tg::token<>> each;
-                                   for (unsigned core = 0; core < 2; ++core)
-                                       each.push_back(tg::as_token([]() -> tg::task<> { co_return; }(), core));
-                                   co_await tg::when_all(std::move(each));
-                               }};
+const tg::operation every_core{
+    {.name = "every_core"}, []() -> tg::task<> {
+        std::vector<tg::token<>> each;
+        for (unsigned core = 0; core < 2; ++core)
+            each.push_back(tg::as_token([]() -> tg::task<> { co_return; }(), core));
+        co_await tg::when_all(std::move(each));
+    }};
 
 tg::task<> around_a_token() { co_await sleeper(); }
 tg::task<> main_body() { co_await around_a_token(); }
@@ -129,19 +131,26 @@ std::string without_awaiter(const tg::token_info& token) {
 }
 
 void print(const tg::token_info& token, const std::map<std::uint64_t, tg::token_info>& all) {
-    const bool routed = token.state == tg::token_state::executing || token.state == tg::token_state::admitted;
-    const std::string core = token.core != tg::control_core ? std::to_string(token.core) : routed ? "control" : "-";
-    const std::string awaiter =
-        token.awaited_by_sequence ? all.at(token.awaited_by_sequence).id.text() : without_awaiter(token);
+    const bool routed =
+        token.state == tg::token_state::executing || token.state == tg::token_state::admitted;
+    const std::string core = token.core != tg::control_core ? std::to_string(token.core)
+                             : routed                       ? "control"
+                                                            : "-";
+    const std::string awaiter = token.awaited_by_sequence
+                                    ? all.at(token.awaited_by_sequence).id.text()
+                                    : without_awaiter(token);
     const auto domain = known.domain.find(token.id.sequence);
-    std::printf("alive %s %s %s %s %s\n", token.id.text().c_str(), std::string(name_of(token.state)).c_str(),
-                core.c_str(), awaiter.c_str(), domain == known.domain.end() ? "-" : domain->second.c_str());
+    std::printf("alive %s %s %s %s %s\n", token.id.text().c_str(),
+                std::string(name_of(token.state)).c_str(), core.c_str(), awaiter.c_str(),
+                domain == known.domain.end() ? "-" : domain->second.c_str());
 }
 
 /// Those that are merely held print themselves: `known` has them, wherever they were made.
 std::vector<tg::token_info> admitted(const tg::runtime& of) {
     std::vector<tg::token_info> found = of.tokens();
-    std::erase_if(found, [](const tg::token_info& each) { return each.state == tg::token_state::created; });
+    std::erase_if(found, [](const tg::token_info& each) {
+        return each.state == tg::token_state::created;
+    });
     return found;
 }
 
@@ -176,9 +185,10 @@ int main(int argc, char** argv) {
         std::this_thread::yield();
         tokens = admitted(runtime);
         others = admitted(other);
-    } while (tokens.size() != executing + 1 || count(tokens, tg::token_state::executing) != executing ||
-             count(tokens, tg::token_state::waiting) != 1 || count(others, tg::token_state::executing) != 2 ||
-             resting != 10 || !quick_ran);
+    } while (tokens.size() != executing + 1 ||
+             count(tokens, tg::token_state::executing) != executing ||
+             count(tokens, tg::token_state::waiting) != 1 ||
+             count(others, tg::token_state::executing) != 2 || resting != 10 || !quick_ran);
     // Whoever rests has been left by its core once that has run another.
     for (tg::runtime* each : {&runtime, &other}) each->submit(every_core()).get();
     tokens = admitted(runtime);

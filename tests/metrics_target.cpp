@@ -25,24 +25,27 @@ namespace tg = tokengate;
 
 namespace {
 
-const tg::operation key{
-    {.name = "metrics_target_key"}, tg::sticky{"metrics_target", [](int k) { return k; }}, [](int k) { return k; }};
-const tg::operation chain{{.name = "metrics_target_chain"}, tg::lead{"metrics_target_key"}, [](int k) -> tg::task<int> {
-                              co_return co_await key(k);
-                          }};
+const tg::operation key{{.name = "metrics_target_key"},
+                        tg::sticky{"metrics_target", [](int k) { return k; }},
+                        [](int k) { return k; }};
+const tg::operation chain{{.name = "metrics_target_chain"},
+                          tg::lead{"metrics_target_key"},
+                          [](int k) -> tg::task<int> { co_return co_await key(k); }};
 /// Never runs: its counts are made here, so that they are known to the last.
 const tg::operation by_hand{{.name = R"(by hand: "quotes" and \)"}, [] {}};
 
 void count_by_hand() {
     tg::detail::operation_stats* known = nullptr;
     for (const tg::detail::operation_record* each : tg::detail::known_operations())
-        if (std::strstr(each->name, "by hand")) known = tg::detail::this_core->host->stats->of(each->index);
+        if (std::strstr(each->name, "by hand"))
+            known = tg::detail::this_core->host->stats->of(each->index);
     if (!known) throw std::bad_alloc();
     known->admitted.add(100);
     known->started.add(100);
     known->completed.add(42);
     known->failed.add(58);
-    for (std::uint64_t i = 0; i < 100; ++i) known->run_time.record(i < 90 ? 3'000'000 : 300'000'000);
+    for (std::uint64_t i = 0; i < 100; ++i)
+        known->run_time.record(i < 90 ? 3'000'000 : 300'000'000);
 }
 
 tg::task<> answer(tg::tcp::stream client, const tg::runtime& runtime) {

@@ -71,9 +71,11 @@ tg::task<int> all() {
     const int million = co_await many_at_once(1'000'000);
     const int children = co_await chain(1'000'000);
     const int levels = co_await deep(20'000);
-    const bool right = sum == 64 * 200 && million == 1'000'000 && children == 1'000'000 && levels == 20'000;
+    const bool right =
+        sum == 64 * 200 && million == 1'000'000 && children == 1'000'000 && levels == 20'000;
     if (!right) std::printf("wrong results: %d %d %d %d\n", sum, million, children, levels);
-    if (strayed != 0) std::printf("%d times a token found itself on another thread\n", strayed.load());
+    if (strayed != 0)
+        std::printf("%d times a token found itself on another thread\n", strayed.load());
     co_return right&& strayed == 0 ? 0 : 1;
 }
 

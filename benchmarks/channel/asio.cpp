@@ -26,12 +26,13 @@ using items = asio::experimental::concurrent_channel<void(asio::error_code, std:
 
 constexpr std::uint64_t last = ~std::uint64_t{0};
 
-asio::awaitable<void> produce(items& into, std::atomic<std::uint64_t>& left, std::uint64_t first, std::uint64_t step,
-                              std::uint64_t end) {
+asio::awaitable<void> produce(items& into, std::atomic<std::uint64_t>& left, std::uint64_t first,
+                              std::uint64_t step, std::uint64_t end) {
     for (std::uint64_t item = first; item < end; item += step)
         co_await into.async_send(asio::error_code{}, item, asio::use_awaitable);
     if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) co_return;
-    for (std::uint64_t i = 0; i < step; ++i) co_await into.async_send(asio::error_code{}, last, asio::use_awaitable);
+    for (std::uint64_t i = 0; i < step; ++i)
+        co_await into.async_send(asio::error_code{}, last, asio::use_awaitable);
 }
 
 asio::awaitable<void> consume(items& from, std::uint64_t producers, std::uint64_t& sum) {
@@ -52,14 +53,15 @@ std::uint64_t pass(const contest::request& asked) {
     std::atomic<std::uint64_t> left{asked.shape};
     std::vector<std::uint64_t> sums(asked.shape);
     for (std::uint64_t i = 0; i < asked.shape; ++i) {
-        asio::co_spawn(contexts[(i + 1) % contexts.size()], consume(between, asked.shape, sums[i]), asio::detached);
-        asio::co_spawn(contexts[i % contexts.size()], produce(between, left, i, asked.shape, asked.size),
+        asio::co_spawn(contexts[(i + 1) % contexts.size()], consume(between, asked.shape, sums[i]),
                        asio::detached);
+        asio::co_spawn(contexts[i % contexts.size()],
+                       produce(between, left, i, asked.shape, asked.size), asio::detached);
     }
     std::vector<std::unique_ptr<pinned_thread>> threads;
     for (unsigned i = 0; i < contexts.size(); ++i)
-        threads.push_back(std::make_unique<pinned_thread>(cpus[i % cpus.size()],
-                                                          [&context = contexts[i]] { context.run(); }));
+        threads.push_back(std::make_unique<pinned_thread>(
+            cpus[i % cpus.size()], [&context = contexts[i]] { context.run(); }));
     for (const auto& each : threads) each->join();
     return std::accumulate(sums.begin(), sums.end(), std::uint64_t{0});
 }

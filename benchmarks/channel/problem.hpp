@@ -23,7 +23,8 @@ public:
 
     void add(std::uint64_t item) {
         std::uint64_t& next = next_[item % next_.size()];
-        if (item / next_.size() < next) throw std::logic_error("items of one producer came out of order");
+        if (item / next_.size() < next)
+            throw std::logic_error("items of one producer came out of order");
         next = item / next_.size() + 1;
         sum_ += item;
     }

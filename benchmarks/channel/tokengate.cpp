@@ -39,7 +39,8 @@ tg::task<std::uint64_t> pass(const contest::request* asked) {
     std::vector<tg::token<>> producers;
     for (unsigned i = 0; i < pairs; ++i) {
         consumers.push_back(tg::as_token(consume(&between, pairs), (i + 1) % asked->threads));
-        producers.push_back(tg::as_token(produce(&between, i, pairs, asked->size), i % asked->threads));
+        producers.push_back(tg::as_token(produce(&between, i, pairs, asked->size),
+                                         i % asked->threads));
     }
     for (tg::token<std::uint64_t>& each : consumers) each.admit();
     co_await tg::when_all(std::move(producers));

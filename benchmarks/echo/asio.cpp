@@ -7,5 +7,6 @@
 
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
-    return contest::answer(asked, {{"coroutines", [&] { return echo::serve<rival::asio_echo>(asked); }}});
+    return contest::answer(asked,
+                           {{"coroutines", [&] { return echo::serve<rival::asio_echo>(asked); }}});
 }

@@ -28,7 +28,8 @@ public:
 
     explicit uv_echo(int listener) {
         check(uv_loop_init(&loop_));
-        check(uv_async_init(&loop_, &stop_, [](uv_async_t* asked) { uv_walk(asked->loop, close_each, nullptr); }));
+        check(uv_async_init(&loop_, &stop_,
+                            [](uv_async_t* asked) { uv_walk(asked->loop, close_each, nullptr); }));
         check(uv_tcp_init(&loop_, &listening_));
         check(uv_tcp_open(&listening_, fcntl(listener, F_DUPFD_CLOEXEC, 0)));
         listening_.data = this;

@@ -44,7 +44,8 @@ contest::sample serve(const contest::request& asked, Mode... mode) {
     const contest::sample seen = load(asked, listener.port());
     server.stop();
     serving.join();
-    if (server.figures().connections < asked.size) throw std::runtime_error("the server missed connections");
+    if (server.figures().connections < asked.size)
+        throw std::runtime_error("the server missed connections");
     return seen;
 }
 

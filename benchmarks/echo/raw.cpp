@@ -9,7 +9,8 @@
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     using mode = rival::raw_echo::mode;
-    return contest::answer(asked,
-                           {{"one_shot", [&] { return echo::serve<rival::raw_echo>(asked, mode::one_shot); }},
-                            {"multishot", [&] { return echo::serve<rival::raw_echo>(asked, mode::multishot); }}});
+    return contest::answer(
+        asked,
+        {{"one_shot", [&] { return echo::serve<rival::raw_echo>(asked, mode::one_shot); }},
+         {"multishot", [&] { return echo::serve<rival::raw_echo>(asked, mode::multishot); }}});
 }

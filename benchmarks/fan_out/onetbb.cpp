@@ -27,7 +27,9 @@ int main(int argc, char** argv) {
                                    {"task", [&] {
                                         contest::sample seen;
                                         tbb::task_group outer;
-                                        outer.run_and_wait([&] { seen = fan_out::alternate(asked, children); });
+                                        outer.run_and_wait([&] {
+                                            seen = fan_out::alternate(asked, children);
+                                        });
                                         return seen;
                                     }}});
 }

@@ -35,7 +35,8 @@ public:
             steps(probe);
             fastest = std::min(fastest, contest::seconds_since(began) / probe);
         }
-        steps_ = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(microseconds * 1e-6 / fastest));
+        steps_ =
+            std::max<std::uint64_t>(1, static_cast<std::uint64_t>(microseconds * 1e-6 / fastest));
     }
     void operator()() const noexcept { steps(steps_); }
 
@@ -44,7 +45,8 @@ private:
 
     static void steps(std::uint64_t count) noexcept {
         std::uint64_t state = count;
-        for (std::uint64_t i = 0; i < count; ++i) state = state * 6364136223846793005U + 1442695040888963407U;
+        for (std::uint64_t i = 0; i < count; ++i)
+            state = state * 6364136223846793005U + 1442695040888963407U;
         asm volatile("" : : "r"(state));
     }
     std::uint64_t steps_;
@@ -54,7 +56,8 @@ class rounds {
 public:
     static constexpr unsigned count = 100;
 
-    explicit rounds(const contest::request& asked) : work_(static_cast<double>(asked.shape)), ran_(asked.size) {}
+    explicit rounds(const contest::request& asked)
+        : work_(static_cast<double>(asked.shape)), ran_(asked.size) {}
 
     [[nodiscard]] std::size_t size() const noexcept { return ran_.size(); }
 

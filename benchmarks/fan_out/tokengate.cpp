@@ -69,8 +69,9 @@ int main(int argc, char** argv) {
         runtime.run(where(&all, run));
         return all.sample();
     };
-    return contest::answer(asked, {{"main", [&] { return take_turns(alternate, by_vector); }},
-                                   {"token", [&] { return take_turns(inside, by_vector); }},
-                                   {"token_scope", [&] { return take_turns(inside, by_scope); }},
-                                   {"token_admitted", [&] { return take_turns(inside, admitted); }}});
+    return contest::answer(asked,
+                           {{"main", [&] { return take_turns(alternate, by_vector); }},
+                            {"token", [&] { return take_turns(inside, by_vector); }},
+                            {"token_scope", [&] { return take_turns(inside, by_scope); }},
+                            {"token_admitted", [&] { return take_turns(inside, admitted); }}});
 }

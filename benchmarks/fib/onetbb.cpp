@@ -26,5 +26,6 @@ std::uint64_t recurse(unsigned n) {
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     const tbb::global_control threads(tbb::global_control::max_allowed_parallelism, asked.threads);
-    return contest::answer(asked, {{"task_group", [&] { return recurse(static_cast<unsigned>(asked.size)); }}});
+    return contest::answer(asked, {{"task_group",
+                                    [&] { return recurse(static_cast<unsigned>(asked.size)); }}});
 }

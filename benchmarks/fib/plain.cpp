@@ -12,7 +12,9 @@
 
 namespace {
 
-[[gnu::noinline]] std::uint64_t recurse(unsigned n) { return n < 2 ? n : recurse(n - 1) + recurse(n - 2); }
+[[gnu::noinline]] std::uint64_t recurse(unsigned n) {
+    return n < 2 ? n : recurse(n - 1) + recurse(n - 2);
+}
 
 }  // namespace
 
@@ -20,11 +22,12 @@ int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     const auto calls = fib::parts(static_cast<unsigned>(asked.size), asked.threads);
     team threads(asked.threads);
-    return contest::answer(asked, {{"function", [&] {
-                                        std::atomic<std::uint64_t> sum{0};  // read after the team has finished
-                                        threads.each_index(calls.size(), [&](std::size_t i) {
-                                            sum.fetch_add(recurse(calls[i]), std::memory_order_relaxed);
-                                        });
-                                        return sum.load();
-                                    }}});
+    return contest::answer(
+        asked, {{"function", [&] {
+                     std::atomic<std::uint64_t> sum{0};  // read after the team has finished
+                     threads.each_index(calls.size(), [&](std::size_t i) {
+                         sum.fetch_add(recurse(calls[i]), std::memory_order_relaxed);
+                     });
+                     return sum.load();
+                 }}});
 }

@@ -39,7 +39,8 @@ tg::task<number> tasks_tuple(unsigned n) {
 }
 
 tg::task<number> one_by_one(unsigned n);
-const tg::operation fib_one_by_one{{.name = "fib_one_by_one", .weight = tg::weight::heavy}, one_by_one};
+const tg::operation fib_one_by_one{{.name = "fib_one_by_one", .weight = tg::weight::heavy},
+                                   one_by_one};
 tg::task<number> one_by_one(unsigned n) {
     if (n < 2) co_return n;
     const number before = co_await fib_one_by_one(n - 1);

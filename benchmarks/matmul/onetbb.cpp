@@ -25,5 +25,6 @@ int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     const tbb::global_control threads(tbb::global_control::max_allowed_parallelism, asked.threads);
     matmul::matrices all(asked.size);
-    return contest::answer(asked, {{"task_group", [&] { return matmul::measured(all, multiply); }}});
+    return contest::answer(asked,
+                           {{"task_group", [&] { return matmul::measured(all, multiply); }}});
 }

@@ -25,10 +25,11 @@ int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     matmul::matrices all(asked.size);
     return contest::answer(asked, {{"task", [&] {
-                                        return matmul::measured(all, [&](const matmul::product& whole) {
+                                        return matmul::measured(all,
+                                                                [&](const matmul::product& whole) {
 #pragma omp parallel num_threads(asked.threads)
 #pragma omp single
-                                            multiply(whole);
-                                        });
+                                                                    multiply(whole);
+                                                                });
                                     }}});
 }

@@ -51,7 +51,8 @@ struct product {
 
 class matrices {
 public:
-    explicit matrices(std::size_t size) : size_(size), a_(size * size), b_(size * size), c_(size * size) {
+    explicit matrices(std::size_t size)
+        : size_(size), a_(size * size), b_(size * size), c_(size * size) {
         for (std::size_t i = 0; i < size; ++i)
             for (std::size_t k = 0; k < size; ++k) {
                 a_[i * size + k] = static_cast<double>((3 * i + k) % 11);

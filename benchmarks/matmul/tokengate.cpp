@@ -25,7 +25,8 @@ tg::task<> tasks(product of) {
 }
 
 tg::task<> one_by_one(product of);
-const tg::operation matmul_one_by_one{{.name = "matmul_one_by_one", .weight = tg::weight::heavy}, one_by_one};
+const tg::operation matmul_one_by_one{{.name = "matmul_one_by_one", .weight = tg::weight::heavy},
+                                      one_by_one};
 tg::task<> one_by_one(product of) {
     if (of.small()) {
         of.multiply();

@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
     team threads(asked.threads);
     std::atomic<std::size_t> next{0};  // relaxed: begin() and finish() order what it hands out
     const auto take = [&](news::rounds& all) {
-        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < all.size();) all.child(i);
+        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < all.size();)
+            all.child(i);
     };
     return contest::answer(asked, {{"counter", [&] {
                                         return news::repeat(

@@ -32,5 +32,6 @@ std::uint64_t count(nqueens::board from) {
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     const tbb::global_control threads(tbb::global_control::max_allowed_parallelism, asked.threads);
-    return contest::answer(asked, {{"task_group", [&] { return count({static_cast<std::uint32_t>(asked.size)}); }}});
+    return contest::answer(
+        asked, {{"task_group", [&] { return count({static_cast<std::uint32_t>(asked.size)}); }}});
 }

@@ -18,12 +18,15 @@ namespace tg = tokengate;
 using nqueens::board;
 using number = std::uint64_t;
 
-number total(const std::vector<number>& seen) { return std::accumulate(seen.begin(), seen.end(), number{0}); }
+number total(const std::vector<number>& seen) {
+    return std::accumulate(seen.begin(), seen.end(), number{0});
+}
 
 tg::task<number> tasks(board from) {
     if (from.full()) co_return 1;
     number all = 0;
-    for (std::uint32_t safe = from.safe(); safe != 0; safe &= safe - 1) all += co_await tasks(from.with(safe & -safe));
+    for (std::uint32_t safe = from.safe(); safe != 0; safe &= safe - 1)
+        all += co_await tasks(from.with(safe & -safe));
     co_return all;
 }
 
@@ -36,7 +39,8 @@ tg::task<number> tasks_vector(board from) {
 }
 
 tg::task<number> one_by_one(board from);
-const tg::operation nqueens_one_by_one{{.name = "nqueens_one_by_one", .weight = tg::weight::heavy}, one_by_one};
+const tg::operation nqueens_one_by_one{{.name = "nqueens_one_by_one", .weight = tg::weight::heavy},
+                                       one_by_one};
 tg::task<number> one_by_one(board from) {
     if (from.full()) co_return 1;
     number all = 0;
@@ -50,7 +54,8 @@ const tg::operation nqueens_vector{{.name = "nqueens_vector", .weight = tg::weig
 tg::task<number> vector(board from) {
     if (from.full()) co_return 1;
     std::vector<tg::token<number>> children;
-    nqueens::each_child(from, [&](const board& child) { children.push_back(nqueens_vector(child)); });
+    nqueens::each_child(from,
+                        [&](const board& child) { children.push_back(nqueens_vector(child)); });
     const std::vector<number> seen = co_await tg::when_all(std::move(children));
     co_return total(seen);
 }

@@ -33,9 +33,13 @@ public:
         number_.store(number, std::memory_order_release);  // pairs with told
         check(uv_async_send(&news_));
     }
-    [[nodiscard]] std::uint64_t told() const noexcept { return number_.load(std::memory_order_acquire); }
+    [[nodiscard]] std::uint64_t told() const noexcept {
+        return number_.load(std::memory_order_acquire);
+    }
     void run() { uv_run(&loop_, UV_RUN_DEFAULT); }
-    void end() { uv_close(reinterpret_cast<uv_handle_t*>(&news_), nullptr); }  // on its thread; then run returns
+    void end() {
+        uv_close(reinterpret_cast<uv_handle_t*>(&news_), nullptr);
+    }  // on its thread; then run returns
 
 private:
     uv_loop_t loop_{};

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
                                         const double ns = asked.shape == ping_pong::awake
                                                               ? rival::spin_round_trip(how)
                                                               : rival::parked_round_trip(how);
-                                        return ping_pong::sample(asked, ns * 1e-9 * static_cast<double>(asked.size));
+                                        return ping_pong::sample(
+                                            asked, ns * 1e-9 * static_cast<double>(asked.size));
                                     }}});
 }

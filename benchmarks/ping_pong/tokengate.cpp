@@ -65,10 +65,12 @@ tg::task<double> timed(tg::task<> (*trips)(std::uint64_t), std::uint64_t count) 
 
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
-    const tg::time_span spin = asked.shape == ping_pong::awake ? tg::time_span(1s) : tg::time_span(0ns);
+    const tg::time_span spin =
+        asked.shape == ping_pong::awake ? tg::time_span(1s) : tg::time_span(0ns);
     const auto run = [&](tg::task<> (*trips)(std::uint64_t)) {
         tg::runtime runtime{{.cores = 2, .cpus = {0, 1}, .spin = spin}};
         return ping_pong::sample(asked, runtime.run(timed(trips, asked.size)));
     };
-    return contest::answer(asked, {{"token", [&] { return run(travel); }}, {"event", [&] { return run(play); }}});
+    return contest::answer(asked, {{"token", [&] { return run(travel); }},
+                                   {"event", [&] { return run(play); }}});
 }

@@ -22,14 +22,15 @@ struct costs {
     time_ns wake_message = 1'500;  ///< MSG_RING or futex, paid by the one who wakes
     time_ns wake = 30'000;         ///< until a sleeping core runs
     time_ns spin = 50'000;         ///< a core without work polls so long before it sleeps
-    time_ns foreign_data = 400;    ///< a token runs where neither its maker nor its queue was: cache misses
-    bool moving = true;            ///< a step of a chain takes longer on another core, as its workload says
+    time_ns foreign_data =
+        400;             ///< a token runs where neither its maker nor its queue was: cache misses
+    bool moving = true;  ///< a step of a chain takes longer on another core, as its workload says
     // ---- TokenGate ----
-    time_ns route = 14;            ///< a routing decision
-    time_ns turn = 60;             ///< a loop's turn: looks at the clock, the mailbox, the load table
-    time_ns membarrier = 3'000;    ///< paid by a core that takes from another's queues
-    time_ns interrupted = 400;     ///< paid by each core that runs meanwhile
-    time_ns look_at_core = 20;     ///< one cache line of another core, in a row of such
+    time_ns route = 14;          ///< a routing decision
+    time_ns turn = 60;           ///< a loop's turn: looks at the clock, the mailbox, the load table
+    time_ns membarrier = 3'000;  ///< paid by a core that takes from another's queues
+    time_ns interrupted = 400;   ///< paid by each core that runs meanwhile
+    time_ns look_at_core = 20;   ///< one cache line of another core, in a row of such
     time_ns scan_every = 10'000;   ///< a spinning core looks at the others so often
     time_ns old_turn = 50'000;     ///< a turn is old, a run long, from here on
     time_ns turn_limit = 200'000;  ///< a turn ends at the first measured run after so long

@@ -20,7 +20,8 @@ constexpr std::size_t slot_of(weight w) { return static_cast<std::size_t>(w); }
 
 }  // namespace
 
-gated::gated(const costs& price, unsigned cores, const workload& work, std::uint64_t seed, features has)
+gated::gated(const costs& price, unsigned cores, const workload& work, std::uint64_t seed,
+             features has)
     : machine(price, cores, work, seed), has_(has), loads_({cores, 1}), hungry_(cores) {
     for (unsigned c = 0; c < cores; ++c) cores_.emplace_back(loads_, c, cores);
     for (unsigned p = 0; p < producers; ++p) producers_.emplace_back(loads_, cores + p, cores);
@@ -34,7 +35,9 @@ unsigned gated::find_hungry(loop& from, weight w) const {
     // With awake_first those that still spin come before those that sleep.
     for (const bool asleep_too : {false, true}) {
         if (!asleep_too && !has_.awake_first) continue;
-        const auto will_do = [&](unsigned c) { return hungry_[c] && (asleep_too || cores_[c].is == phase::spinning); };
+        const auto will_do = [&](unsigned c) {
+            return hungry_[c] && (asleep_too || cores_[c].is == phase::spinning);
+        };
         for (unsigned i = 0; i < cores - home; ++i) {
             const unsigned c = home + (from.hungry_cursor + i) % (cores - home);
             if (!will_do(c)) continue;
@@ -75,7 +78,8 @@ void gated::admit(unsigned from, token_index i, time_ns& now) {
         }
     }
     if (!others_wait)
-        if (const unsigned to = l.routes.route(w); to != router::no_room) return send(from, to, i, now);
+        if (const unsigned to = l.routes.route(w); to != router::no_room)
+            return send(from, to, i, now);
     staged.push_back(i);
     if (staged.size() >= outbox_limit) splice(l, w, now);
 }
@@ -180,7 +184,8 @@ void gated::take_mail(core& c, time_ns& now) {
         now += price.list_item * each.chain.size();
         for (const token_index i : each.chain) (is_windowed(i) ? c.shelf : c.bound).push_back(i);
     }
-    if (std::erase_if(c.mailbox, [looked](const mail& each) { return each.seen_from <= looked; }) != 0)
+    if (std::erase_if(c.mailbox, [looked](const mail& each) { return each.seen_from <= looked; }) !=
+        0)
         now += price.receive;
 }
 
@@ -191,7 +196,8 @@ bool gated::find_work(unsigned index, bool parking, time_ns& now) {
     if (2 * loads_.occupancy(index) > static_cast<int>(c.window)) return false;
     for (unsigned i = 0; i < every_weight.size(); ++i) {
         const unsigned slot = (c.next_class + i) % every_weight.size();
-        if (c.routes.may_serve(index, every_weight[slot]) && pull(index, every_weight[slot], now) != 0) {
+        if (c.routes.may_serve(index, every_weight[slot]) &&
+            pull(index, every_weight[slot], now) != 0) {
             c.next_class = slot + 1;
             return true;
         }
@@ -230,10 +236,11 @@ void gated::end_turn(unsigned index, time_ns& now) {
     if (c.starts_in_turn != 0) {
         const time_ns average = std::max<time_ns>((now - c.turn_began) / c.starts_in_turn, 1);
         c.average_run = c.average_run == 0 ? average : (3 * c.average_run + average) / 4;
-        if (const unsigned window = tokengate::detail::window_for(c.average_run); window != c.window)
+        if (const unsigned window = tokengate::detail::window_for(c.average_run);
+            window != c.window)
             loads_.set_window(index, c.window = window);
-        c.starts_allowed =
-            static_cast<unsigned>(std::clamp<time_ns>(price.turn_limit / c.average_run, 1, starts_a_turn));
+        c.starts_allowed = static_cast<unsigned>(
+            std::clamp<time_ns>(price.turn_limit / c.average_run, 1, starts_a_turn));
     }
     flush(c, now);
     c.routes.publish(index);
@@ -309,7 +316,8 @@ void gated::step(unsigned index, time_ns now) {
     } else if (c.is == phase::spinning || c.is == phase::waking) {
         // Mail that this core is about to see: no reason to look elsewhere, or to sleep.
         const bool has_mail =
-            std::any_of(c.mailbox.begin(), c.mailbox.end(), [now](const mail& each) { return each.seen_from <= now; });
+            std::any_of(c.mailbox.begin(), c.mailbox.end(),
+                        [now](const mail& each) { return each.seen_from <= now; });
         if (c.is == phase::spinning && !has_mail && !work_waits()) return idle(index, now);
         if (c.is == phase::spinning) --idle_count_;
         not_hungry(index);
@@ -364,7 +372,8 @@ void gated::idle(unsigned index, time_ns now) {
     } else if (last) {
         c.is = phase::parked;
     } else {
-        schedule(index, has_.recall ? std::min(c.spin_until, now + price.scan_every) : c.spin_until);
+        schedule(index,
+                 has_.recall ? std::min(c.spin_until, now + price.scan_every) : c.spin_until);
     }
 }
 
@@ -420,7 +429,8 @@ bool gated::empty_out(unsigned v, unsigned thief, time_ns now) {
     };
     if (!victim.outbox[thief].empty()) {
         victim.routes.publish(thief);
-        for (const token_index i : victim.outbox[thief]) (is_windowed(i) ? c.shelf : c.bound).push_back(i);
+        for (const token_index i : victim.outbox[thief])
+            (is_windowed(i) ? c.shelf : c.bound).push_back(i);
         victim.outbox[thief].clear();
         std::erase(victim.dirty, thief);
         any = true;
@@ -452,7 +462,8 @@ void gated::audit(time_ns now) {
     if (idle_count_ == 0) return;
     time_ns idle_longest = 0;
     for (const core& c : cores_)
-        if (c.is == phase::spinning || c.is == phase::parked) idle_longest = std::max(idle_longest, now - c.idle_since);
+        if (c.is == phase::spinning || c.is == phase::parked)
+            idle_longest = std::max(idle_longest, now - c.idle_since);
     time_ns worst = 0;
     const auto look = [&](const queue& at_this) {
         // In the order of their coming: the first unanchored one has waited longest.
@@ -479,11 +490,13 @@ void gated::audit(time_ns now) {
 bool gated::counts_agree() {
     for (unsigned l = 0; l < cores + producers; ++l) {
         const loop& each = loop_of(l);
-        if (!each.dirty.empty() || !each.staged[0].empty() || !each.staged[1].empty() || !each.staged[2].empty())
+        if (!each.dirty.empty() || !each.staged[0].empty() || !each.staged[1].empty() ||
+            !each.staged[2].empty())
             return false;
     }
     for (unsigned c = 0; c < cores; ++c)
-        if (loads_.occupancy(c) != 0 || !cores_[c].shelf.empty() || !cores_[c].mailbox.empty()) return false;
+        if (loads_.occupancy(c) != 0 || !cores_[c].shelf.empty() || !cores_[c].mailbox.empty())
+            return false;
     return !work_waits();
 }
 

@@ -14,15 +14,18 @@ namespace simulation {
 
 /// What of the hand-over is there. Without all of them: the design before.
 struct features {
-    bool hungry = false;           ///< a core without work says so; who routes feeds it first, at once
-    bool recall = false;           ///< an idle core takes back what waits behind others
-    bool recall_outboxes = false;  ///< also what lies in others' outboxes for third cores, and staged for the gate
-    bool recall_mail = false;      ///< also what lies untaken in others' mailboxes
-    bool give_back = false;        ///< before a run that may be long, the window goes to the gate if somebody is hungry
-    bool no_room = false;          ///< in such a run a core gets nothing
-    bool awake_first = false;      ///< of hungry cores, one that spins is fed before one that sleeps
-    bool past_gate = false;        ///< a hungry core is fed also while others wait at the gate
-    bool round_robin = false;      ///< instead of all that: no window, no gate, each token to the next core
+    bool hungry = false;  ///< a core without work says so; who routes feeds it first, at once
+    bool recall = false;  ///< an idle core takes back what waits behind others
+    bool recall_outboxes =
+        false;  ///< also what lies in others' outboxes for third cores, and staged for the gate
+    bool recall_mail = false;  ///< also what lies untaken in others' mailboxes
+    bool give_back =
+        false;  ///< before a run that may be long, the window goes to the gate if somebody is hungry
+    bool no_room = false;      ///< in such a run a core gets nothing
+    bool awake_first = false;  ///< of hungry cores, one that spins is fed before one that sleeps
+    bool past_gate = false;    ///< a hungry core is fed also while others wait at the gate
+    bool round_robin =
+        false;  ///< instead of all that: no window, no gate, each token to the next core
 
     static features all() { return {true, true, true, true, true, true, true, false, false}; }
 };
@@ -56,7 +59,8 @@ private:
         unsigned until_measured = 0;
     };
     struct loop {
-        loop(load_table& loads, unsigned index, unsigned cores) : routes(loads, index), outbox(cores) {}
+        loop(load_table& loads, unsigned index, unsigned cores)
+            : routes(loads, index), outbox(cores) {}
 
         router routes;
         std::vector<queue> outbox;  // by destination
@@ -88,9 +92,15 @@ private:
     loop& loop_of(unsigned index) {
         return index < cores ? static_cast<loop&>(cores_[index]) : producers_[index - cores];
     }
-    [[nodiscard]] bool is_windowed(token_index i) { return at(i).bound_to == nowhere && !has_.round_robin; }
-    [[nodiscard]] std::size_t waiting(tokengate::weight w) const { return gate_[static_cast<std::size_t>(w)].size(); }
-    [[nodiscard]] bool work_waits() const { return !gate_[0].empty() || !gate_[1].empty() || !gate_[2].empty(); }
+    [[nodiscard]] bool is_windowed(token_index i) {
+        return at(i).bound_to == nowhere && !has_.round_robin;
+    }
+    [[nodiscard]] std::size_t waiting(tokengate::weight w) const {
+        return gate_[static_cast<std::size_t>(w)].size();
+    }
+    [[nodiscard]] bool work_waits() const {
+        return !gate_[0].empty() || !gate_[1].empty() || !gate_[2].empty();
+    }
 
     // hungry bits
     [[nodiscard]] unsigned find_hungry(loop&, tokengate::weight) const;

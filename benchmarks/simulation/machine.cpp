@@ -69,7 +69,8 @@ results machine::run() {
     }
     found.tokens = found.ended;
     found.elapsed = last_end_;
-    if (!found.waves.empty()) found.elapsed = std::accumulate(found.waves.begin(), found.waves.end(), time_ns{});
+    if (!found.waves.empty())
+        found.elapsed = std::accumulate(found.waves.begin(), found.waves.end(), time_ns{});
     const double elapsed = static_cast<double>(std::max<time_ns>(found.elapsed, 1));
     found.throughput = static_cast<double>(found.ended) * 1e9 / elapsed;
     found.efficiency = useful_ / (elapsed * cores);
@@ -81,7 +82,8 @@ results machine::run() {
     const auto all = static_cast<double>(std::accumulate(busy_.begin(), busy_.end(), time_ns{}));
     found.imbalance = all == 0 ? 0 : most * cores / all;
     // What is under way when the last token ends (a core on its way to sleep) is let happen before the counts are compared.
-    for (const time_ns until = last_end_ + 10'000'000; !events_.empty() && events_.top().at < until;) {
+    for (const time_ns until = last_end_ + 10'000'000;
+         !events_.empty() && events_.top().at < until;) {
         const event next = events_.top();
         events_.pop();
         if (next.who < cores && next.generation == generation_[next.who]) step(next.who, next.at);
@@ -90,7 +92,9 @@ results machine::run() {
     return std::move(found);
 }
 
-void machine::schedule(unsigned core, time_ns when) { events_.push({when, order_++, core, ++generation_[core]}); }
+void machine::schedule(unsigned core, time_ns when) {
+    events_.push({when, order_++, core, ++generation_[core]});
+}
 
 void machine::schedule_producer(unsigned number, time_ns when) { schedule(cores + number, when); }
 
@@ -129,7 +133,8 @@ void machine::produce(unsigned number, time_ns now) {
     }
     const bool rests = p.left == 0 || (work.waves.empty() && static_cast<time_ns>(p.due) > now);
     if (rests) producer_rests(loop, now);
-    if (p.left != 0) schedule_producer(number, rests ? std::max(now, static_cast<time_ns>(p.due)) : now);
+    if (p.left != 0)
+        schedule_producer(number, rests ? std::max(now, static_cast<time_ns>(p.due)) : now);
 }
 
 void machine::start(unsigned core, token_index i, time_ns now) {

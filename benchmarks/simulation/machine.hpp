@@ -32,11 +32,13 @@ struct results {
     std::uint64_t messages = 0, wakes = 0, locks = 0;
     std::uint64_t moved = 0;     ///< tokens stolen or recalled
     std::uint64_t barriers = 0;  ///< recalls that found something, each with one membarrier
-    time_ns behind = 0;          ///< the longest that an unanchored token waited while a core that may run it was idle
-    std::uint64_t behind_1ms = 0;  ///< audits (one in 250 µs) that found one waiting so for over 1 ms
-    bool counts_agree = true;      ///< the scheduler's own counts are zero at the end
-    bool stuck = false;            ///< a wake-up was lost: all sleep, and tokens wait
-    std::vector<time_ns> waves;    ///< elapsed, each
+    time_ns behind =
+        0;  ///< the longest that an unanchored token waited while a core that may run it was idle
+    std::uint64_t behind_1ms =
+        0;                       ///< audits (one in 250 µs) that found one waiting so for over 1 ms
+    bool counts_agree = true;    ///< the scheduler's own counts are zero at the end
+    bool stuck = false;          ///< a wake-up was lost: all sleep, and tokens wait
+    std::vector<time_ns> waves;  ///< elapsed, each
 };
 
 /// A lock that many want: so many operations fit into each microsecond; who finds one full goes on to the next that is not.
@@ -47,7 +49,8 @@ public:
     /// When an operation that comes at `now` is through.
     time_ns through(time_ns now, time_ns cost) {
         if (cost == 0) return now;
-        const time_ns begins = first_free(now / slot_ns, static_cast<std::uint32_t>(slot_ns / cost));
+        const time_ns begins =
+            first_free(now / slot_ns, static_cast<std::uint32_t>(slot_ns / cost));
         ++slots_[begins % slots_.size()].used;
         return std::max(now, begins * slot_ns) + cost;
     }
@@ -68,7 +71,8 @@ private:
             if (each.used < room) break;
             found = each.next;
         }
-        for (time_ns at = from; at < found;) at = std::exchange(slots_[at % slots_.size()].next, found);
+        for (time_ns at = from; at < found;)
+            at = std::exchange(slots_[at % slots_.size()].next, found);
         return found;
     }
 
@@ -91,7 +95,8 @@ protected:
 
     struct token : token_spec {
         time_ns made = 0;
-        std::uint32_t data_at = nowhere;   ///< the core that made it, whose cache has what it works on
+        std::uint32_t data_at =
+            nowhere;  ///< the core that made it, whose cache has what it works on
         std::uint32_t bound_to = nowhere;  ///< the core of its chain
         bool stolen = false;               ///< its queue was another core's
         bool started = false;
@@ -139,7 +144,9 @@ private:
         std::uint64_t order;
         unsigned who;
         std::uint32_t generation;
-        bool operator>(const event& other) const { return at != other.at ? at > other.at : order > other.order; }
+        bool operator>(const event& other) const {
+            return at != other.at ? at > other.at : order > other.order;
+        }
     };
     struct running {
         token_index what = no_token;

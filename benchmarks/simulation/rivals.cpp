@@ -23,13 +23,15 @@ unsigned take_first(std::vector<unsigned>& from) {
 // ---- one queue ----------------------------------------------------------------------------------------------------------
 
 costs central::without_costs(costs price) {
-    price.start_end = price.list_item = price.push = price.receive = price.seen_after = price.lock = 0;
+    price.start_end = price.list_item = price.push = price.receive = price.seen_after = price.lock =
+        0;
     price.moving = false;
     price.wake_message = price.wake = price.foreign_data = 0;
     return price;
 }
 
-central::central(const costs& price, unsigned cores, const workload& work, std::uint64_t seed, bool ideal)
+central::central(const costs& price, unsigned cores, const workload& work, std::uint64_t seed,
+                 bool ideal)
     : machine(ideal ? without_costs(price) : price, cores, work, seed),
       ideal_(ideal),
       workers_(cores),
@@ -183,8 +185,8 @@ void stealing::found_work(worker& w, time_ns& now) {
 }
 
 bool stealing::anything() const {
-    return !shared_.empty() ||
-           std::any_of(workers_.begin(), workers_.end(), [](const worker& each) { return !each.own.empty(); });
+    return !shared_.empty() || std::any_of(workers_.begin(), workers_.end(),
+                                           [](const worker& each) { return !each.own.empty(); });
 }
 
 void stealing::step(unsigned core, time_ns now) {
@@ -243,7 +245,9 @@ void stealing::search(unsigned core, time_ns now) {
     }
     // After 8 rounds without pause it pauses, longer and longer up to 5 µs; news cut the pause short.
     const unsigned pauses = ++w.failed > 8 ? w.failed - 8 : 0;
-    schedule(core, now + (pauses == 0 ? 0 : std::min<time_ns>(time_ns{500} << std::min(pauses, 4U), 5'000)));
+    schedule(core,
+             now + (pauses == 0 ? 0
+                                : std::min<time_ns>(time_ns{500} << std::min(pauses, 4U), 5'000)));
 }
 
 bool stealing::counts_agree() { return !anything(); }

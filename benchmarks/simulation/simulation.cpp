@@ -31,50 +31,56 @@ struct contender {
     std::unique_ptr<machine> (*make)(const costs&, unsigned, const workload&, std::uint64_t);
 };
 
-std::unique_ptr<machine> make_gated(const costs& price, unsigned cores, const workload& work, std::uint64_t seed,
-                                    features has) {
+std::unique_ptr<machine> make_gated(const costs& price, unsigned cores, const workload& work,
+                                    std::uint64_t seed, features has) {
     return std::make_unique<gated>(price, cores, work, seed, has);
 }
 
-constexpr contender ideal{"ideal", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-                              return std::unique_ptr<machine>(new central(price, cores, work, seed, true));
-                          }};
-constexpr contender locked{"locked", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-                               return std::unique_ptr<machine>(new central(price, cores, work, seed, false));
-                           }};
-constexpr contender thieves{"stealing",
-                            [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-                                return std::unique_ptr<machine>(new stealing(price, cores, work, seed));
-                            }};
-constexpr contender round_robin{"round_robin",
-                                [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+constexpr contender ideal{
+    "ideal", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+        return std::unique_ptr<machine>(new central(price, cores, work, seed, true));
+    }};
+constexpr contender locked{
+    "locked", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+        return std::unique_ptr<machine>(new central(price, cores, work, seed, false));
+    }};
+constexpr contender thieves{
+    "stealing", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+        return std::unique_ptr<machine>(new stealing(price, cores, work, seed));
+    }};
+constexpr contender round_robin{"round_robin", [](const costs& price, unsigned cores,
+                                                  const workload& work, std::uint64_t seed) {
                                     features has;
                                     has.round_robin = true;
                                     return make_gated(price, cores, work, seed, has);
                                 }};
-constexpr contender before{"before", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-                               return make_gated(price, cores, work, seed, {});
-                           }};
+constexpr contender before{
+    "before", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+        return make_gated(price, cores, work, seed, {});
+    }};
 /// As `now`, but for its order among hungry cores: round them all, asleep or not.
-constexpr contender in_turn{"hungry_in_turn",
-                            [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+constexpr contender in_turn{"hungry_in_turn", [](const costs& price, unsigned cores,
+                                                 const workload& work, std::uint64_t seed) {
                                 features has = features::all();
                                 has.awake_first = false;
                                 return make_gated(price, cores, work, seed, has);
                             }};
-constexpr contender now{"tokengate", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-                            return make_gated(price, cores, work, seed, features::all());
-                        }};
+constexpr contender now{
+    "tokengate", [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+        return make_gated(price, cores, work, seed, features::all());
+    }};
 
 constexpr std::array everybody{ideal, locked, thieves, round_robin, before, in_turn, now};
 
 // What each part of the hand-over does: one after the other.
-template <bool Hungry, bool Recall, bool Outboxes, bool Mail, bool GiveBack, bool NoRoom, bool AwakeFirst = false,
-          bool PastGate = false>
-constexpr auto with = [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
-    return make_gated(price, cores, work, seed,
-                      {Hungry, Recall, Outboxes, Mail, GiveBack, NoRoom, AwakeFirst, PastGate, false});
-};
+template <bool Hungry, bool Recall, bool Outboxes, bool Mail, bool GiveBack, bool NoRoom,
+          bool AwakeFirst = false, bool PastGate = false>
+constexpr auto with =
+    [](const costs& price, unsigned cores, const workload& work, std::uint64_t seed) {
+        return make_gated(price, cores, work, seed,
+                          {Hungry, Recall, Outboxes, Mail, GiveBack, NoRoom, AwakeFirst, PastGate,
+                           false});
+    };
 constexpr std::array parts{
     contender{"before", with<false, false, false, false, false, false>},
     contender{"hungry", with<true, false, false, false, false, false>},
@@ -109,7 +115,8 @@ token_spec running(double run) {
 }
 
 workload constant(std::uint64_t tokens, double load, double run = 10'000) {
-    return open_loop("constant", run, tokens, load, [run](random_numbers&) { return running(run); });
+    return open_loop("constant", run, tokens, load,
+                     [run](random_numbers&) { return running(run); });
 }
 
 workload exponential(std::uint64_t tokens, double load) {
@@ -118,15 +125,16 @@ workload exponential(std::uint64_t tokens, double load) {
 }
 
 workload mixed(std::uint64_t tokens, double load) {
-    return open_loop("mixed", (100'000 + 20'000 + 5'000) / 3.0, tokens, load, [](random_numbers& random) {
-        constexpr std::array each{weight::heavy, weight::medium, weight::light};
-        constexpr std::array run{100'000, 20'000, 5'000};
-        const auto which = static_cast<std::size_t>(random.below(3));
-        token_spec spec = running(run[which]);
-        spec.weight = each[which];
-        spec.operation = static_cast<std::uint8_t>(which);
-        return spec;
-    });
+    return open_loop("mixed", (100'000 + 20'000 + 5'000) / 3.0, tokens, load,
+                     [](random_numbers& random) {
+                         constexpr std::array each{weight::heavy, weight::medium, weight::light};
+                         constexpr std::array run{100'000, 20'000, 5'000};
+                         const auto which = static_cast<std::size_t>(random.below(3));
+                         token_spec spec = running(run[which]);
+                         spec.weight = each[which];
+                         spec.operation = static_cast<std::uint8_t>(which);
+                         return spec;
+                     });
 }
 
 workload bimodal(std::uint64_t tokens, double load) {
@@ -140,10 +148,12 @@ workload bimodal(std::uint64_t tokens, double load) {
 workload pareto(std::uint64_t tokens, double load) {
     // Alpha 1.2 on 2 µs … 100 ms.
     const double alpha = 1.2, least = 2'000, most = 100e6;
-    const double mean = std::pow(least, alpha) / (1 - std::pow(least / most, alpha)) * alpha / (alpha - 1) *
+    const double mean = std::pow(least, alpha) / (1 - std::pow(least / most, alpha)) * alpha /
+                        (alpha - 1) *
                         (1 / std::pow(least, alpha - 1) - 1 / std::pow(most, alpha - 1));
-    return open_loop("pareto", mean, tokens, load,
-                     [=](random_numbers& random) { return running(random.pareto(alpha, least, most)); });
+    return open_loop("pareto", mean, tokens, load, [=](random_numbers& random) {
+        return running(random.pareto(alpha, least, most));
+    });
 }
 
 workload waves(std::vector<std::uint32_t> sizes, double run = 10'000) {
@@ -162,7 +172,8 @@ workload fan_out(std::uint32_t roots, time_ns gap, std::uint32_t children = 0) {
     w.make = [gap, children](random_numbers& random) {
         token_spec spec = running(200e6);
         spec.measured = false;
-        spec.children = children != 0 ? children : 16 + static_cast<std::uint32_t>(random.below(55));
+        spec.children =
+            children != 0 ? children : 16 + static_cast<std::uint32_t>(random.below(55));
         spec.child_gap = gap;
         spec.child_run = 20'000;
         return spec;
@@ -190,7 +201,9 @@ workload chains(std::uint32_t count, std::uint32_t steps, bool alike, time_ns mo
     w.make = [=](random_numbers& random) {
         token_spec spec = running(1'000);
         spec.moved = moved;
-        spec.more_steps = alike ? steps : static_cast<std::uint32_t>(random.pareto(1.2, steps / 4.0, steps * 64.0));
+        spec.more_steps =
+            alike ? steps
+                  : static_cast<std::uint32_t>(random.pareto(1.2, steps / 4.0, steps * 64.0));
         return spec;
     };
     w.waves.assign(4, count);
@@ -200,12 +213,13 @@ workload chains(std::uint32_t count, std::uint32_t steps, bool alike, time_ns mo
 
 /// Half of the load are tokens of a millisecond; those that count make one of 20 µs wait behind them or not.
 workload behind_long(std::uint64_t tokens, double load) {
-    return open_loop("behind_long", 0.1 * 1e6 + 0.9 * 20'000, tokens, load, [](random_numbers& random) {
-        token_spec spec = running(random.below(10) == 0 ? 1e6 : 20'000);
-        spec.operation = spec.run == 20'000 ? 0 : 1;
-        spec.measured = spec.operation == 0;
-        return spec;
-    });
+    return open_loop("behind_long", 0.1 * 1e6 + 0.9 * 20'000, tokens, load,
+                     [](random_numbers& random) {
+                         token_spec spec = running(random.below(10) == 0 ? 1e6 : 20'000);
+                         spec.operation = spec.run == 20'000 ? 0 : 1;
+                         spec.measured = spec.operation == 0;
+                         return spec;
+                     });
 }
 
 // ---- figures ------------------------------------------------------------------------------------------------------------
@@ -215,27 +229,33 @@ public:
     figures(costs price, std::uint64_t seed, std::string_view only, unsigned only_cores)
         : price_(price), seed_(seed), only_(only), only_cores_(only_cores) {
         std::printf(
-            "study,workload,parameter,cores,load,scheduler,tokens,elapsed_ms,throughput,efficiency,p50_us,p99_us,p999_"
+            "study,workload,parameter,cores,load,scheduler,tokens,elapsed_ms,throughput,efficiency,"
+            "p50_us,p99_us,p999_"
             "us,"
             "max_us,imbalance,messages,wakes,locks,moved,barriers,behind_us\n");
     }
 
-    void row(const char* study, const workload& work, double parameter, unsigned cores, const contender& who) {
-        if ((!only_.empty() && only_ != study) || (only_cores_ != 0 && only_cores_ != cores)) return;
+    void row(const char* study, const workload& work, double parameter, unsigned cores,
+             const contender& who) {
+        if ((!only_.empty() && only_ != study) || (only_cores_ != 0 && only_cores_ != cores))
+            return;
         const results r = who.make(price_, cores, work, seed_)->run();
         const double n = static_cast<double>(std::max<std::uint64_t>(r.tokens, 1));
         std::vector<time_ns> waves = r.waves;
-        std::printf("%s,%s,%g,%u,%g,%s,%llu,%.3f,%.0f,%.4f,%.3f,%.3f,%.3f,%.3f,%.4f,%.4f,%.4f,%.4f,%.4f,%.5f,%.1f\n",
-                    study, work.name.c_str(), parameter, cores, work.load, who.name,
-                    static_cast<unsigned long long>(r.tokens), static_cast<double>(r.elapsed) / 1e6, r.throughput,
-                    r.efficiency, r.p50 / 1e3, r.p99 / 1e3, r.p999 / 1e3, r.longest / 1e3, r.imbalance,
-                    static_cast<double>(r.messages) / n, static_cast<double>(r.wakes) / n,
-                    static_cast<double>(r.locks) / n, static_cast<double>(r.moved) / n,
-                    static_cast<double>(r.barriers) / n, static_cast<double>(r.behind) / 1e3);
+        std::printf(
+            "%s,%s,%g,%u,%g,%s,%llu,%.3f,%.0f,%.4f,%.3f,%.3f,%.3f,%.3f,%.4f,%.4f,%.4f,%.4f,%.4f,%."
+            "5f,%.1f\n",
+            study, work.name.c_str(), parameter, cores, work.load, who.name,
+            static_cast<unsigned long long>(r.tokens), static_cast<double>(r.elapsed) / 1e6,
+            r.throughput, r.efficiency, r.p50 / 1e3, r.p99 / 1e3, r.p999 / 1e3, r.longest / 1e3,
+            r.imbalance, static_cast<double>(r.messages) / n, static_cast<double>(r.wakes) / n,
+            static_cast<double>(r.locks) / n, static_cast<double>(r.moved) / n,
+            static_cast<double>(r.barriers) / n, static_cast<double>(r.behind) / 1e3);
         std::fflush(stdout);
         if (r.stuck || r.run_twice != 0 || !r.counts_agree) {
-            std::fprintf(stderr, "%s, %s, %u cores, %s: stuck, tokens ran twice or counts disagree\n", study,
-                         work.name.c_str(), cores, who.name);
+            std::fprintf(stderr,
+                         "%s, %s, %u cores, %s: stuck, tokens ran twice or counts disagree\n",
+                         study, work.name.c_str(), cores, who.name);
             failed_ = true;
         }
     }
@@ -256,8 +276,9 @@ void all_figures(figures& out) {
     for (const unsigned cores : sizes) {
         const std::uint64_t tokens = 30'000 + 500ULL * std::min(cores, 100U);
         for (const double load : {0.5, 0.8, 0.95})
-            for (const workload& work : {constant(tokens, load), exponential(tokens, load), mixed(tokens, load),
-                                         bimodal(tokens, load), pareto(tokens, load)})
+            for (const workload& work :
+                 {constant(tokens, load), exponential(tokens, load), mixed(tokens, load),
+                  bimodal(tokens, load), pareto(tokens, load)})
                 for (const contender& who : everybody) out.row("open_loop", work, load, cores, who);
     }
     for (const unsigned cores : sizes)
@@ -283,7 +304,8 @@ void all_figures(figures& out) {
     for (const unsigned cores : sizes)
         for (const contender& who : everybody) {
             for (const time_ns moved : {0, 300, 1'000, 3'000, 10'000})
-                out.row("chains", chains(4 * cores, 200, true, moved), static_cast<double>(moved), cores, who);
+                out.row("chains", chains(4 * cores, 200, true, moved), static_cast<double>(moved),
+                        cores, who);
             out.row("chains", chains(4 * cores, 200, false, 1'000), 1'000, cores, who);
         }
     for (const unsigned cores : sizes)
@@ -304,7 +326,8 @@ void all_figures(figures& out) {
 
 // ---- what must hold -----------------------------------------------------------------------------------------------------
 
-bool holds(const workload& work, unsigned cores, const contender& who, std::uint64_t seed, bool bounded) {
+bool holds(const workload& work, unsigned cores, const contender& who, std::uint64_t seed,
+           bool bounded) {
     const results r = who.make(costs{}, cores, work, seed)->run();
     std::uint64_t made = work.waves.empty() ? r.tokens : 0;
     for (const std::uint32_t each : work.waves) made += each;
@@ -312,12 +335,14 @@ bool holds(const workload& work, unsigned cores, const contender& who, std::uint
     const bool in_time = !bounded || r.behind_1ms == 0;
     if (!once || !in_time)
         std::printf(
-            "FAILED: %s, %u cores, load %g, %s, seed %llu: %llu tokens, %llu ran twice, stuck: %d, counts agree: %d, "
+            "FAILED: %s, %u cores, load %g, %s, seed %llu: %llu tokens, %llu ran twice, stuck: %d, "
+            "counts agree: %d, "
             "longest behind "
             "a run %.0f us, %llu audits over 1 ms\n",
             work.name.c_str(), cores, work.load, who.name, static_cast<unsigned long long>(seed),
-            static_cast<unsigned long long>(r.tokens), static_cast<unsigned long long>(r.run_twice), r.stuck,
-            r.counts_agree, static_cast<double>(r.behind) / 1e3, static_cast<unsigned long long>(r.behind_1ms));
+            static_cast<unsigned long long>(r.tokens), static_cast<unsigned long long>(r.run_twice),
+            r.stuck, r.counts_agree, static_cast<double>(r.behind) / 1e3,
+            static_cast<unsigned long long>(r.behind_1ms));
     return once && in_time;
 }
 
@@ -328,12 +353,14 @@ int check(std::uint64_t seed) {
     unsigned runs = 0;
     for (const unsigned cores : {1U, 2U, 3U, 4U, 16U, 64U})
         for (const workload& work :
-             {constant(5'000, 0.9), mixed(5'000, 0.7), exponential(5'000, 0.95), bimodal(8'000, 0.5),
-              bimodal(8'000, 0.8), pareto(8'000, 0.6), behind_long(5'000, 0.6), waves({4, 16, 1, 256, 4'096}),
-              fan_out(5, 0), fan_out(5, 300'000), small_children(100, 0.9), chains(4 * cores, 50, false, 1'000)})
+             {constant(5'000, 0.9), mixed(5'000, 0.7), exponential(5'000, 0.95),
+              bimodal(8'000, 0.5), bimodal(8'000, 0.8), pareto(8'000, 0.6), behind_long(5'000, 0.6),
+              waves({4, 16, 1, 256, 4'096}), fan_out(5, 0), fan_out(5, 300'000),
+              small_children(100, 0.9), chains(4 * cores, 50, false, 1'000)})
             for (const contender& who : everybody) {
                 ++runs;
-                all &= holds(work, cores, who, seed, who.name == now.name || who.name == in_turn.name);
+                all &=
+                    holds(work, cores, who, seed, who.name == now.name || who.name == in_turn.name);
             }
     // The bound can be broken: without recall something waits. Otherwise the audit sees nothing, and proves nothing.
     const results without = before.make(costs{}, 4, fan_out(5, 0), seed)->run();
@@ -365,9 +392,12 @@ int main(int argc, char** argv) {
             only_cores = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
         } else if (i + 1 < argc && option == "--interrupted") {
             price.interrupted = std::strtoull(argv[++i], nullptr, 10);
-        } else if (option.substr(0, 12) != "--benchmark_") {  // those are for Google Benchmark's programs
-            std::fprintf(stderr, "usage: %s [--check] [--seed N] [--only STUDY] [--cores N] [--interrupted NS]\n",
-                         argv[0]);
+        } else if (option.substr(0, 12) !=
+                   "--benchmark_") {  // those are for Google Benchmark's programs
+            std::fprintf(
+                stderr,
+                "usage: %s [--check] [--seed N] [--only STUDY] [--cores N] [--interrupted NS]\n",
+                argv[0]);
             return 2;
         }
     }

@@ -55,7 +55,7 @@ struct token_spec {
     time_ns child_gap = 0;       ///< between one child and the next
     time_ns child_run = 0;
     std::uint32_t more_steps = 0;  ///< of its chain, each made by the one before
-    time_ns moved = 0;             ///< a step takes so much longer on another core than the one before
+    time_ns moved = 0;  ///< a step takes so much longer on another core than the one before
 };
 
 /// What a workload is; `make` is called with the random numbers of the producer.

@@ -25,11 +25,12 @@ int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     const auto subtrees = skynet::parts(asked.size, asked.threads);
     team threads(asked.threads);
-    return contest::answer(asked, {{"function", [&] {
-                                        std::atomic<std::uint64_t> all{0};  // read after the team has finished
-                                        threads.each_index(subtrees.size(), [&](std::size_t i) {
-                                            all.fetch_add(sum(subtrees[i]), std::memory_order_relaxed);
-                                        });
-                                        return all.load();
-                                    }}});
+    return contest::answer(
+        asked, {{"function", [&] {
+                     std::atomic<std::uint64_t> all{0};  // read after the team has finished
+                     threads.each_index(subtrees.size(), [&](std::size_t i) {
+                         all.fetch_add(sum(subtrees[i]), std::memory_order_relaxed);
+                     });
+                     return all.load();
+                 }}});
 }

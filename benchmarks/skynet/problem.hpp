@@ -13,7 +13,9 @@ struct part {
     std::uint64_t first;
     std::uint64_t leaves;
 
-    [[nodiscard]] part child(unsigned i) const noexcept { return {first + i * (leaves / 10), leaves / 10}; }
+    [[nodiscard]] part child(unsigned i) const noexcept {
+        return {first + i * (leaves / 10), leaves / 10};
+    }
 };
 
 /// Subtrees that make up the whole, enough of them to share out.

@@ -19,7 +19,9 @@ namespace tg = tokengate;
 using skynet::part;
 using number = std::uint64_t;
 
-number total(const std::vector<number>& seen) { return std::accumulate(seen.begin(), seen.end(), number{0}); }
+number total(const std::vector<number>& seen) {
+    return std::accumulate(seen.begin(), seen.end(), number{0});
+}
 template <class Ten>
 number total_of_ten(const Ten& seen) {
     return std::apply([](auto... each) { return (each + ...); }, seen);
@@ -28,9 +30,10 @@ number total_of_ten(const Ten& seen) {
 /// The children's tokens or tasks, in a `when_all` of ten.
 template <class Spawn>
 auto all_ten(const Spawn& spawn, part of) {
-    return tg::when_all(spawn(of.child(0)), spawn(of.child(1)), spawn(of.child(2)), spawn(of.child(3)),
-                        spawn(of.child(4)), spawn(of.child(5)), spawn(of.child(6)), spawn(of.child(7)),
-                        spawn(of.child(8)), spawn(of.child(9)));
+    return tg::when_all(spawn(of.child(0)), spawn(of.child(1)), spawn(of.child(2)),
+                        spawn(of.child(3)), spawn(of.child(4)), spawn(of.child(5)),
+                        spawn(of.child(6)), spawn(of.child(7)), spawn(of.child(8)),
+                        spawn(of.child(9)));
 }
 
 tg::task<number> tasks(part of) {
@@ -57,7 +60,8 @@ tg::task<number> tasks_tuple(part of) {
 }
 
 tg::task<number> one_by_one(part of);
-const tg::operation skynet_one_by_one{{.name = "skynet_one_by_one", .weight = tg::weight::heavy}, one_by_one};
+const tg::operation skynet_one_by_one{{.name = "skynet_one_by_one", .weight = tg::weight::heavy},
+                                      one_by_one};
 tg::task<number> one_by_one(part of) {
     if (of.leaves == 1) co_return of.first;
     number all = 0;

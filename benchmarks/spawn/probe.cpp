@@ -19,7 +19,8 @@ namespace {
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     probe::machine machine(asked.threads);
-    return contest::answer(asked,
-                           {{"all", [&] { return spawn::counted([&] { machine.run_all(asked.size, empty); }); }},
-                            {"streamed", [&] { return spawn::counted([&] { machine.stream(asked.size, empty); }); }}});
+    return contest::answer(
+        asked,
+        {{"all", [&] { return spawn::counted([&] { machine.run_all(asked.size, empty); }); }},
+         {"streamed", [&] { return spawn::counted([&] { machine.stream(asked.size, empty); }); }}});
 }

@@ -55,7 +55,8 @@ tg::task<> group_of_tasks(std::uint64_t count) {
 tg::task<> await_tasks(std::uint64_t count) {
     for (std::uint64_t i = 0; i < count; ++i) co_await empty_task();
 }
-const tg::operation awaits_tasks{{.name = "awaits_tasks", .weight = tg::weight::heavy}, await_tasks};
+const tg::operation awaits_tasks{{.name = "awaits_tasks", .weight = tg::weight::heavy},
+                                 await_tasks};
 tg::task<> tasks(std::uint64_t count) { co_await awaits_tasks(count); }
 
 }  // namespace

@@ -51,7 +51,8 @@ public:
         std::uint64_t failures = 0;  // connections that ended with an error
     };
 
-    explicit asio_echo(int listener) : acceptor_(context_, asio::ip::tcp::v4(), duplicate(listener)) {
+    explicit asio_echo(int listener)
+        : acceptor_(context_, asio::ip::tcp::v4(), duplicate(listener)) {
         asio::co_spawn(context_, accept(), asio::detached);
     }
 
@@ -80,7 +81,8 @@ private:
         std::array<std::byte, 4096> buffer;
         try {
             for (;;) {
-                const std::size_t length = co_await peer.async_read_some(asio::buffer(buffer), asio::use_awaitable);
+                const std::size_t length =
+                    co_await peer.async_read_some(asio::buffer(buffer), asio::use_awaitable);
                 counts_.bytes += length;
                 co_await asio::async_write(peer, asio::buffer(buffer, length), asio::use_awaitable);
             }

@@ -59,7 +59,8 @@ private:
         static thread_local blocks held;
         if (size > largest) throw std::bad_alloc();
         if (left_ < size) {
-            void* block = mmap(nullptr, block_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            void* block = mmap(nullptr, block_size, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (block == MAP_FAILED) throw std::bad_alloc();
             held.mapped.push_back(block);
             rest_ = static_cast<std::byte*>(block);
@@ -84,7 +85,9 @@ struct promise_base {
     std::exception_ptr error;
 
     static void* operator new(std::size_t bytes) { return frames.allocate(bytes); }
-    static void operator delete(void* frame, std::size_t bytes) noexcept { frames.deallocate(frame, bytes); }
+    static void operator delete(void* frame, std::size_t bytes) noexcept {
+        frames.deallocate(frame, bytes);
+    }
 
     std::suspend_always initial_suspend() noexcept { return {}; }
     void unhandled_exception() noexcept { error = std::current_exception(); }
@@ -100,7 +103,9 @@ struct promise_base {
     };
     to_continuation final_suspend() noexcept { return {}; }
 #else
-    std::suspend_always final_suspend() noexcept { return {}; }  // the awaiter is below on the stack
+    std::suspend_always final_suspend() noexcept {
+        return {};
+    }  // the awaiter is below on the stack
 #endif
 };
 

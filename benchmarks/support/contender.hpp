@@ -90,7 +90,8 @@ struct request {
 
 private:
     [[noreturn]] static void refuse(std::string_view argument) {
-        std::fprintf(stderr, "unknown or incomplete: %.*s\n", static_cast<int>(argument.size()), argument.data());
+        std::fprintf(stderr, "unknown or incomplete: %.*s\n", static_cast<int>(argument.size()),
+                     argument.data());
         std::exit(2);
     }
     template <class Number>
@@ -113,8 +114,9 @@ private:
 struct sample {
     std::uint64_t result = 0;  ///< what the driver compares with the known value
     double seconds = 0;
-    double items = 1;                                       ///< the time is divided by them where the problem says so
-    std::vector<std::pair<std::string, double>> more = {};  ///< further figures by name, each for a column of its own
+    double items = 1;  ///< the time is divided by them where the problem says so
+    std::vector<std::pair<std::string, double>> more =
+        {};  ///< further figures by name, each for a column of its own
 };
 
 struct does_not_take_part {};
@@ -128,7 +130,8 @@ inline double seconds_since(clock::time_point began) {
 /// The value that a share of `q` of all are not above.
 template <class Number>
 Number quantile(std::vector<Number> of, double q) {
-    const auto at = of.begin() + static_cast<std::ptrdiff_t>(q * static_cast<double>(of.size() - 1) + 0.5);
+    const auto at =
+        of.begin() + static_cast<std::ptrdiff_t>(q * static_cast<double>(of.size() - 1) + 0.5);
     std::nth_element(of.begin(), at, of.end());
     return *at;
 }
@@ -169,9 +172,11 @@ inline std::uint64_t peak_memory_kib() {
 }
 
 inline void print(const sample& seen, double cpu, std::uint64_t memory_kib) {
-    std::printf("{\"result\": %llu, \"seconds\": %.9g, \"items\": %.9g, \"cpu_seconds\": %.6g, \"memory_kib\": %llu",
-                static_cast<unsigned long long>(seen.result), seen.seconds, seen.items, cpu,
-                static_cast<unsigned long long>(memory_kib));
+    std::printf(
+        "{\"result\": %llu, \"seconds\": %.9g, \"items\": %.9g, \"cpu_seconds\": %.6g, "
+        "\"memory_kib\": %llu",
+        static_cast<unsigned long long>(seen.result), seen.seconds, seen.items, cpu,
+        static_cast<unsigned long long>(memory_kib));
     for (const auto& [name, value] : seen.more) std::printf(", \"%s\": %.6g", name.c_str(), value);
     std::printf("}\n");
 }
@@ -182,7 +187,8 @@ inline int answer(const request& asked, const std::vector<way>& ways) try {
         for (const way& each : ways) std::printf("%s\n", each.name.c_str());
         return 0;
     }
-    const auto chosen = std::find_if(ways.begin(), ways.end(), [&](const way& each) { return each.name == asked.way; });
+    const auto chosen = std::find_if(ways.begin(), ways.end(),
+                                     [&](const way& each) { return each.name == asked.way; });
     if (chosen == ways.end()) throw std::invalid_argument("no such way: " + asked.way);
     for (unsigned i = 0; i < asked.warm_ups; ++i) static_cast<void>(chosen->run());
     const double before = cpu_seconds();

@@ -52,7 +52,9 @@ public:
         std::uint64_t closed = 0;    // ended by the server before all was back: a short reply
         std::uint64_t mismatch = 0;  // other bytes came back
         std::uint64_t lost = 0;      // no reply in time
-        [[nodiscard]] bool any() const noexcept { return connect + reset + closed + mismatch + lost != 0; }
+        [[nodiscard]] bool any() const noexcept {
+            return connect + reset + closed + mismatch + lost != 0;
+        }
     };
 
     struct figures {
@@ -66,10 +68,13 @@ public:
     };
 
     explicit echo_load(const options& how) : how_(how), random_(how.bytes + offsets) {
-        if (how.connections == 0 || how.bytes == 0 || how.threads == 0 || how.threads > how.connections)
-            throw std::invalid_argument("echo_load: no connections, no bytes or no threads, or threads without any");
+        if (how.connections == 0 || how.bytes == 0 || how.threads == 0 ||
+            how.threads > how.connections)
+            throw std::invalid_argument(
+                "echo_load: no connections, no bytes or no threads, or threads without any");
         std::mt19937_64 engine(seed);
-        std::generate(random_.begin(), random_.end(), [&] { return static_cast<std::byte>(engine()); });
+        std::generate(random_.begin(), random_.end(),
+                      [&] { return static_cast<std::byte>(engine()); });
     }
 
     figures run() {
@@ -107,7 +112,8 @@ private:
     using clock = std::chrono::steady_clock;
     static constexpr unsigned offsets = 4096;
     static constexpr std::uint64_t seed = 20240229;
-    static constexpr std::uint64_t failed_send = std::uint64_t{1} << 32, out_of_patience = failed_send << 1,
+    static constexpr std::uint64_t failed_send = std::uint64_t{1} << 32,
+                                   out_of_patience = failed_send << 1,
                                    ignored = failed_send << 2;  // else the index of a connection
 
     struct connection {
@@ -123,7 +129,8 @@ private:
         worker(echo_load& of, unsigned index)
             : how_(of.how_),
               random_(of.random_.data()),
-              share_(how_.connections / how_.threads + (index < how_.connections % how_.threads ? 1 : 0)),
+              share_(how_.connections / how_.threads +
+                     (index < how_.connections % how_.threads ? 1 : 0)),
               ring_(std::min(2 * share_ + 2, 1024U), 2 * share_ + 4) {}
         ~worker() {
             for (const connection& each : connections_)
@@ -155,7 +162,9 @@ private:
     private:
         void exchange(double seconds) {
             const auto began = clock::now();
-            until_ = began + std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(seconds));
+            until_ =
+                began +
+                std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(seconds));
             in_flight_ = 0;
             for (std::size_t i = 0; i < connections_.size(); ++i)
                 if (connections_[i].descriptor >= 0) request(i, began);
@@ -188,7 +197,8 @@ private:
             on.waiting = true;
             ++in_flight_;
             io_uring_sqe* send = ring_.entry();
-            io_uring_prep_send(send, on.descriptor, random_ + on.offset, how_.bytes, MSG_NOSIGNAL | MSG_WAITALL);
+            io_uring_prep_send(send, on.descriptor, random_ + on.offset, how_.bytes,
+                               MSG_NOSIGNAL | MSG_WAITALL);
             send->flags |= IOSQE_CQE_SKIP_SUCCESS;
             io_uring_sqe_set_data64(send, failed_send);
             io_uring_sqe* receive = ring_.entry();
@@ -216,7 +226,9 @@ private:
         }
 
         void fail(connection& on, int result) noexcept {
-            ++(given_up_ ? into_->failed.lost : result < 0 ? into_->failed.reset : into_->failed.closed);
+            ++(given_up_    ? into_->failed.lost
+               : result < 0 ? into_->failed.reset
+                            : into_->failed.closed);
             end(on);
         }
         static void end(connection& on) noexcept { close(std::exchange(on.descriptor, -1)); }

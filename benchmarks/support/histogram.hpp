@@ -62,7 +62,8 @@ private:
     static constexpr std::uint64_t last_of(std::size_t index) noexcept {
         if (index < 2 * per_doubling) return index;
         const auto shift = index / per_doubling - 1;
-        return ((index - shift * per_doubling + 1) << shift) - 1;  // the very last wraps around to the greatest
+        return ((index - shift * per_doubling + 1) << shift) -
+               1;  // the very last wraps around to the greatest
     }
 
     // Two for the values of their own, one for each further doubling.

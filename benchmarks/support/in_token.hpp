@@ -16,7 +16,8 @@
 ///     void another(benchmark::State& state) { in_main(state, coroutine); }       // on the control loop, this thread
 
 template <class Body>
-void in_token(benchmark::State& state, const Body& body, tokengate::runtime_options options = {.cores = 1}) {
+void in_token(benchmark::State& state, const Body& body,
+              tokengate::runtime_options options = {.cores = 1}) {
     tokengate::runtime runtime{std::move(options)};
     runtime.run([&]() -> tokengate::task<void> { co_await body(&state); });
 }

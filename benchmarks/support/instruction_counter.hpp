@@ -34,7 +34,8 @@ struct executed {
 class instruction_counter {
 public:
     instruction_counter() {
-        void* memory = mmap(nullptr, sizeof(shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        void* memory = mmap(nullptr, sizeof(shared), PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) throw std::bad_alloc();
         shared_ = new (memory) shared;
     }
@@ -74,7 +75,8 @@ private:
     enum class phase : int { forked, may_attach, tracing, refused };
 
     struct shared {
-        std::atomic<phase> at{phase::forked};  // release and acquire, each step of the one waited for by the other
+        std::atomic<phase> at{
+            phase::forked};  // release and acquire, each step of the one waited for by the other
         executed counted;
     };
 
@@ -88,19 +90,21 @@ private:
         while (shared_->at.load(std::memory_order_acquire) != phase::may_attach) {}
         int status = 0;
         if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0 ||
-            ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0 || waitpid(thread, &status, __WALL) != thread) {
+            ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0 ||
+            waitpid(thread, &status, __WALL) != thread) {
             shared_->at.store(phase::refused, std::memory_order_release);
             _exit(1);
         }
         shared_->at.store(phase::tracing, std::memory_order_release);
-        const auto first = reinterpret_cast<std::uintptr_t>(&began), last = reinterpret_cast<std::uintptr_t>(&ended);
+        const auto first = reinterpret_cast<std::uintptr_t>(&began),
+                   last = reinterpret_cast<std::uintptr_t>(&ended);
         bool counting = false;
         for (int signal = 0;;) {
             if (ptrace(PTRACE_SINGLESTEP, thread, nullptr, signal) != 0) _exit(1);
             if (waitpid(thread, &status, __WALL) != thread || !WIFSTOPPED(status)) _exit(1);
             signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
-            const auto at =
-                static_cast<std::uintptr_t>(ptrace(PTRACE_PEEKUSER, thread, offsetof(user, regs.rip), nullptr));
+            const auto at = static_cast<std::uintptr_t>(ptrace(PTRACE_PEEKUSER, thread,
+                                                               offsetof(user, regs.rip), nullptr));
             if (at == last) break;
             if (counting) count(reinterpret_cast<const unsigned char*>(at), shared_->counted);
             counting |= at == first;
@@ -113,7 +117,8 @@ private:
     static void count(const unsigned char* code, executed& all) noexcept {
         ++all.instructions;
         bool locked = false;
-        constexpr unsigned char prefixes[]{0x66, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0xf0};
+        constexpr unsigned char prefixes[]{0x66, 0xf2, 0xf3, 0x2e, 0x36,
+                                           0x3e, 0x26, 0x64, 0x65, 0xf0};
         for (; std::memchr(prefixes, *code, sizeof prefixes); ++code) locked |= *code == 0xf0;
         if ((*code & 0xf0) == 0x40) ++code;  // REX
         if (*code == 0x86 || *code == 0x87) locked |= code[1] < 0xc0;

@@ -8,7 +8,8 @@
 #include <string>
 
 /// As counters of the benchmark, each per item.
-inline void report(benchmark::State& state, const std::string& name, const executed& all, double items) {
+inline void report(benchmark::State& state, const std::string& name, const executed& all,
+                   double items) {
     state.counters[name] = static_cast<double>(all.instructions) / items;
     state.counters[name + "_locked"] = static_cast<double>(all.locked) / items;
     state.counters[name + "_clocks"] = static_cast<double>(all.clocks) / items;

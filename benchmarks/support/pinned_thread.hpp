@@ -33,7 +33,9 @@ public:
               } catch (...) {
                   error_ = std::current_exception();
               }
-              done_.wait(false, std::memory_order_acquire);  // CPU time can be read only of a thread that lives
+              done_.wait(
+                  false,
+                  std::memory_order_acquire);  // CPU time can be read only of a thread that lives
           }) {}
     pinned_thread(const pinned_thread&) = delete;
     pinned_thread& operator=(const pinned_thread&) = delete;
@@ -44,7 +46,8 @@ public:
         timespec spent{};
         if (const int error = pthread_getcpuclockid(thread_.native_handle(), &clock))
             throw std::system_error(error, std::generic_category(), "pthread_getcpuclockid");
-        if (clock_gettime(clock, &spent) != 0) throw std::system_error(errno, std::generic_category(), "clock_gettime");
+        if (clock_gettime(clock, &spent) != 0)
+            throw std::system_error(errno, std::generic_category(), "clock_gettime");
         return static_cast<double>(spent.tv_sec) + static_cast<double>(spent.tv_nsec) * 1e-9;
     }
 

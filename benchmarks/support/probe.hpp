@@ -70,12 +70,15 @@ public:
     void push(chain& what) noexcept {
         token::promise_type* seen = head_.load(std::memory_order_relaxed);
         do what.oldest->next = seen;
-        while (!head_.compare_exchange_weak(seen, what.newest, std::memory_order_release, std::memory_order_relaxed));
+        while (!head_.compare_exchange_weak(seen, what.newest, std::memory_order_release,
+                                            std::memory_order_relaxed));
         what = {};
     }
     /// Newest first; acquires what the pushes released.
     token::promise_type* take() noexcept {
-        return head_.load(std::memory_order_relaxed) ? head_.exchange(nullptr, std::memory_order_acquire) : nullptr;
+        return head_.load(std::memory_order_relaxed)
+                   ? head_.exchange(nullptr, std::memory_order_acquire)
+                   : nullptr;
     }
 
 private:

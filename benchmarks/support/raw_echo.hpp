@@ -45,7 +45,8 @@ public:
         std::uint64_t failures = 0;  // connections that ended with an error
     };
 
-    raw_echo(int listener, mode how) : listener_(listener), mode_(how), wake_(eventfd(0, EFD_CLOEXEC)) {
+    raw_echo(int listener, mode how)
+        : listener_(listener), mode_(how), wake_(eventfd(0, EFD_CLOEXEC)) {
         tcp::check(wake_ >= 0, "eventfd");
     }
     ~raw_echo() { close(wake_); }
@@ -74,7 +75,14 @@ public:
 private:
     static constexpr unsigned buffer_size = 4096;
     static constexpr unsigned short buffer_count = 2048, none = 0xffff;
-    enum tag : std::uint64_t { tag_received, tag_sent, tag_accepted, tag_woken, tag_ignored, tags = 8 };
+    enum tag : std::uint64_t {
+        tag_received,
+        tag_sent,
+        tag_accepted,
+        tag_woken,
+        tag_ignored,
+        tags = 8
+    };
 
     /// Aligned, so that a tag fits below its address.
     struct alignas(64) connection {
@@ -97,9 +105,11 @@ private:
         auto* of = reinterpret_cast<connection*>(done.user_data - which);
         switch (which) {
             case tag_received:
-                return mode_ == mode::multishot ? received_multishot(*of, done) : received_one_shot(*of, done.res);
+                return mode_ == mode::multishot ? received_multishot(*of, done)
+                                                : received_one_shot(*of, done.res);
             case tag_sent:
-                return mode_ == mode::multishot ? sent_multishot(*of, done.res) : sent_one_shot(*of, done.res);
+                return mode_ == mode::multishot ? sent_multishot(*of, done.res)
+                                                : sent_one_shot(*of, done.res);
             case tag_accepted: return accepted(done);
             case tag_woken: return end();
             default: return;
@@ -117,14 +127,16 @@ private:
 
     void accepted(const io_uring_cqe& done) {
         accepting_ = (done.flags & IORING_CQE_F_MORE) != 0;
-        if (done.res < 0 && done.res != -ECANCELED && done.res != -ECONNABORTED) raw_ring::check(done.res, "accept");
+        if (done.res < 0 && done.res != -ECANCELED && done.res != -ECONNABORTED)
+            raw_ring::check(done.res, "accept");
         if (done.res >= 0 && stopping_) close(done.res);
         if (stopping_) return;
         if (!accepting_) accept();
         if (done.res < 0) return;
         const auto index = static_cast<std::size_t>(done.res);
         if (connections_.size() <= index) connections_.resize(index + 1);
-        if (!connections_[index]) connections_[index].reset(new connection);  // not make_unique: no zeroes
+        if (!connections_[index])
+            connections_[index].reset(new connection);  // not make_unique: no zeroes
         connection& made = *connections_[index];
         made.descriptor = done.res;
         made.failed = false;
@@ -152,7 +164,9 @@ private:
             if (each && each->descriptor >= 0) shutdown(each->descriptor, SHUT_RDWR);
     }
 
-    static std::uint64_t data(connection& of, tag what) noexcept { return reinterpret_cast<std::uint64_t>(&of) + what; }
+    static std::uint64_t data(connection& of, tag what) noexcept {
+        return reinterpret_cast<std::uint64_t>(&of) + what;
+    }
 
     // ---- one_shot
 
@@ -199,7 +213,8 @@ private:
         if (done.flags & IORING_CQE_F_BUFFER) {
             const auto buffer = static_cast<unsigned short>(done.flags >> IORING_CQE_BUFFER_SHIFT);
             --free_buffers_;
-            done.res > 0 && !of.failed ? append(of, buffer, static_cast<unsigned>(done.res)) : give_back(buffer);
+            done.res > 0 && !of.failed ? append(of, buffer, static_cast<unsigned>(done.res))
+                                       : give_back(buffer);
         }
         if (done.res == -ENOBUFS) starving_.push_back(&of);
         if (of.receiving) return;
@@ -264,8 +279,9 @@ private:
     std::optional<buffer_ring> buffers_;
     std::array<piece, buffer_count> pieces_{};
     std::size_t free_buffers_ = buffer_count;
-    std::vector<connection*> starving_;                     // whose receive found no buffer
-    std::vector<std::unique_ptr<connection>> connections_;  // by descriptor; kept for the next one there
+    std::vector<connection*> starving_;  // whose receive found no buffer
+    std::vector<std::unique_ptr<connection>>
+        connections_;  // by descriptor; kept for the next one there
     std::size_t alive_ = 0;
     bool accepting_ = false, stopping_ = false;
     counts counts_;

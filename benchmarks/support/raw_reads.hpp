@@ -37,7 +37,9 @@ constexpr std::size_t block_size = 4096;
 /// What a block holds in its first and last 8 bytes.
 class stamps {
 public:
-    static constexpr std::uint64_t of(std::uint64_t block) noexcept { return (block + 1) * 0x9e3779b97f4a7c15U; }
+    static constexpr std::uint64_t of(std::uint64_t block) noexcept {
+        return (block + 1) * 0x9e3779b97f4a7c15U;
+    }
 
     static bool right(const std::byte* read, std::uint64_t block) noexcept {
         std::uint64_t first = 0, last = 0;
@@ -53,7 +55,8 @@ public:
             const std::uint64_t first = of(i), last = ~first;
             std::memcpy(block.data(), &first, sizeof first);
             std::memcpy(block.data() + block_size - sizeof last, &last, sizeof last);
-            if (pwrite(file, block.data(), block_size, static_cast<off_t>(i * block_size)) != block_size)
+            if (pwrite(file, block.data(), block_size, static_cast<off_t>(i * block_size)) !=
+                block_size)
                 throw std::system_error(errno, std::generic_category(), "pwrite");
         }
     }
@@ -62,13 +65,15 @@ public:
 /// Blocks in random order: splitmix64, scaled without a division.
 class random_blocks {
 public:
-    random_blocks(std::uint64_t blocks, std::uint64_t seed) noexcept : blocks_(blocks), state_(seed) {}
+    random_blocks(std::uint64_t blocks, std::uint64_t seed) noexcept
+        : blocks_(blocks), state_(seed) {}
 
     std::uint64_t next() noexcept {
         std::uint64_t mixed = state_ += 0x9e3779b97f4a7c15U;
         mixed = (mixed ^ (mixed >> 30U)) * 0xbf58476d1ce4e5b9U;
         mixed = (mixed ^ (mixed >> 27U)) * 0x94d049bb133111ebU;
-        return ((mixed ^ (mixed >> 31U)) >> 32U) * blocks_ >> 32U;  // fewer than 2^32 blocks: 16 TiB
+        return ((mixed ^ (mixed >> 31U)) >> 32U) * blocks_ >>
+               32U;  // fewer than 2^32 blocks: 16 TiB
     }
 
 private:
@@ -87,7 +92,11 @@ public:
     };
 
     raw_reads(int file, const options& how)
-        : file_(file), how_(how), random_(how.blocks, how.seed), ring_(how.depth), expected_(how.depth) {
+        : file_(file),
+          how_(how),
+          random_(how.blocks, how.seed),
+          ring_(how.depth),
+          expected_(how.depth) {
         // mmap for the alignment that O_DIRECT wants.
         void* mapped = mmap(nullptr, how.depth * block_size, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -123,21 +132,26 @@ public:
 private:
     void enrol() {
         if (how_.registered_file)
-            raw_ring::check(io_uring_register_files(ring_.get(), &file_, 1), "io_uring_register_files");
+            raw_ring::check(io_uring_register_files(ring_.get(), &file_, 1),
+                            "io_uring_register_files");
         if (!how_.registered_buffers) return;
         std::vector<iovec> all(how_.depth);
         for (unsigned slot = 0; slot < how_.depth; ++slot) all[slot] = {buffer(slot), block_size};
-        raw_ring::check(io_uring_register_buffers(ring_.get(), all.data(), how_.depth), "io_uring_register_buffers");
+        raw_ring::check(io_uring_register_buffers(ring_.get(), all.data(), how_.depth),
+                        "io_uring_register_buffers");
     }
 
-    [[nodiscard]] std::byte* buffer(unsigned slot) const noexcept { return buffers_ + slot * block_size; }
+    [[nodiscard]] std::byte* buffer(unsigned slot) const noexcept {
+        return buffers_ + slot * block_size;
+    }
 
     void issue(unsigned slot) {
         const std::uint64_t block = expected_[slot] = random_.next();
         io_uring_sqe* entry = ring_.entry();
         const int file = how_.registered_file ? 0 : file_;
         if (how_.registered_buffers)
-            io_uring_prep_read_fixed(entry, file, buffer(slot), block_size, block * block_size, static_cast<int>(slot));
+            io_uring_prep_read_fixed(entry, file, buffer(slot), block_size, block * block_size,
+                                     static_cast<int>(slot));
         else
             io_uring_prep_read(entry, file, buffer(slot), block_size, block * block_size);
         entry->flags |= how_.registered_file ? IOSQE_FIXED_FILE : 0;
@@ -151,7 +165,8 @@ private:
         --in_flight_;
         raw_ring::check(done.res, "read");
         if (done.res != block_size || !stamps::right(buffer(slot), expected_[slot]))
-            throw std::runtime_error("block " + std::to_string(expected_[slot]) + " was not read, or another one was");
+            throw std::runtime_error("block " + std::to_string(expected_[slot]) +
+                                     " was not read, or another one was");
         if (left_ != 0) issue(slot);
     }
 

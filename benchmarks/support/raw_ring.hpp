@@ -24,9 +24,11 @@ public:
     /// `completions`: as many as can be due at a time, so that the kernel never has to keep some apart.
     explicit raw_ring(unsigned entries, unsigned completions = 0) {
         // DEFER_TASKRUN: completions are made where this thread waits for them, in a batch, and interrupt nothing.
-        constexpr unsigned basic = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+        constexpr unsigned basic =
+            IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
         int result = -EINVAL;
-        for (const unsigned flags : {basic | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, basic, 0U}) {
+        for (const unsigned flags :
+             {basic | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, basic, 0U}) {
             io_uring_params parameters{};
             parameters.flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
             parameters.cq_entries = completions > 2 * entries ? completions : 2 * entries;
@@ -35,7 +37,8 @@ public:
             if (result != -EINVAL) break;
         }
         check(result, "io_uring_setup");
-        io_uring_register_ring_fd(&ring_);  // spares each enter the look-up of the file; refused by old kernels
+        io_uring_register_ring_fd(
+            &ring_);  // spares each enter the look-up of the file; refused by old kernels
     }
     ~raw_ring() { io_uring_queue_exit(&ring_); }
     raw_ring(const raw_ring&) = delete;
@@ -90,8 +93,9 @@ class buffer_ring {
 public:
     buffer_ring(raw_ring& of, unsigned short count, unsigned size)
         : of_(of), count_(count), size_(size), list_bytes_(count * sizeof(io_uring_buf)) {
-        void* mapped = mmap(nullptr, list_bytes_ + std::size_t{count} * size, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        void* mapped =
+            mmap(nullptr, list_bytes_ + std::size_t{count} * size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
         if (mapped == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "mmap");
         list_ = static_cast<io_uring_buf_ring*>(mapped);  // page-aligned, as it has to be
         first_ = static_cast<std::byte*>(mapped) + list_bytes_;
@@ -111,7 +115,9 @@ public:
     buffer_ring(const buffer_ring&) = delete;
     buffer_ring& operator=(const buffer_ring&) = delete;
 
-    [[nodiscard]] std::byte* at(unsigned short buffer) const noexcept { return first_ + std::size_t{buffer} * size_; }
+    [[nodiscard]] std::byte* at(unsigned short buffer) const noexcept {
+        return first_ + std::size_t{buffer} * size_;
+    }
 
     void give(unsigned short buffer) noexcept {
         io_uring_buf_ring_add(list_, at(buffer), size_, buffer, io_uring_buf_ring_mask(count_), 0);

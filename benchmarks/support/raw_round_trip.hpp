@@ -38,7 +38,9 @@ using clock = std::chrono::steady_clock;
 constexpr std::uint64_t answer(std::uint64_t trip) noexcept { return trip * 3 + 1; }
 
 /// 32 bits travel with a message in its length, where no result is lost to a sign; 31 of them are used.
-constexpr unsigned low(std::uint64_t value) noexcept { return static_cast<unsigned>(value & 0x7fffffffU); }
+constexpr unsigned low(std::uint64_t value) noexcept {
+    return static_cast<unsigned>(value & 0x7fffffffU);
+}
 
 inline double ns_each(clock::time_point began, std::uint64_t trips) {
     const std::chrono::duration<double, std::nano> took = clock::now() - began;
@@ -102,7 +104,8 @@ inline double spin_round_trip(const round_trips& how) {
     const std::uint64_t all = how.warm_up() + how.trips;
     pinned_thread there(how.there, [&] {
         for (std::uint64_t i = 1; i <= all; ++i)
-            pong.value.store(round_trip::answer(round_trip::next(ping, i - 1)), std::memory_order_release);
+            pong.value.store(round_trip::answer(round_trip::next(ping, i - 1)),
+                             std::memory_order_release);
     });
     double ns = 0;
     bool right = true;
@@ -132,7 +135,8 @@ inline double parked_round_trip(const round_trips& how) {
         away.notify_one();
         home.wait(-1, std::memory_order_acquire);
         const int to = home.load(std::memory_order_acquire);
-        for (std::uint64_t i = 1; i <= all; ++i) mine.send(to, round_trip::low(round_trip::answer(mine.receive())));
+        for (std::uint64_t i = 1; i <= all; ++i)
+            mine.send(to, round_trip::low(round_trip::answer(mine.receive())));
         mine.flush();
         home.wait(to, std::memory_order_acquire);  // its ring lives until the last answer is there
     });

@@ -42,12 +42,14 @@ private:
 
 class side_by_side {
 public:
-    side_by_side(benchmark::State& state, double items_per_round) : state_(state), items_(items_per_round) {}
+    side_by_side(benchmark::State& state, double items_per_round)
+        : state_(state), items_(items_per_round) {}
 
     void note(const std::string& name, double seconds) {
-        const auto found =
-            std::find_if(candidates_.begin(), candidates_.end(), [&](const auto& c) { return c.name == name; });
-        candidate& noted = found != candidates_.end() ? *found : candidates_.emplace_back(candidate{name, {}});
+        const auto found = std::find_if(candidates_.begin(), candidates_.end(),
+                                        [&](const auto& c) { return c.name == name; });
+        candidate& noted =
+            found != candidates_.end() ? *found : candidates_.emplace_back(candidate{name, {}});
         noted.ns.push_back(seconds * 1e9 / items_);
         if (&noted == &candidates_.front()) state_.SetIterationTime(seconds);
     }
@@ -61,10 +63,12 @@ public:
             state_.counters[each.name + "_iqr"] = quantile(each.ns, 0.75) - quantile(each.ns, 0.25);
             if (&each == &subject || each.ns.size() != subject.ns.size() || is_part(each)) continue;
             std::vector<double> ratios;
-            for (std::size_t i = 0; i < each.ns.size(); ++i) ratios.push_back(subject.ns[i] / each.ns[i]);
+            for (std::size_t i = 0; i < each.ns.size(); ++i)
+                ratios.push_back(subject.ns[i] / each.ns[i]);
             state_.counters[subject.name + "/" + each.name] = quantile(std::move(ratios), 0.5);
         }
-        state_.SetItemsProcessed(static_cast<std::int64_t>(items_) * static_cast<std::int64_t>(subject.ns.size()));
+        state_.SetItemsProcessed(static_cast<std::int64_t>(items_) *
+                                 static_cast<std::int64_t>(subject.ns.size()));
     }
 
 private:
@@ -74,10 +78,13 @@ private:
     };
 
     /// `ours.make` is a part of `ours`, no rival.
-    [[nodiscard]] bool is_part(const candidate& of) const { return of.name.find('.') != std::string::npos; }
+    [[nodiscard]] bool is_part(const candidate& of) const {
+        return of.name.find('.') != std::string::npos;
+    }
 
     static double quantile(std::vector<double> of, double q) {
-        const auto at = of.begin() + static_cast<std::ptrdiff_t>(q * static_cast<double>(of.size() - 1) + 0.5);
+        const auto at =
+            of.begin() + static_cast<std::ptrdiff_t>(q * static_cast<double>(of.size() - 1) + 0.5);
         std::nth_element(of.begin(), at, of.end());
         return *at;
     }

@@ -33,16 +33,21 @@ using tree_body = std::function<tg::task<std::uint64_t>(std::size_t)>;
 
 inline const tg::operation part{
     {.name = "part", .weight = tg::weight::heavy},
-    [](const tree_body* solve, std::size_t index) -> tg::task<std::uint64_t> { return (*solve)(index); }};
+    [](const tree_body* solve, std::size_t index) -> tg::task<std::uint64_t> {
+        return (*solve)(index);
+    }};
 inline const tg::operation led_part{
     {.name = "led_part", .weight = tg::weight::heavy},
     tg::lead{"part"},
-    [](const tree_body* solve, std::size_t index) -> tg::task<std::uint64_t> { return (*solve)(index); }};
+    [](const tree_body* solve, std::size_t index) -> tg::task<std::uint64_t> {
+        return (*solve)(index);
+    }};
 
 inline tg::task<std::uint64_t> whole_tree(const tree_body* solve, std::size_t parts, bool led) {
     std::vector<tg::token<std::uint64_t>> tokens;
     tokens.reserve(parts);
-    for (std::size_t i = 0; i < parts; ++i) tokens.push_back(led ? led_part(solve, i) : part(solve, i));
+    for (std::size_t i = 0; i < parts; ++i)
+        tokens.push_back(led ? led_part(solve, i) : part(solve, i));
     const std::vector<std::uint64_t> results = co_await tg::when_all(std::move(tokens));
     co_return std::accumulate(results.begin(), results.end(), std::uint64_t{0});
 }
@@ -52,11 +57,13 @@ public:
     explicit spellings(tg::runtime& runtime) : runtime_(runtime) {}
 
     template <class Part>
-    void tasks(std::string name, const std::vector<Part>& parts, tg::task<std::uint64_t> (*solve)(Part)) {
+    void tasks(std::string name, const std::vector<Part>& parts,
+               tg::task<std::uint64_t> (*solve)(Part)) {
         add(std::move(name), parts, solve, false);
     }
     template <class Part>
-    void conducted(std::string name, const std::vector<Part>& parts, tg::task<std::uint64_t> (*solve)(Part)) {
+    void conducted(std::string name, const std::vector<Part>& parts,
+                   tg::task<std::uint64_t> (*solve)(Part)) {
         add(std::move(name), parts, solve, true);
     }
     template <class Part>
@@ -68,9 +75,12 @@ public:
 
 private:
     template <class Part>
-    void add(std::string name, std::vector<Part> parts, tg::task<std::uint64_t> (*solve)(Part), bool led) {
+    void add(std::string name, std::vector<Part> parts, tg::task<std::uint64_t> (*solve)(Part),
+             bool led) {
         const std::size_t count = parts.size();
-        tree_body body = [parts = std::move(parts), solve](std::size_t index) { return solve(parts[index]); };
+        tree_body body = [parts = std::move(parts), solve](std::size_t index) {
+            return solve(parts[index]);
+        };
         ways_.emplace_back(std::move(name), [this, body = std::move(body), count, led] {
             return runtime_.run(whole_tree(&body, count, led));
         });

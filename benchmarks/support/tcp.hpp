@@ -43,7 +43,8 @@ inline sockaddr_in address_of(const std::string& ipv4, std::uint16_t port) {
 class listener {
 public:
     explicit listener(std::uint16_t port = 0, bool shared = false)
-        : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), address_(address_of("127.0.0.1", port)) {
+        : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)),
+          address_(address_of("127.0.0.1", port)) {
         check(socket_ >= 0, "socket");
         try {
             set(socket_, SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
@@ -52,7 +53,8 @@ public:
             socklen_t length = sizeof address_;
             check(bind(socket_, reinterpret_cast<sockaddr*>(&address_), length) == 0, "bind");
             check(listen(socket_, 4096) == 0, "listen");
-            check(getsockname(socket_, reinterpret_cast<sockaddr*>(&address_), &length) == 0, "getsockname");
+            check(getsockname(socket_, reinterpret_cast<sockaddr*>(&address_), &length) == 0,
+                  "getsockname");
         } catch (...) {
             close(socket_);
             throw;

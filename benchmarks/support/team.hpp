@@ -35,7 +35,8 @@ public:
         const std::vector<int> cpus = contest::request::cpus();
         pinned_thread::pin(cpus[0]);
         for (unsigned i = 1; i < size; ++i)
-            others_.push_back(std::make_unique<pinned_thread>(cpus[i % cpus.size()], [this, i] { serve(i); }));
+            others_.push_back(std::make_unique<pinned_thread>(cpus[i % cpus.size()],
+                                                              [this, i] { serve(i); }));
     }
     ~team() {
         work_ = nullptr;
@@ -55,7 +56,8 @@ public:
     void each_index(std::size_t count, Body body) {
         std::atomic<std::size_t> next{0};  // relaxed: each thread only needs an index of its own
         run([&](std::size_t) {
-            for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(i);
+            for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+                body(i);
         });
     }
 
@@ -84,9 +86,13 @@ private:
     void serve(std::size_t member) {
         for (std::uint32_t seen = 0;;) {
             const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
-            while (round_.load(std::memory_order_relaxed) == seen && std::chrono::steady_clock::now() < patience)
+            while (round_.load(std::memory_order_relaxed) == seen &&
+                   std::chrono::steady_clock::now() < patience)
                 pause();
-            round_.wait(seen, std::memory_order_acquire);  // pairs with release(); returns at once if it has changed
+            round_.wait(
+                seen,
+                std::
+                    memory_order_acquire);  // pairs with release(); returns at once if it has changed
             ++seen;  // not the load's value: nobody starts a round before all have finished the one before
             if (!work_) return;
             work_(member);
@@ -95,7 +101,8 @@ private:
     }
 
     std::function<void(std::size_t)> work_;
-    alignas(64) std::atomic<std::uint32_t> round_{0};  // release by the caller, acquire by the others
-    alignas(64) std::atomic<std::size_t> busy_{0};     // release by the others, acquire by the caller
+    alignas(64) std::atomic<std::uint32_t> round_{
+        0};                                         // release by the caller, acquire by the others
+    alignas(64) std::atomic<std::size_t> busy_{0};  // release by the others, acquire by the caller
     std::vector<std::unique_ptr<pinned_thread>> others_;
 };

@@ -25,8 +25,12 @@ timers::figures measure(const std::vector<clock::duration>& after) {
     std::vector<uv_timer_t> all(after.size());
     for (std::size_t i = 0; i < all.size(); ++i) {
         uv_timer_init(&loop, &all[i]);
-        const auto due = std::chrono::ceil<std::chrono::milliseconds>((first + after[i]).time_since_epoch()).count();
-        const auto fired = [](uv_timer_t* timer) { ++static_cast<timers::figures*>(timer->loop->data)->fired; };
+        const auto due =
+            std::chrono::ceil<std::chrono::milliseconds>((first + after[i]).time_since_epoch())
+                .count();
+        const auto fired = [](uv_timer_t* timer) {
+            ++static_cast<timers::figures*>(timer->loop->data)->fired;
+        };
         uv_timer_start(&all[i], fired, static_cast<std::uint64_t>(due) - uv_now(&loop), 0);
     }
     seen.arm = contest::seconds_since(began);

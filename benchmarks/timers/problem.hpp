@@ -26,7 +26,9 @@ inline clock::duration until_first(std::size_t sleepers) {
     return std::chrono::milliseconds(300) + sleepers * std::chrono::nanoseconds(2500);
 }
 /// In which all are due: less than firing takes, with the fastest of them.
-inline clock::duration window(std::size_t sleepers) { return sleepers * std::chrono::nanoseconds(20); }
+inline clock::duration window(std::size_t sleepers) {
+    return sleepers * std::chrono::nanoseconds(20);
+}
 
 /// The deadlines' distances from the first, with a fixed seed.
 inline std::vector<clock::duration> delays(const contest::request& asked) {

@@ -42,5 +42,6 @@ timers::figures measure(const std::vector<clock::duration>& after) {
 
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
-    return contest::answer(asked, {{"ring_timeouts", [&] { return timers::pinned(asked, measure); }}});
+    return contest::answer(asked,
+                           {{"ring_timeouts", [&] { return timers::pinned(asked, measure); }}});
 }

@@ -29,13 +29,15 @@ struct dormitory {
 tg::task<> sleep_there(dormitory* in, clock::time_point until) {
     if (++in->armed == in->sleepers) in->all_armed = clock::now();
     co_await tg::sleep_until(until);
-    if (++in->fired != in->sleepers && in->fired % 1024 != 0) co_return;  // a look at the clock now and then
+    if (++in->fired != in->sleepers && in->fired % 1024 != 0)
+        co_return;  // a look at the clock now and then
     in->all_fired = clock::now();
     if (in->all_fired < until) ++in->early;
 }
 const tg::operation sleeper{{.name = "sleeper"}, sleep_there};
 
-tg::task<> sleep_all(dormitory* in, clock::time_point first, const std::vector<clock::duration>* after) {
+tg::task<> sleep_all(dormitory* in, clock::time_point first,
+                     const std::vector<clock::duration>* after) {
     *in = {.sleepers = after->size()};
     std::vector<tg::token<>> tokens;
     tokens.reserve(after->size());
@@ -70,7 +72,8 @@ tg::task<contest::sample> on_core(const std::vector<clock::duration>* after) {
 int main(int argc, char** argv) {
     const contest::request asked(argc, argv);
     return contest::answer(asked, {{"sleep_until", [&] {
-                                        tg::detail::frame_pool::keep(std::size_t{1} << 30);  // more than the frames
+                                        tg::detail::frame_pool::keep(
+                                            std::size_t{1} << 30);  // more than the frames
                                         const auto after = timers::delays(asked);
                                         tg::runtime runtime{{.cores = 1, .cpus = {0}}};
                                         return runtime.run(on_core(&after));

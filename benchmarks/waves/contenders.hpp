@@ -20,7 +20,9 @@ inline std::uint64_t piece(unsigned i) {
         case 0: return workload::fingerprint(workload::cpu_crunch(60 + i % 25));
         case 1: return workload::fingerprint(workload::string_transform(31 * i));
         case 2: return workload::fingerprint(workload::data_sort(400 + i % 300));
-        default: return workload::fingerprint(workload::hash_chain("wave_seed_" + std::to_string(i), 120 + i % 80));
+        default:
+            return workload::fingerprint(workload::hash_chain("wave_seed_" + std::to_string(i),
+                                                              120 + i % 80));
     }
 }
 

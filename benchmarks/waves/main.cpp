@@ -36,7 +36,8 @@ namespace {
 class host {
 public:
     host(std::string name, waves::maker make, unsigned threads)
-        : name_(std::move(name)), thread_([this, make = std::move(make), threads] { serve(make, threads); }) {}
+        : name_(std::move(name)),
+          thread_([this, make = std::move(make), threads] { serve(make, threads); }) {}
     host(const host&) = delete;
     host& operator=(const host&) = delete;
     ~host() {
@@ -92,10 +93,12 @@ private:
     std::thread thread_;  // last: it uses the others
 };
 
-double call_directly(std::size_t first, std::size_t last, int cpu, std::vector<std::uint64_t>& into) {
+double call_directly(std::size_t first, std::size_t last, int cpu,
+                     std::vector<std::uint64_t>& into) {
     double seconds = 0;
     pinned_thread caller(cpu, [&] {
-        for (unsigned i = 0; i < 4; ++i) static_cast<void>(waves::piece(i));  // a thread's first calls set things up
+        for (unsigned i = 0; i < 4; ++i)
+            static_cast<void>(waves::piece(i));  // a thread's first calls set things up
         const auto began = contest::clock::now();
         for (; first < last; ++first) into[first] = waves::piece(static_cast<unsigned>(first));
         seconds = contest::seconds_since(began);
@@ -111,7 +114,8 @@ void wave(std::size_t size, std::vector<std::unique_ptr<host>>& contenders, unsi
     std::vector<std::pair<const host*, double>> times;
     std::vector<std::vector<std::uint64_t>> results;
     for (const auto& each : contenders) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the one before has fallen asleep
+        std::this_thread::sleep_for(
+            std::chrono::milliseconds(2));  // the one before has fallen asleep
         std::vector<std::uint64_t>& result = results.emplace_back(size);
         times.emplace_back(each.get(), each->run(result));
     }
@@ -121,12 +125,14 @@ void wave(std::size_t size, std::vector<std::unique_ptr<host>>& contenders, unsi
         std::size_t right = 0;
         for (std::size_t k = 0; k < size; ++k) right += results[i][k] == expected[k] ? 1 : 0;
         std::printf(
-            "{\"contender\": \"%s\", \"size\": %zu, \"result\": %zu, \"seconds\": %.9g, \"items\": %zu, \"to_ideal\": "
+            "{\"contender\": \"%s\", \"size\": %zu, \"result\": %zu, \"seconds\": %.9g, \"items\": "
+            "%zu, \"to_ideal\": "
             "%.6g",
             by->name().c_str(), size, right, seconds, size, seconds * threads / direct);
         if (by->name() == "tokengate")
             for (const auto& [other, theirs] : times)
-                if (other != by) std::printf(", \"to_%s\": %.6g", other->name().c_str(), seconds / theirs);
+                if (other != by)
+                    std::printf(", \"to_%s\": %.6g", other->name().c_str(), seconds / theirs);
         std::printf("}\n");
     }
     std::rotate(contenders.begin(), contenders.begin() + 1, contenders.end());
@@ -148,7 +154,8 @@ int main(int argc, char** argv) try {
         }
     }
     const std::vector<int> cpus = contest::request::cpus();
-    const auto used = threads != 0 ? static_cast<unsigned>(threads) : static_cast<unsigned>(cpus.size());
+    const auto used =
+        threads != 0 ? static_cast<unsigned>(threads) : static_cast<unsigned>(cpus.size());
     std::vector<std::unique_ptr<host>> contenders;
     contenders.push_back(std::make_unique<host>("tokengate", waves::make_tokengate, used));
 #ifdef TOKENGATE_PEER_TBB

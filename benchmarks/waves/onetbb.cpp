@@ -16,7 +16,8 @@ namespace {
 
 class onetbb : public waves::contender {
 public:
-    explicit onetbb(unsigned threads) : threads_(tbb::global_control::max_allowed_parallelism, threads) {}
+    explicit onetbb(unsigned threads)
+        : threads_(tbb::global_control::max_allowed_parallelism, threads) {}
     void run(std::vector<std::uint64_t>& fingerprints) override {
         tbb::task_group group;
         for (std::size_t i = 0; i < fingerprints.size(); ++i)
@@ -30,4 +31,6 @@ private:
 
 }  // namespace
 
-std::unique_ptr<waves::contender> waves::make_onetbb(unsigned threads) { return std::make_unique<onetbb>(threads); }
+std::unique_ptr<waves::contender> waves::make_onetbb(unsigned threads) {
+    return std::make_unique<onetbb>(threads);
+}

@@ -17,7 +17,8 @@ public:
     explicit partition(unsigned threads) : threads_(threads) {}
     void run(std::vector<std::uint64_t>& fingerprints) override {
         threads_.each_share(fingerprints.size(), [&](std::size_t first, std::size_t last) {
-            for (; first < last; ++first) fingerprints[first] = waves::piece(static_cast<unsigned>(first));
+            for (; first < last; ++first)
+                fingerprints[first] = waves::piece(static_cast<unsigned>(first));
         });
     }
 
@@ -27,4 +28,6 @@ private:
 
 }  // namespace
 
-std::unique_ptr<waves::contender> waves::make_team(unsigned threads) { return std::make_unique<partition>(threads); }
+std::unique_ptr<waves::contender> waves::make_team(unsigned threads) {
+    return std::make_unique<partition>(threads);
+}

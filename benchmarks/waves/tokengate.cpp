@@ -17,7 +17,8 @@ namespace {
 namespace tg = tokengate;
 
 const tg::operation cpu_crunch{{.name = "cpu_crunch", .weight = tg::weight::light}, waves::piece};
-const tg::operation string_transform{{.name = "string_transform", .weight = tg::weight::light}, waves::piece};
+const tg::operation string_transform{{.name = "string_transform", .weight = tg::weight::light},
+                                     waves::piece};
 const tg::operation data_sort{{.name = "data_sort", .weight = tg::weight::medium}, waves::piece};
 const tg::operation hash_chain{{.name = "hash_chain", .weight = tg::weight::heavy}, waves::piece};
 
@@ -50,4 +51,6 @@ private:
 
 }  // namespace
 
-std::unique_ptr<waves::contender> waves::make_tokengate(unsigned threads) { return std::make_unique<ours>(threads); }
+std::unique_ptr<waves::contender> waves::make_tokengate(unsigned threads) {
+    return std::make_unique<ours>(threads);
+}

@@ -25,7 +25,8 @@ namespace tokengate {
 
 namespace detail {
 
-constexpr std::uint64_t mix(std::uint64_t x) noexcept {  // the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
+constexpr std::uint64_t mix(
+    std::uint64_t x) noexcept {  // the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
     return x ^ (x >> 31);
@@ -55,24 +56,27 @@ struct sticky {
     consteval sticky(operation_name anchor)  // NOLINT(google-explicit-constructor)
         requires std::is_same_v<Projection, detail::no_projection>
         : name(anchor) {}
-    constexpr sticky(operation_name anchor, Projection by) : name(anchor), projection(std::move(by)) {}
+    constexpr sticky(operation_name anchor, Projection by)
+        : name(anchor), projection(std::move(by)) {}
 
     template <class... Arguments>
     [[nodiscard]] std::uint64_t key(const Arguments&... arguments) const {
         std::uint64_t hash = std::hash<std::string_view>{}(name.view());
         if constexpr (std::is_same_v<Projection, detail::no_projection>) {
-            static_assert(
-                (detail::hashable<Arguments> && ...),
-                "an argument of this sticky operation has no std::hash: give the sticky anchor a projection to "
-                "something that has, or specialise std::hash, or use sticky_by_name");
+            static_assert((detail::hashable<Arguments> && ...),
+                          "an argument of this sticky operation has no std::hash: give the sticky "
+                          "anchor a projection to "
+                          "something that has, or specialise std::hash, or use sticky_by_name");
             ((hash = detail::combine(hash, std::hash<Arguments>{}(arguments))), ...);
         } else {
-            using projected = std::remove_cvref_t<std::invoke_result_t<const Projection&, const Arguments&...>>;
-            static_assert(
-                detail::hashable<projected>,
-                "the projection of this sticky anchor returns a type without std::hash: return something that "
-                "has one, or specialise it");
-            hash = detail::combine(hash, std::hash<projected>{}(std::invoke(projection, arguments...)));
+            using projected =
+                std::remove_cvref_t<std::invoke_result_t<const Projection&, const Arguments&...>>;
+            static_assert(detail::hashable<projected>,
+                          "the projection of this sticky anchor returns a type without std::hash: "
+                          "return something that "
+                          "has one, or specialise it");
+            hash = detail::combine(hash,
+                                   std::hash<projected>{}(std::invoke(projection, arguments...)));
         }
         return hash;
     }

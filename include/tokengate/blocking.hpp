@@ -61,11 +61,13 @@ class [[nodiscard]] blocking_call final : public blocking_wait {
     using result = std::invoke_result_t<Function>;
     using kept = std::conditional_t<
         std::is_void_v<result>, std::monostate,
-        std::conditional_t<std::is_reference_v<result>, std::remove_reference_t<result>*, std::remove_cv_t<result>>>;
+        std::conditional_t<std::is_reference_v<result>, std::remove_reference_t<result>*,
+                           std::remove_cv_t<result>>>;
 
 public:
     template <class Given>
-    explicit blocking_call(std::in_place_t, Given&& function) : function_(std::forward<Given>(function)) {
+    explicit blocking_call(std::in_place_t, Given&& function)
+        : function_(std::forward<Given>(function)) {
         // What is written here before the post is read by the token after it has taken the mail.
         call = [](blocking_job* self) noexcept {
             auto& mine = static_cast<blocking_call&>(*self);
@@ -109,7 +111,8 @@ private:
 template <class Function>
     requires std::invocable<std::decay_t<Function>>
 [[nodiscard]] detail::blocking_call<std::decay_t<Function>> blocking(Function&& function) {
-    return detail::blocking_call<std::decay_t<Function>>(std::in_place, std::forward<Function>(function));
+    return detail::blocking_call<std::decay_t<Function>>(std::in_place,
+                                                         std::forward<Function>(function));
 }
 
 }  // namespace tokengate

@@ -67,7 +67,8 @@ namespace detail {
 // only when what it last saw is used up.
 template <class T>
 class channel {
-    static_assert(std::is_object_v<T> && !std::is_const_v<T> && std::move_constructible<T>, "T must be movable");
+    static_assert(std::is_object_v<T> && !std::is_const_v<T> && std::move_constructible<T>,
+                  "T must be movable");
 
 public:
     explicit channel(std::size_t capacity) : capacity_(capacity) {
@@ -79,9 +80,11 @@ public:
     channel(const channel&) = delete;
     channel& operator=(const channel&) = delete;
     ~channel() {
-        const std::scoped_lock senders(receivers_.lock);  // the one that sent the last may be about to unlock
+        const std::scoped_lock senders(
+            receivers_.lock);  // the one that sent the last may be about to unlock
         const std::scoped_lock receivers(senders_.lock);
-        for (std::size_t at = head_.load(std::memory_order_relaxed); at != tail_.load(std::memory_order_relaxed); ++at)
+        for (std::size_t at = head_.load(std::memory_order_relaxed);
+             at != tail_.load(std::memory_order_relaxed); ++at)
             std::destroy_at(&slot(at));
         std::allocator<T>().deallocate(slots_, mask_ + 1);
     }
@@ -95,7 +98,9 @@ public:
     [[nodiscard]] auto receive() noexcept { return receiving(*this); }
 
     /// False if it is full or closed.
-    [[nodiscard]] bool try_send(T&& value) { return put_and_wake(std::move(value)) == outcome::done; }
+    [[nodiscard]] bool try_send(T&& value) {
+        return put_and_wake(std::move(value)) == outcome::done;
+    }
     [[nodiscard]] bool try_send(const T& value)
         requires std::copy_constructible<T>
     {
@@ -135,7 +140,8 @@ public:
     [[nodiscard]] bool closed() const noexcept { return closed_.load(); }
     /// At some moment of the call; those who wait to send do not count.
     [[nodiscard]] std::size_t size() const noexcept {
-        const std::size_t head = head_.load(std::memory_order_acquire);  // pairs with take, so that tail is not older
+        const std::size_t head =
+            head_.load(std::memory_order_acquire);  // pairs with take, so that tail is not older
         return std::min(tail_.load(std::memory_order_relaxed) - head, capacity_);
     }
     [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
@@ -244,14 +250,18 @@ private:
     outcome put(V&& value, detail::hook_queue& released) {
         if (closed_.load()) return outcome::closed;
         if (auto* next = static_cast<receiver*>(receivers_.front())) {
-            next->value.emplace(std::forward<V>(value));  // before it is released, for this may throw
-            if (!receivers_.release(*next)) return put(std::move(*next->value), released);  // a stop was quicker
+            next->value.emplace(
+                std::forward<V>(value));  // before it is released, for this may throw
+            if (!receivers_.release(*next))
+                return put(std::move(*next->value), released);  // a stop was quicker
             released.push(next);
             return outcome::done;
         }
         const std::size_t tail = tail_.load(std::memory_order_relaxed);
-        if (tail - head_seen_ >= capacity_) {  // more: since then, a receiver has let in those who waited
-            head_seen_ = head_.load(std::memory_order_acquire);  // pairs with take: the slot is free
+        if (tail - head_seen_ >=
+            capacity_) {  // more: since then, a receiver has let in those who waited
+            head_seen_ =
+                head_.load(std::memory_order_acquire);  // pairs with take: the slot is free
             if (tail - head_seen_ == capacity_) return outcome::full;
         }
         std::construct_at(&slot(tail), std::forward<V>(value));
@@ -300,7 +310,8 @@ private:
     const std::size_t capacity_;
     std::size_t mask_;
     T* slots_;
-    detail::relaxed<bool> closed_{};  // decided under the locks; who only asks gets some recent answer
+    detail::relaxed<bool>
+        closed_{};  // decided under the locks; who only asks gets some recent answer
 
     // The senders' side: under receivers_.lock.
     alignas(64) detail::wait_queue receivers_;

@@ -24,7 +24,8 @@ public:
     /// "127.0.0.1", "::1", "fe80::1%eth0" or "fe80::1%2"; a scope of digits is an interface's index, not its name. An
     /// IPv4-mapped address ("::ffff:1.2.3.4") stays IPv6, as dual-stack sockets take and give it. Not explicit, so that
     /// braces make one.
-    endpoint(std::string_view numeric_address, std::uint16_t port);  // NOLINT(google-explicit-constructor)
+    endpoint(std::string_view numeric_address,
+             std::uint16_t port);  // NOLINT(google-explicit-constructor)
 
     /// UNIX, at most 108 bytes. A leading '@' means the abstract namespace (a file of such a name is "./@name"): it can
     /// be written in a configuration and is what ss and systemd print. A leading NUL is refused: in a literal it would
@@ -57,7 +58,9 @@ public:
     [[nodiscard]] bool is_local() const noexcept { return family() == AF_UNIX; }
 
     /// As bind, connect and sendto want them; valid as long as the endpoint.
-    [[nodiscard]] const sockaddr* data() const noexcept { return reinterpret_cast<const sockaddr*>(&storage_); }
+    [[nodiscard]] const sockaddr* data() const noexcept {
+        return reinterpret_cast<const sockaddr*>(&storage_);
+    }
     [[nodiscard]] socklen_t size() const noexcept { return size_; }
 
     [[nodiscard]] std::size_t hash() const noexcept;

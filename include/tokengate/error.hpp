@@ -79,11 +79,14 @@ public:
 /// The gate lets no token of this operation in for now: its breaker is open, or it is in quarantine. It never ran.
 class operation_blocked : public error {
 public:
-    operation_blocked(const std::string& text, double failure_rate, std::chrono::steady_clock::time_point retry_at)
+    operation_blocked(const std::string& text, double failure_rate,
+                      std::chrono::steady_clock::time_point retry_at)
         : error(text), failure_rate_(failure_rate), retry_at_(retry_at) {}
     [[nodiscard]] double failure_rate() const noexcept { return failure_rate_; }
     /// When the gate tries one again; time_point::max() if only an operator can say so.
-    [[nodiscard]] std::chrono::steady_clock::time_point retry_at() const noexcept { return retry_at_; }
+    [[nodiscard]] std::chrono::steady_clock::time_point retry_at() const noexcept {
+        return retry_at_;
+    }
 
 private:
     double failure_rate_;
@@ -111,8 +114,11 @@ public:
 /// The peer ended the stream in the middle of what was to be read.
 class unexpected_end : public error {
 public:
-    unexpected_end(const std::string& text, std::size_t received) : error(text), received_(received) {}
-    [[nodiscard]] std::size_t received() const noexcept { return received_; }  ///< bytes that did come
+    unexpected_end(const std::string& text, std::size_t received)
+        : error(text), received_(received) {}
+    [[nodiscard]] std::size_t received() const noexcept {
+        return received_;
+    }  ///< bytes that did come
 
 private:
     std::size_t received_;

@@ -26,7 +26,9 @@ public:
 
     void set() noexcept;
     void reset() noexcept;
-    [[nodiscard]] bool is_set() const noexcept { return set_.load(std::memory_order_acquire); }  // pairs with set
+    [[nodiscard]] bool is_set() const noexcept {
+        return set_.load(std::memory_order_acquire);
+    }  // pairs with set
 
     [[nodiscard]] auto wait() noexcept { return waiting_for(*this); }
 

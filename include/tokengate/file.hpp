@@ -54,8 +54,8 @@ enum class flags : unsigned {
     create = 8,          ///< if it is not there
     exclusive = 16,      ///< with create: EEXIST if it is there
     truncate = 32,       ///< to nothing
-    direct = 64,         ///< past the page cache: buffers, lengths and offsets in the device's blocks
-    sync = 128           ///< each write is on the device when it has ended
+    direct = 64,  ///< past the page cache: buffers, lengths and offsets in the device's blocks
+    sync = 128    ///< each write is on the device when it has ended
 };
 using enum flags;
 constexpr flags operator|(flags a, flags b) noexcept {
@@ -116,19 +116,22 @@ public:
     // All of it. How many came: fewer only at the end of the file. How many went: all.
     [[nodiscard]] detail::transfer read_all(std::span<std::byte> into);
     [[nodiscard]] detail::transfer read_all(read_pieces into);
-    [[nodiscard]] detail::transfer read_all_at(std::span<std::byte> into, std::uint64_t offset) const;
+    [[nodiscard]] detail::transfer read_all_at(std::span<std::byte> into,
+                                               std::uint64_t offset) const;
     [[nodiscard]] detail::transfer read_all_at(read_pieces into, std::uint64_t offset) const;
     [[nodiscard]] detail::transfer write_all(std::span<const std::byte> from);
     [[nodiscard]] detail::transfer write_all(write_pieces from);
-    [[nodiscard]] detail::transfer write_all_at(std::span<const std::byte> from, std::uint64_t offset);
+    [[nodiscard]] detail::transfer write_all_at(std::span<const std::byte> from,
+                                                std::uint64_t offset);
     [[nodiscard]] detail::transfer write_all_at(write_pieces from, std::uint64_t offset);
 
     /// From the position to the end; also of what does not know its size (/proc, pipes) or grows meanwhile: then what has
     /// come is copied, at once, each time that it has doubled.
     [[nodiscard]] detail::reading_whole read_all();
 
-    [[nodiscard]] detail::file_call sync();       ///< contents and status are on the device
-    [[nodiscard]] detail::file_call sync_data();  ///< contents, and the status that is needed to find them
+    [[nodiscard]] detail::file_call sync();  ///< contents and status are on the device
+    [[nodiscard]] detail::file_call
+    sync_data();  ///< contents, and the status that is needed to find them
     /// Room for these bytes, so that writing there cannot fail for want of it; the file grows as needed, by zeros.
     [[nodiscard]] detail::file_call allocate(std::uint64_t offset, std::uint64_t length);
     [[nodiscard]] task<> truncate(std::uint64_t size);  ///< or extend, by a hole
@@ -211,10 +214,10 @@ public:
     enum class extent : std::uint8_t { some, all };
     static constexpr std::uint64_t at_position = ~std::uint64_t{0};
 
-    transfer(const file::handle& of, direction to, extent much, const void* base, std::size_t length,
-             std::uint64_t offset, int registered = -1) noexcept;
-    transfer(const file::handle& of, direction to, extent much, std::unique_ptr<iovec[]> pieces, std::size_t count,
-             std::uint64_t offset) noexcept;
+    transfer(const file::handle& of, direction to, extent much, const void* base,
+             std::size_t length, std::uint64_t offset, int registered = -1) noexcept;
+    transfer(const file::handle& of, direction to, extent much, std::unique_ptr<iovec[]> pieces,
+             std::size_t count, std::uint64_t offset) noexcept;
 
     std::size_t await_resume();
 
@@ -223,8 +226,8 @@ private:
 
     void ask() noexcept;
     void advance(std::size_t moved) noexcept;
-    static void went_on(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                        bool last) noexcept;
+    static void went_on(event_loop& loop, io_request& request, std::int32_t result,
+                        std::uint32_t flags, bool last) noexcept;
 
     iovec one_{};
     std::unique_ptr<iovec[]> many_;
@@ -245,8 +248,8 @@ public:
 
 private:
     bool ask() noexcept;
-    static void went_on(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                        bool last) noexcept;
+    static void went_on(event_loop& loop, io_request& request, std::int32_t result,
+                        std::uint32_t flags, bool last) noexcept;
 
     std::vector<std::byte> bytes_;
     std::size_t came_ = 0;
@@ -259,7 +262,8 @@ class file_call : public file_wait {
 public:
     enum class kind : std::uint8_t { sync, sync_data, allocate, truncate };
 
-    file_call(const file::handle& of, kind what, std::uint64_t offset, std::uint64_t length) noexcept;
+    file_call(const file::handle& of, kind what, std::uint64_t offset,
+              std::uint64_t length) noexcept;
     void await_resume() { static_cast<void>(ended()); }
 };
 

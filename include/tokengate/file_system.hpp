@@ -26,7 +26,16 @@
 
 namespace tokengate::fs {
 
-enum class type : std::uint8_t { unknown, regular, directory, symlink, block, character, fifo, socket };
+enum class type : std::uint8_t {
+    unknown,
+    regular,
+    directory,
+    symlink,
+    block,
+    character,
+    fifo,
+    socket
+};
 
 using time = std::chrono::sys_time<std::chrono::nanoseconds>;
 
@@ -46,7 +55,8 @@ struct status {
 
 struct entry {
     std::string name;
-    fs::type type = fs::type::unknown;  ///< unknown where the file system does not say; a link is a symlink
+    fs::type type =
+        fs::type::unknown;  ///< unknown where the file system does not say; a link is a symlink
 };
 
 }  // namespace tokengate::fs
@@ -56,7 +66,14 @@ namespace tokengate::detail {
 /// A change of a name.
 class path_change : public io_wait {
 public:
-    enum class kind : std::uint8_t { remove, remove_directory, rename, make_directory, link, symlink };
+    enum class kind : std::uint8_t {
+        remove,
+        remove_directory,
+        rename,
+        make_directory,
+        link,
+        symlink
+    };
 
     path_change(kind what, std::string path, std::string to, mode_t mode);
     void await_resume();

@@ -45,10 +45,11 @@ public:
     enum class kind : std::uint8_t { all, operation, one, chain };
 
     selection() noexcept = default;
-    selection(std::string_view operation) noexcept : of_(kind::operation), id_{operation} {}  // NOLINT
-    selection(const char* operation) noexcept : selection(std::string_view(operation)) {}     // NOLINT
-    selection(const token_id& id) noexcept : of_(kind::one), id_(id) {}                       // NOLINT
-    selection(const chain_of& chain) noexcept : of_(kind::chain), id_(chain.lead) {}          // NOLINT
+    selection(std::string_view operation) noexcept
+        : of_(kind::operation), id_{operation} {}                                          // NOLINT
+    selection(const char* operation) noexcept : selection(std::string_view(operation)) {}  // NOLINT
+    selection(const token_id& id) noexcept : of_(kind::one), id_(id) {}                    // NOLINT
+    selection(const chain_of& chain) noexcept : of_(kind::chain), id_(chain.lead) {}       // NOLINT
 
     [[nodiscard]] kind of() const noexcept { return of_; }
     [[nodiscard]] const token_id& id() const noexcept { return id_; }
@@ -74,7 +75,8 @@ public:
     /// Lets end what has come to the gate so far, also what was held there, and returns when it has, or names what has not
     /// by the deadline. What comes from now on waits at the gate until `resume`, except the children of those that are
     /// to end.
-    [[nodiscard]] task<stop_report> drain(selection what = {}, time_span deadline = time_span::max());
+    [[nodiscard]] task<stop_report> drain(selection what = {},
+                                          time_span deadline = time_span::max());
     /// The same from a thread of one's own, which it blocks.
     stop_report wait_drained(const selection& what = {}, time_span deadline = time_span::max());
 

@@ -32,7 +32,9 @@ public:
 
     [[nodiscard]] auto wait() noexcept { return waiting_for(*this, 0); }
     /// Arrives when it is awaited, whether or not the token has been asked to stop: the others need not suffer for it.
-    [[nodiscard]] auto arrive_and_wait(std::size_t by = 1) noexcept { return waiting_for(*this, by); }
+    [[nodiscard]] auto arrive_and_wait(std::size_t by = 1) noexcept {
+        return waiting_for(*this, by);
+    }
 
 private:
     class waiting_for : public detail::queued_wait {

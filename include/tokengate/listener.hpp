@@ -29,12 +29,15 @@
 namespace tokengate {
 
 struct listen_options {
-    int backlog = 4096;      ///< connections that wait in the kernel; at most net.core.somaxconn of them
-    bool reuse_port = true;  ///< TCP: others of this user may listen there too, each connection goes to one of them
-    bool v6_only = false;    ///< an IPv6 listener takes no IPv4 clients
-    std::size_t accept_ahead = 16;  ///< connections that may wait here; 0: one is accepted only when it is awaited
-    bool no_delay = true;           ///< TCP, of the streams; see stream::no_delay
-    bool keep_alive = false;        ///< TCP, of the streams
+    int backlog =
+        4096;  ///< connections that wait in the kernel; at most net.core.somaxconn of them
+    bool reuse_port =
+        true;  ///< TCP: others of this user may listen there too, each connection goes to one of them
+    bool v6_only = false;  ///< an IPv6 listener takes no IPv4 clients
+    std::size_t accept_ahead =
+        16;  ///< connections that may wait here; 0: one is accepted only when it is awaited
+    bool no_delay = true;     ///< TCP, of the streams; see stream::no_delay
+    bool keep_alive = false;  ///< TCP, of the streams
 };
 
 namespace detail {

@@ -25,7 +25,8 @@ using listener = tokengate::listener;
     return listener::open(endpoint::local(path), options);
 }
 
-[[nodiscard]] inline detail::connecting connect(std::string_view path, time_span limit = time_span::max()) {
+[[nodiscard]] inline detail::connecting connect(std::string_view path,
+                                                time_span limit = time_span::max()) {
     return {endpoint::local(path), limit};
 }
 

@@ -36,14 +36,16 @@ namespace tokengate {
 namespace detail {
 
 const operation_record& register_operation(const operation_options& options, std::uint16_t flags,
-                                           std::span<const char* const> calls, bool arguments_can_be_kept);
+                                           std::span<const char* const> calls,
+                                           bool arguments_can_be_kept);
 void unregister_operation(const operation_record& record) noexcept;
 
 /// `T&` parameters want to be told: only a std::ref makes one.
 template <class T>
 class explicit_reference {
 public:
-    explicit_reference(std::reference_wrapper<T> to) noexcept : to_(to) {}  // NOLINT(google-explicit-constructor)
+    explicit_reference(std::reference_wrapper<T> to) noexcept
+        : to_(to) {}  // NOLINT(google-explicit-constructor)
     [[nodiscard]] T& get() const noexcept { return to_; }
 
 private:
@@ -54,7 +56,8 @@ private:
 
 template <class T>
 struct std::hash<tokengate::detail::explicit_reference<T>> {
-    std::size_t operator()(const tokengate::detail::explicit_reference<T>& reference) const noexcept {
+    std::size_t operator()(
+        const tokengate::detail::explicit_reference<T>& reference) const noexcept {
         return std::hash<T*>{}(&reference.get());
     }
 };
@@ -99,7 +102,8 @@ template <class F>
 struct signature_of {
     static_assert(
         requires { &F::operator(); },
-        "an operation needs a callable with one call operator: wrap overloaded or generic ones in a lambda with "
+        "an operation needs a callable with one call operator: wrap overloaded or generic ones in "
+        "a lambda with "
         "the parameter types written out");
     using type = typename signature_of<decltype(&F::operator())>::type;
 };
@@ -121,9 +125,10 @@ struct signature_of<R (C::*)(P...) const noexcept> {
 };
 template <class C, class R, class... P>
 struct signature_of<R (C::*)(P...)> {
-    static_assert(!sizeof(C*),
-                  "an operation's callable is called from every core at once, so it must be const: a lambda "
-                  "without `mutable`");
+    static_assert(
+        !sizeof(C*),
+        "an operation's callable is called from every core at once, so it must be const: a lambda "
+        "without `mutable`");
 };
 
 /// On a thread without a loop nobody keeps the time.
@@ -132,7 +137,8 @@ void note_time(core_context& core) noexcept;
 /// Fills in the token record of a frame. The current token, if there is one, hands down its domain: true then.
 /// `awaited_by` is for later: it is looked at only once a runtime has the token.
 template <bool sticky = false>
-[[gnu::always_inline]] inline bool adopt(core_context& core, promise_base& promise, const operation_record& operation,
+[[gnu::always_inline]] inline bool adopt(core_context& core, promise_base& promise,
+                                         const operation_record& operation,
                                          [[maybe_unused]] std::uint64_t key = 0) noexcept {
     const token_record* running = core.current;
     if (!running && !core.host) note_time(core);
@@ -171,20 +177,23 @@ class typed_operation<F, Anchor, R(P...)> {
     using result = typename returned<R>::value;
     static constexpr bool calls_coroutine = returned<R>::is_task;
     static constexpr bool can_be_kept = (copyable<typename parameter<P>::stored> && ...);
-    static_assert(
-        !calls_coroutine || (!std::is_reference_v<P> && ...),
-        "a coroutine's parameters outlive the call: take them by value, or as std::reference_wrapper where the "
-        "referenced object is known to outlive the token");
+    static_assert(!calls_coroutine || (!std::is_reference_v<P> && ...),
+                  "a coroutine's parameters outlive the call: take them by value, or as "
+                  "std::reference_wrapper where the "
+                  "referenced object is known to outlive the token");
 
 public:
     /// Stored parameter types, so that conversions and braces work at the call.
-    [[nodiscard, gnu::always_inline]] token<result> operator()(typename parameter<P>::stored... arguments) const& {
-        const operation_record& record = record_;  // read once: what follows writes to memory in between
+    [[nodiscard, gnu::always_inline]] token<result> operator()(
+        typename parameter<P>::stored... arguments) const& {
+        const operation_record& record =
+            record_;  // read once: what follows writes to memory in between
         if (record.special.load() != 0) [[unlikely]]
             return make_special(std::move(arguments)...);
         return make(record, std::move(arguments)...);
     }
-    token<result> operator()(typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
+    token<result> operator()(
+        typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
 
     [[nodiscard]] std::string_view name() const noexcept { return record_.name; }
 
@@ -220,7 +229,8 @@ private:
         return token_access::adopt(coroutine, conducted);
     }
 
-    [[gnu::noinline, gnu::cold]] token<result> make_apart(typename parameter<P>::stored... arguments) const {
+    [[gnu::noinline, gnu::cold]] token<result> make_apart(
+        typename parameter<P>::stored... arguments) const {
         if (!(record_.special.load() & guarded)) return make(record_, std::move(arguments)...);
         argument_text text;
         if (record_.quarantine.factor != 0) (text.add(arguments), ...);
@@ -230,15 +240,17 @@ private:
     }
 
     /// What calls do beyond making a token; apart, and its arguments by value, so that the others pay nothing for it.
-    [[gnu::noinline, gnu::cold]] token<result> make_special(typename parameter<P>::stored... arguments) const {
+    [[gnu::noinline, gnu::cold]] token<result> make_special(
+        typename parameter<P>::stored... arguments) const {
         if (!(record_.special.load() & wraps)) return make_apart(std::move(arguments)...);
         if constexpr (can_be_kept) {
             if (record_.retry.attempts > 1) {
                 std::uint64_t key = 0;
                 if constexpr (is_sticky<Anchor>) key = anchor_.key(std::as_const(arguments)...);
-                return wrapped(attempts<result>(record_, key, [this, ... kept = std::move(arguments)] {
-                    return make_apart(kept...);
-                }));
+                return wrapped(attempts<result>(record_, key,
+                                                [this, ... kept = std::move(arguments)] {
+                                                    return make_apart(kept...);
+                                                }));
             }
         }
         return wrapped(with_timeout(make_apart(std::move(arguments)...), record_.timeout));
@@ -271,9 +283,11 @@ private:
 }  // namespace detail
 
 template <class F, class Anchor = unanchored>
-class operation : public detail::typed_operation<F, Anchor, typename detail::signature_of<F>::type> {
+class operation
+    : public detail::typed_operation<F, Anchor, typename detail::signature_of<F>::type> {
     using base = detail::typed_operation<F, Anchor, typename detail::signature_of<F>::type>;
-    static_assert(detail::anchor<Anchor>, "an anchor is tg::sticky, tg::sticky_by_name or tg::lead: one of them, once");
+    static_assert(detail::anchor<Anchor>,
+                  "an anchor is tg::sticky, tg::sticky_by_name or tg::lead: one of them, once");
 
 public:
     operation(operation_options options, F callable) : base(options, {}, std::move(callable)) {}
@@ -288,6 +302,7 @@ operation(operation_options, F) -> operation<std::decay_t<F>>;
 template <class Anchor, class F>
 operation(operation_options, Anchor, F) -> operation<std::decay_t<F>, Anchor>;
 template <class First, class Second, class F>  // no anchor: so that the class can say so
-operation(operation_options, First, Second, F) -> operation<std::decay_t<F>, std::pair<First, Second>>;
+operation(operation_options, First, Second, F)
+    -> operation<std::decay_t<F>, std::pair<First, Second>>;
 
 }  // namespace tokengate

@@ -28,7 +28,7 @@ enum class storage : std::uint8_t { none, slow, moderate, fast, insane };
 /// What light and medium tokens do while every core of their home range is full.
 enum class spill : std::uint8_t {
     when_saturated,  ///< may run on a core outside their range that has at least half its window free, up to that much
-    never            ///< wait for their range
+    never  ///< wait for their range
 };
 
 /// Of which tokens the times are taken, by the steady clock: at the gate, at the start, at the end. Any but off implies
@@ -60,11 +60,13 @@ public:
     static constexpr std::size_t longest = 64;
 
     template <std::size_t N>
-    consteval operation_name(const char (&literal)[N]) : text_(literal) {  // NOLINT(google-explicit-constructor)
+    consteval operation_name(const char (&literal)[N])
+        : text_(literal) {  // NOLINT(google-explicit-constructor)
         static_assert(N >= 2, "an operation needs a name");
         static_assert(N - 1 <= longest, "an operation's name has at most 64 characters");
         for (std::size_t i = 0; i + 1 < N; ++i)
-            if (literal[i] < ' ' || literal[i] > '~') throw "an operation's name has printable ASCII characters only";
+            if (literal[i] < ' ' || literal[i] > '~')
+                throw "an operation's name has printable ASCII characters only";
     }
 
     [[nodiscard]] constexpr const char* c_str() const noexcept { return text_; }
@@ -81,11 +83,13 @@ private:
 ///
 /// Never again: what was stopped or killed, or refused by the gate.
 struct retry_options {
-    unsigned attempts = 1;  ///< all of them; 1: none is repeated. More need arguments that can be copied
+    unsigned attempts =
+        1;  ///< all of them; 1: none is repeated. More need arguments that can be copied
     time_span backoff = std::chrono::milliseconds(10);
     time_span max_backoff = std::chrono::seconds(30);
-    double jitter = 0.5;                                    ///< 0: always the same; 1: anything down to none
-    bool (*retry_if)(const std::exception_ptr&) = nullptr;  ///< which failures are worth it; null: all. See retry_on
+    double jitter = 0.5;  ///< 0: always the same; 1: anything down to none
+    bool (*retry_if)(const std::exception_ptr&) =
+        nullptr;  ///< which failures are worth it; null: all. See retry_on
 };
 
 namespace detail {
@@ -115,9 +119,10 @@ bool retry_on(const std::exception_ptr& failure) {
 /// `probes` of them in; if all succeed, all is as before and counts anew, and if one fails, it refuses again for
 /// `open_for`. Failures are runs that throw or whose time is over; what was killed or refused is no run.
 struct breaker_options {
-    double failure_rate = 0;  ///< the share, below 1, over which it opens: 0.9 is 90 %; 0: no breaker
-    unsigned min_runs = 10;   ///< as long as there are fewer, it stays closed
-    unsigned window = 100;    ///< how many runs count, the last ones; at most 1,000,000
+    double failure_rate =
+        0;  ///< the share, below 1, over which it opens: 0.9 is 90 %; 0: no breaker
+    unsigned min_runs = 10;  ///< as long as there are fewer, it stays closed
+    unsigned window = 100;   ///< how many runs count, the last ones; at most 1,000,000
     time_span open_for = std::chrono::seconds(30);
     unsigned probes = 1;
 };
@@ -136,7 +141,8 @@ struct operation_options {
     tokengate::weight weight = tokengate::weight::medium;
     tokengate::storage storage = tokengate::storage::none;
     retry_options retry{};
-    time_span timeout{};  ///< from a token's admission to its end, each attempt's; 0: none. See with_timeout
+    time_span
+        timeout{};  ///< from a token's admission to its end, each attempt's; 0: none. See with_timeout
     breaker_options breaker{};
     quarantine_options quarantine{};
 };

@@ -37,19 +37,23 @@ struct backlog_options {
 };
 
 struct runtime_options {
-    std::optional<unsigned> cores{};  ///< default: CPUs of the affinity mask, at most the cgroup's quota rounded up
-    unsigned workers_per_core = 1;    ///< executors that share a CPU; above 1 for operations that block
-    std::vector<unsigned> cpus{};     ///< CPUs to pin to, in turn; default: the affinity mask
+    std::optional<unsigned>
+        cores{};  ///< default: CPUs of the affinity mask, at most the cgroup's quota rounded up
+    unsigned workers_per_core =
+        1;  ///< executors that share a CPU; above 1 for operations that block
+    std::vector<unsigned> cpus{};  ///< CPUs to pin to, in turn; default: the affinity mask
     tokengate::spill spill = tokengate::spill::when_saturated;
     storage_limits storage{};
     digest_policy digest = digest_policy::full;
     /// An idle executor looks this long before it sleeps; 0 with more executors than CPUs.
     time_span spin = std::chrono::microseconds(50);
-    unsigned ring_entries = 256;  ///< of each loop's submission queue; a power of two from 8 to 32768
+    unsigned ring_entries =
+        256;  ///< of each loop's submission queue; a power of two from 8 to 32768
     /// Most threads for tg::blocking. Calls that wait need no CPU, so their number follows what they wait for (a disk, a
     /// name server), which 64 at a time keep busy; a thread costs some 20 KiB, and exists only once there is work for it.
     unsigned blocking_threads = 64;
-    time_span blocking_idle = std::chrono::seconds(10);  ///< one that found no work for so long ends
+    time_span blocking_idle =
+        std::chrono::seconds(10);  ///< one that found no work for so long ends
     backlog_options backlog{};
     /// Of which tokens the times are taken, for histograms and health. Any but off means metrics; those mean sampled.
     tokengate::timing timing = tokengate::timing::off;
@@ -62,7 +66,7 @@ struct runtime_options {
     std::size_t trace_events = 0;
     /// Count by operation and core, and measure how long tokens wait and run and how fast cores wake; see `metrics`.
     bool metrics = false;
-    std::function<void(const failure&)> on_failure{};    ///< default: one line on stderr. Any thread
+    std::function<void(const failure&)> on_failure{};  ///< default: one line on stderr. Any thread
     std::function<void(std::string_view)> on_warning{};  ///< default: one line on stderr
 };
 

@@ -39,7 +39,8 @@ namespace tokengate {
 enum class on_failure : std::uint8_t { stop, report };
 
 struct scope_options {
-    std::size_t limit = std::numeric_limits<std::size_t>::max();  ///< children alive at a time; 0 counts as 1
+    std::size_t limit =
+        std::numeric_limits<std::size_t>::max();  ///< children alive at a time; 0 counts as 1
     tokengate::on_failure on_failure = tokengate::on_failure::stop;
 };
 
@@ -121,7 +122,7 @@ private:
     bool stopped_from_outside_ = false;  // by a stop of the awaiter
     bool cut_short_ = false;             // a child has ended with token_stopped, as asked
     child* children_ = nullptr;          // doubly linked: any may be the next to end
-    hook_queue spawners_;                // waiting for room; as many as there are tokens of this loop that spawn
+    hook_queue spawners_;  // waiting for room; as many as there are tokens of this loop that spawn
     joining* joiner_ = nullptr;
     child body_waiter_{};
     token_record* body_ = nullptr;  // while it lives
@@ -150,7 +151,8 @@ private:
     template <class T>
     class admission : public spawner {
     public:
-        admission(scope& of, tokengate::token<T>&& work) noexcept : of_(of), work_(std::move(work)) {}
+        admission(scope& of, tokengate::token<T>&& work) noexcept
+            : of_(of), work_(std::move(work)) {}
 
         bool await_ready() const noexcept { return false; }
         bool await_suspend(std::coroutine_handle<> awaiting) {
@@ -173,7 +175,8 @@ private:
 
     private:
         void check() const {
-            of_.check_spawn(detail::token_access::record(work_), detail::token_access::admitted(work_));
+            of_.check_spawn(detail::token_access::record(work_),
+                            detail::token_access::admitted(work_));
         }
 
         scope& of_;

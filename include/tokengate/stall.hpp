@@ -29,11 +29,13 @@
 namespace tokengate {
 
 struct stall_report {
-    token_id id;                             ///< its operation is empty if none was to be found: see `line`
-    unsigned core = control_core;            ///< control_core: the control loop
-    std::chrono::nanoseconds held{0};        ///< so far; what is short and came just before may be in it
-    std::vector<std::string> backtrace;      ///< innermost first; `function (file+offset)`, for addr2line
-    [[nodiscard]] std::string line() const;  ///< all of it, without a newline whatever the names contain
+    token_id id;                   ///< its operation is empty if none was to be found: see `line`
+    unsigned core = control_core;  ///< control_core: the control loop
+    std::chrono::nanoseconds held{0};  ///< so far; what is short and came just before may be in it
+    std::vector<std::string>
+        backtrace;  ///< innermost first; `function (file+offset)`, for addr2line
+    [[nodiscard]] std::string line()
+        const;  ///< all of it, without a newline whatever the names contain
 };
 
 struct stall_options {

@@ -36,7 +36,9 @@ template <std::invocable Function>
 class stop_callback : stop_callback_base {
 public:
     stop_callback(stop_token token, Function function) : function_(std::move(function)) {
-        enlist(token, [](stop_callback_base& self) noexcept { static_cast<stop_callback&>(self).function_(); });
+        enlist(token, [](stop_callback_base& self) noexcept {
+            static_cast<stop_callback&>(self).function_();
+        });
     }
 
 private:

@@ -48,8 +48,8 @@ public:
 private:
     void ask(core_context& core) override;
     void prepare() noexcept;
-    static void came(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                     bool last) noexcept;
+    static void came(event_loop& loop, io_request& request, std::int32_t result,
+                     std::uint32_t flags, bool last) noexcept;
     [[nodiscard]] stream_core& from() const noexcept;
 
     std::span<std::byte> into_;
@@ -69,8 +69,8 @@ public:
 
 private:
     void prepare() noexcept;
-    static void went(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                     bool last) noexcept;
+    static void went(event_loop& loop, io_request& request, std::int32_t result,
+                     std::uint32_t flags, bool last) noexcept;
     static void stop_lending(core_context& core, wait_point& point) noexcept;
     void give_up() noexcept;
 
@@ -90,8 +90,8 @@ public:
 
 private:
     bool prepare() noexcept;
-    static void went(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                     bool last) noexcept;
+    static void went(event_loop& loop, io_request& request, std::int32_t result,
+                     std::uint32_t flags, bool last) noexcept;
 
     std::span<const std::span<const std::byte>> parts_;
     std::size_t into_first_ = 0;  // bytes of parts_[0] that are written
@@ -108,7 +108,8 @@ struct kept_parts {
 template <std::size_t N>
 class gathering_these : kept_parts<N>, public gathering {
 public:
-    gathering_these(stream_core* to, const std::array<std::span<const std::byte>, N>& parts) noexcept
+    gathering_these(stream_core* to,
+                    const std::array<std::span<const std::byte>, N>& parts) noexcept
         : kept_parts<N>{parts}, gathering(to, kept_parts<N>::parts) {}
 };
 
@@ -136,7 +137,9 @@ public:
     [[nodiscard]] bool empty() const noexcept { return size() == 0; }
     [[nodiscard]] explicit operator bool() const noexcept { return !empty(); }
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {data(), size()}; }
-    [[nodiscard]] std::string_view text() const noexcept { return {reinterpret_cast<const char*>(data()), size()}; }
+    [[nodiscard]] std::string_view text() const noexcept {
+        return {reinterpret_cast<const char*>(data()), size()};
+    }
 
 private:
     friend detail::receiving;
@@ -201,13 +204,16 @@ public:
     }
     /// One after the other, in as few calls as it takes.
     template <class... Parts>
-        requires(sizeof...(Parts) >= 2 && (std::convertible_to<Parts, std::span<const std::byte>> && ...))
+        requires(sizeof...(Parts) >= 2 &&
+                 (std::convertible_to<Parts, std::span<const std::byte>> && ...))
     [[nodiscard]] auto write_all(Parts&&... parts) noexcept {
         return detail::gathering_these<sizeof...(Parts)>(
-            core_, std::array<std::span<const std::byte>, sizeof...(Parts)>{std::span<const std::byte>(parts)...});
+            core_, std::array<std::span<const std::byte>, sizeof...(Parts)>{
+                       std::span<const std::byte>(parts)...});
     }
     /// The spans stay as they are until the await has ended, too.
-    [[nodiscard]] detail::gathering write_all(std::span<const std::span<const std::byte>> parts) noexcept {
+    [[nodiscard]] detail::gathering write_all(
+        std::span<const std::span<const std::byte>> parts) noexcept {
         return {core_, parts};
     }
     /// Waits until the peer has acknowledged the bytes, which leave from where they lie. Pays for large writes through
@@ -215,7 +221,8 @@ public:
     /// kernel or the kind of socket cannot do it, or too little memory may be locked, it is an ordinary write_all. A
     /// stop or a close meanwhile resets the connection: a peer that reads nothing could else make us wait for as long
     /// as it likes.
-    [[nodiscard]] detail::writing write_all(std::span<const std::byte> bytes, zero_copy_t) noexcept {
+    [[nodiscard]] detail::writing write_all(std::span<const std::byte> bytes,
+                                            zero_copy_t) noexcept {
         return {"write all to a stream", core_, bytes, detail::writing::how::all_without_copy};
     }
 

@@ -63,7 +63,8 @@ private:
 
         bool await_ready() const noexcept { return false; }
         detail::started await_suspend(std::coroutine_handle<> parent) {
-            return detail::start_child(detail::context(), coroutine_, coroutine_.promise().continuation, parent);
+            return detail::start_child(detail::context(), coroutine_,
+                                       coroutine_.promise().continuation, parent);
         }
         T await_resume() { return coroutine_.promise().take(); }
 

@@ -31,7 +31,8 @@ using listener = tokengate::listener;
     return listener::open(detail::check_internet(at), options);
 }
 
-[[nodiscard]] inline detail::connecting connect(const endpoint& to, time_span limit = time_span::max()) {
+[[nodiscard]] inline detail::connecting connect(const endpoint& to,
+                                                time_span limit = time_span::max()) {
     return {detail::check_internet(to), limit};
 }
 

@@ -64,7 +64,8 @@ public:
 }
 
 template <class Duration>
-[[nodiscard]] detail::sleep sleep_until(std::chrono::time_point<std::chrono::steady_clock, Duration> when) {
+[[nodiscard]] detail::sleep sleep_until(
+    std::chrono::time_point<std::chrono::steady_clock, Duration> when) {
     return detail::sleep(detail::deadline_at(time_span(when.time_since_epoch())));
 }
 
@@ -80,8 +81,8 @@ task<T> with_timeout(task<T> work, time_span limit) {
 /// It is awaited in the expression that makes the wait, to which it refers.
 /// What the kernel has achieved all the same is delivered; what cannot be cut short (blocking, resolve) is waited for.
 template <std::derived_from<detail::suspension> Wait>
-detail::wrapped_wait<detail::limited_wait<Wait>, Wait, time_span> with_timeout(Wait&& wait TOKENGATE_REFERS,
-                                                                               time_span limit) {
+detail::wrapped_wait<detail::limited_wait<Wait>, Wait, time_span> with_timeout(
+    Wait&& wait TOKENGATE_REFERS, time_span limit) {
     return {wait, limit};
 }
 

@@ -16,16 +16,22 @@ class time_span {
 public:
     constexpr time_span() noexcept = default;
     template <class Rep, class Period>
-    constexpr time_span(std::chrono::duration<Rep, Period> duration) noexcept : value_(in_nanoseconds(duration)) {}
+    constexpr time_span(std::chrono::duration<Rep, Period> duration) noexcept
+        : value_(in_nanoseconds(duration)) {}
 
     constexpr operator std::chrono::nanoseconds() const noexcept { return value_; }
-    [[nodiscard]] constexpr std::chrono::nanoseconds::rep count() const noexcept { return value_.count(); }
+    [[nodiscard]] constexpr std::chrono::nanoseconds::rep count() const noexcept {
+        return value_.count();
+    }
     /// What stands for "without end".
-    [[nodiscard]] static constexpr time_span max() noexcept { return std::chrono::nanoseconds::max(); }
+    [[nodiscard]] static constexpr time_span max() noexcept {
+        return std::chrono::nanoseconds::max();
+    }
 
 private:
     template <class Rep, class Period>
-    static constexpr std::chrono::nanoseconds in_nanoseconds(std::chrono::duration<Rep, Period> duration) noexcept {
+    static constexpr std::chrono::nanoseconds in_nanoseconds(
+        std::chrono::duration<Rep, Period> duration) noexcept {
         using seconds = std::chrono::duration<long double>;
         constexpr seconds longest = std::chrono::nanoseconds::max();
         if (!(seconds(duration) < longest)) return std::chrono::nanoseconds::max();

@@ -83,16 +83,21 @@ private:
     friend detail::token_access;
     using handle = std::coroutine_handle<detail::promise<T>>;
 
-    token(handle coroutine, bool conducted) noexcept : coroutine_(coroutine), in_domain_(conducted) {}
+    token(handle coroutine, bool conducted) noexcept
+        : coroutine_(coroutine), in_domain_(conducted) {}
 
-    [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
+    [[nodiscard]] detail::token_record& record() const noexcept {
+        return coroutine_.promise().token;
+    }
 
     /// A child that needs nothing from the gate, conducted and on its domain's own core or kept without asking, of a running
     /// token that has nothing to give up or to hand on.
     static bool may_begin_here(const detail::token_record& child) noexcept {
         const detail::core_context* core = detail::this_core;
-        if (!core || !core->current || (core->current->word() & detail::forbids_in_place) != 0) return false;
-        if (child.word() == detail::made_conducted) return static_cast<detail::domain*>(child.anchor)->home == core;
+        if (!core || !core->current || (core->current->word() & detail::forbids_in_place) != 0)
+            return false;
+        if (child.word() == detail::made_conducted)
+            return static_cast<detail::domain*>(child.anchor)->home == core;
         return detail::keeps_at_once(*core, child);
     }
 
@@ -129,19 +134,22 @@ private:
         }
 
     private:
-        [[nodiscard]] detail::token_record& record() const noexcept { return coroutine_.promise().token; }
+        [[nodiscard]] detail::token_record& record() const noexcept {
+            return coroutine_.promise().token;
+        }
 
-        [[gnu::always_inline]] detail::started run_in_place(detail::core_context& core, detail::token_record& token,
-                                                            std::coroutine_handle<> parent, std::uint16_t flags,
-                                                            bool measured = false) {
+        [[gnu::always_inline]] detail::started run_in_place(
+            detail::core_context& core, detail::token_record& token, std::coroutine_handle<> parent,
+            std::uint16_t flags, bool measured = false) {
             self_.done = nullptr;
             self_.home = core.host;
             self_.token = core.current;
             admitted_ = true;
             token.owner = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
             token.awaited_by.store(core.current->sequence.load());
-            token.set_word(core.in_place |
-                           detail::token_word{0, 0, flags, token_state{}, 0}.bits());  // now it is listed
+            token.set_word(
+                core.in_place |
+                detail::token_word{0, 0, flags, token_state{}, 0}.bits());  // now it is listed
             core.counts.in_place.add(1);
             if (flags & detail::leads) detail::open_domain(core, token);
             core.current->wait_for(token);
@@ -157,13 +165,15 @@ private:
             if (may_run_in_place(core, token)) {
                 const detail::place at = detail::place_of(core, token);
                 std::uint16_t flags = token.flags;
-                if (at == detail::place::here || (at == detail::place::kept && detail::keeps(core, token))) {
+                if (at == detail::place::here ||
+                    (at == detail::place::kept && detail::keeps(core, token))) {
                     bool in_place = --core.inline_budget >= 0;
                     if (!in_place && detail::begin_watched(core, token)) {
                         in_place = true;
                         flags |= detail::watched;
                     }
-                    const bool measured = at == detail::place::kept && !detail::known_to_be_short(core, token);
+                    const bool measured =
+                        at == detail::place::kept && !detail::known_to_be_short(core, token);
                     if (in_place) return run_in_place(core, token, parent, flags, measured);
                 }
             }
@@ -179,10 +189,12 @@ private:
                 if (core.current->stop_pending()) [[unlikely]]
                     detail::request_stop(token, detail::stop_asked);
             }
-            const auto self = reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
+            const auto self =
+                reinterpret_cast<std::uintptr_t>(static_cast<detail::waiter*>(&self_));
             if (admitted_) {
                 const auto claimed = token.shared_owner().exchange(self, std::memory_order_acq_rel);
-                return claimed == detail::owner_done ? detail::not_suspended(parent) : detail::stay_suspended();
+                return claimed == detail::owner_done ? detail::not_suspended(parent)
+                                                     : detail::stay_suspended();
             }
             admitted_ = true;
             token.owner = self;
@@ -190,8 +202,10 @@ private:
             return detail::stay_suspended();
         }
 
-        bool may_run_in_place(const detail::core_context& core, const detail::token_record& token) const noexcept {
-            return !admitted_ && core.current && (core.current->word() & detail::forbids_in_place) == 0 &&
+        bool may_run_in_place(const detail::core_context& core,
+                              const detail::token_record& token) const noexcept {
+            return !admitted_ && core.current &&
+                   (core.current->word() & detail::forbids_in_place) == 0 &&
                    !token.stop_requested();
         }
 

@@ -31,9 +31,9 @@ struct token_id {
 /// created → waiting → admitted → executing → completed | failed | killed | timeout. A suspended token is still executing.
 /// One that never starts goes from waiting or admitted to failed (it was refused), killed or timeout.
 enum class token_state : std::uint8_t {
-    none,       ///< no token (memory that holds none, or a plain task)
-    created,    ///< made, not yet handed to the gate
-    waiting,    ///< at the gate: held there, for a permit of its storage tier, or for a core of its class with room
+    none,     ///< no token (memory that holds none, or a plain task)
+    created,  ///< made, not yet handed to the gate
+    waiting,  ///< at the gate: held there, for a permit of its storage tier, or for a core of its class with room
     admitted,   ///< routed to a core, not yet started
     executing,  ///< its body has begun
     completed,  ///< the body returned
@@ -51,10 +51,11 @@ inline constexpr unsigned control_core = ~0U;
 struct token_info {
     token_id id;
     token_state state = token_state::none;
-    unsigned core = control_core;           ///< where it was routed; control_core before that
-    std::chrono::nanoseconds age{0};        ///< since it was made
-    std::uint64_t awaited_by_sequence = 0;  ///< sequence of the token that awaits it; 0: nobody does
-    token_id domain{};                      ///< the lead of the conducted chain it belongs to; no operation: of none
+    unsigned core = control_core;     ///< where it was routed; control_core before that
+    std::chrono::nanoseconds age{0};  ///< since it was made
+    std::uint64_t awaited_by_sequence =
+        0;              ///< sequence of the token that awaits it; 0: nobody does
+    token_id domain{};  ///< the lead of the conducted chain it belongs to; no operation: of none
 };
 
 /// What an observer hears: a token has taken a step. See runtime_options::observer.
@@ -95,9 +96,9 @@ struct operation_health {
     std::uint64_t failed = 0;
     std::uint64_t killed = 0;
     std::uint64_t timed_out = 0;
-    std::uint64_t expired = 0;              ///< their time was over before they had started: no runs
-    std::uint64_t refused = 0;              ///< by a backlog's limit, a breaker, a quarantine
-    std::uint64_t retries = 0;              ///< attempts after the first
+    std::uint64_t expired = 0;  ///< their time was over before they had started: no runs
+    std::uint64_t refused = 0;  ///< by a backlog's limit, a breaker, a quarantine
+    std::uint64_t retries = 0;  ///< attempts after the first
     std::chrono::nanoseconds queue_p50{0};  ///< from admission to start
     std::chrono::nanoseconds queue_p99{0};
     std::chrono::nanoseconds run_p50{0};  ///< from start to end, what it awaited included
@@ -120,16 +121,17 @@ struct snapshot {
     std::uint64_t ended = 0;     ///< of these, ended
     std::uint64_t waiting = 0;   ///< at the gate for a core with room
     std::uint64_t waiting_for_permit = 0;
-    std::uint64_t held = 0;                    ///< at the gate because of a pause or a drain
-    std::uint64_t domains = 0;                 ///< seed domains alive
-    std::uint64_t pins = 0;                    ///< sticky keys in flight
-    std::uint64_t redirections = 0;            ///< sticky tokens that an existing pin sent to its core
-    std::uint64_t sticky_bypassed = 0;         ///< sticky operations called inside a conducted chain
-    std::uint64_t retries = 0;                 ///< attempts that were made because another had failed
-    bool paused = false;                       ///< everything is held at the gate
-    std::vector<std::uint64_t> busy_ns;        ///< per executor: time spent in turns that ran something
-    std::vector<core_snapshot> cores;          ///< per executor, and last the control loop
-    std::vector<operation_health> operations;  ///< those that have been counted, or are held; by name
+    std::uint64_t held = 0;              ///< at the gate because of a pause or a drain
+    std::uint64_t domains = 0;           ///< seed domains alive
+    std::uint64_t pins = 0;              ///< sticky keys in flight
+    std::uint64_t redirections = 0;      ///< sticky tokens that an existing pin sent to its core
+    std::uint64_t sticky_bypassed = 0;   ///< sticky operations called inside a conducted chain
+    std::uint64_t retries = 0;           ///< attempts that were made because another had failed
+    bool paused = false;                 ///< everything is held at the gate
+    std::vector<std::uint64_t> busy_ns;  ///< per executor: time spent in turns that ran something
+    std::vector<core_snapshot> cores;    ///< per executor, and last the control loop
+    std::vector<operation_health>
+        operations;  ///< those that have been counted, or are held; by name
 };
 
 }  // namespace tokengate

@@ -89,13 +89,20 @@ public:
     /// From here on, it sends to this peer, receives from no other, and names it in errors. Does not wait.
     void set_peer(const endpoint& to);
 
-    [[nodiscard]] detail::sending send_to(std::span<const std::byte> bytes, const endpoint& to) noexcept {
+    [[nodiscard]] detail::sending send_to(std::span<const std::byte> bytes,
+                                          const endpoint& to) noexcept {
         return {core_, bytes, &to};
     }
-    [[nodiscard]] detail::sending send(std::span<const std::byte> bytes) noexcept { return {core_, bytes, nullptr}; }
-    [[nodiscard]] detail::receiving receive_from(std::span<std::byte> into) noexcept { return {core_, into}; }
+    [[nodiscard]] detail::sending send(std::span<const std::byte> bytes) noexcept {
+        return {core_, bytes, nullptr};
+    }
+    [[nodiscard]] detail::receiving receive_from(std::span<std::byte> into) noexcept {
+        return {core_, into};
+    }
     /// The same, where the sender is known.
-    [[nodiscard]] detail::receiving receive(std::span<std::byte> into) noexcept { return {core_, into}; }
+    [[nodiscard]] detail::receiving receive(std::span<std::byte> into) noexcept {
+        return {core_, into};
+    }
 
     [[nodiscard]] tokengate::detail::closing_socket close() noexcept;
     [[nodiscard]] endpoint local_endpoint() const;

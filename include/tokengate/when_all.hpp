@@ -65,17 +65,19 @@ public:
     [[gnu::always_inline]] bool await_suspend(std::coroutine_handle<> awaiter) {
         auto& self = static_cast<Derived&>(*this);
         if (awaited_) throw_already_awaited();
-        if (self.size() > most_in_a_group) throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
+        if (self.size() > most_in_a_group)
+            throw std::length_error("tokengate::when_all takes at most 2^32 - 2 tokens");
         const core_context* known = this_core;
         bool any_kept = false;
-        const bool at_once =
-            known && known->current && (known->current->word() & forbids_in_place) == 0 && self.each([&](auto& token) {
-                if (!token.valid() || token_access::admitted(token)) return false;
-                const token_record& record = token_access::record(token);
-                if (is_plain(*known, record)) return true;
-                any_kept = true;
-                return keeps_at_once(*known, record);
-            });
+        const bool at_once = known && known->current &&
+                             (known->current->word() & forbids_in_place) == 0 &&
+                             self.each([&](auto& token) {
+                                 if (!token.valid() || token_access::admitted(token)) return false;
+                                 const token_record& record = token_access::record(token);
+                                 if (is_plain(*known, record)) return true;
+                                 any_kept = true;
+                                 return keeps_at_once(*known, record);
+                             });
         if (!at_once) check();
         core_context& core = *this_core;
         awaited_ = true;
@@ -84,7 +86,8 @@ public:
         };
         begin_group(core, *this, awaiter, static_cast<std::uint32_t>(self.size()), child_of);
         if (!at_once) return begin_any(core);
-        return any_kept ? begin_kept(core) : begin_all(core, [](const token_record&) { return true; });
+        return any_kept ? begin_kept(core)
+                        : begin_all(core, [](const token_record&) { return true; });
     }
 
 protected:
@@ -153,7 +156,8 @@ private:
     /// Others may be given some of them. Each is looked at anew: what ran before it may have changed the answer.
     [[gnu::noinline]] bool begin_kept(core_context& core) {
         offer_children(core, *this);
-        return begin_all(core, [&](const token_record& token) { return is_plain_or_kept(core, token); });
+        return begin_all(core,
+                         [&](const token_record& token) { return is_plain_or_kept(core, token); });
     }
 
     [[gnu::noinline]] bool begin_any(core_context& core) {
@@ -207,9 +211,10 @@ private:
 };
 
 template <class T>
-using group_result = std::conditional_t<
-    std::is_void_v<T>, std::monostate,
-    std::conditional_t<std::is_reference_v<T>, std::reference_wrapper<std::remove_reference_t<T>>, T>>;
+using group_result =
+    std::conditional_t<std::is_void_v<T>, std::monostate,
+                       std::conditional_t<std::is_reference_v<T>,
+                                          std::reference_wrapper<std::remove_reference_t<T>>, T>>;
 
 template <class T>
 group_result<T> take_result(token<T>& ended) {
@@ -269,8 +274,9 @@ public:
 
     std::tuple<group_result<T>...> await_resume() {
         this->resumed();
-        return std::apply([](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; },
-                          tokens_);
+        return std::apply(
+            [](auto&... token) { return std::tuple<group_result<T>...>{take_result(token)...}; },
+            tokens_);
     }
 
     template <class Visit>
@@ -306,7 +312,8 @@ template <class T>
 
 template <detail::group_member... Work>
 [[nodiscard]] auto when_all(Work... work) {
-    return detail::all_of_tuple<typename Work::value_type...>(detail::to_member(std::move(work))...);
+    return detail::all_of_tuple<typename Work::value_type...>(
+        detail::to_member(std::move(work))...);
 }
 
 }  // namespace tokengate

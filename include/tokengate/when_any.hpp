@@ -55,7 +55,8 @@ protected:
     any_core() = default;
     ~any_core() = default;
 
-    void begin(core_context& core, std::coroutine_handle<> awaiting, entry* entries, std::size_t count) noexcept;
+    void begin(core_context& core, std::coroutine_handle<> awaiting, entry* entries,
+               std::size_t count) noexcept;
     void add(core_context& core, std::size_t index, token_record& token, bool admitted) noexcept;
     /// True if the awaiter stays suspended.
     bool finish(core_context& core) noexcept;
@@ -176,9 +177,10 @@ private:
     template <std::size_t... I>
     value take_first(std::index_sequence<I...>) {
         std::optional<value> taken;
-        static_cast<void>(((I == this->first() &&
-                            (taken.emplace(std::in_place_index<I>, take_result(std::get<I>(tokens_))), true)) ||
-                           ...));
+        static_cast<void>(
+            ((I == this->first() &&
+              (taken.emplace(std::in_place_index<I>, take_result(std::get<I>(tokens_))), true)) ||
+             ...));
         return std::move(*taken);
     }
 

@@ -23,8 +23,9 @@ bool blocking_wait::await_suspend(std::coroutine_handle<> awaiting) {
     // From here on it may be performed, and its wake-up be in our mailbox, which is not looked at before we return.
     if (core.runtime->blocking->submit(*this)) return true;
     wait_is_over();
-    throw std::system_error(EAGAIN, std::generic_category(),
-                            "tg::blocking: there is no thread for blocking calls and none could be made");
+    throw std::system_error(
+        EAGAIN, std::generic_category(),
+        "tg::blocking: there is no thread for blocking calls and none could be made");
 }
 
 void blocking_wait::throw_if_withdrawn() const {

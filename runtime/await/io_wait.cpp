@@ -16,7 +16,8 @@ bool io_wait::await_suspend(std::coroutine_handle<> awaiting) {
     return true;
 }
 
-void io_wait::complete(event_loop&, io_request& request, std::int32_t result, std::uint32_t flags, bool last) noexcept {
+void io_wait::complete(event_loop&, io_request& request, std::int32_t result, std::uint32_t flags,
+                       bool last) noexcept {
     auto& self = static_cast<io_wait&>(request);
     self.result_ = result;
     self.flags_ = flags;
@@ -25,7 +26,8 @@ void io_wait::complete(event_loop&, io_request& request, std::int32_t result, st
 
 std::int32_t io_wait::finished() {
     // A cancelled operation ends with either, depending on how far it had come; nobody else cancels.
-    if ((result_ == -ECANCELED || result_ == -EINTR) && cancel_wanted && token) throw_stopped(*token, what_);
+    if ((result_ == -ECANCELED || result_ == -EINTR) && cancel_wanted && token)
+        throw_stopped(*token, what_);
     return result_;
 }
 

@@ -18,7 +18,8 @@ void readable_wait::await_resume() {
     const int result = finished();
     if (result < 0)
         throw std::system_error(-result, std::system_category(),
-                                "tg::readable: descriptor " + std::to_string(descriptor_) + " cannot be polled");
+                                "tg::readable: descriptor " + std::to_string(descriptor_) +
+                                    " cannot be polled");
 }
 
 }  // namespace tokengate::detail

@@ -2,8 +2,8 @@
 #include <tokengate/detail/retry.hpp>
 
 #include "executor/executor.hpp"
-#include "token/operation_stats.hpp"
 #include "executor/shared.hpp"
+#include "token/operation_stats.hpp"
 
 #include <tokengate/anchor.hpp>
 #include <tokengate/error.hpp>
@@ -19,7 +19,8 @@ double random_share(const token_record& token) noexcept {
     return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
-bool is_worth_another(const operation_record& of, unsigned attempt, const std::exception_ptr& failure) {
+bool is_worth_another(const operation_record& of, unsigned attempt,
+                      const std::exception_ptr& failure) {
     if (attempt >= of.retry.attempts) return false;
     const core_context& core = *this_core;
     if (core.current->stop_requested()) return false;
@@ -27,7 +28,8 @@ bool is_worth_another(const operation_record& of, unsigned attempt, const std::e
     if ((core.runtime->at_start.load(std::memory_order_relaxed) & killing) &&
         core.runtime->kills.reason_for(*core.current, true))
         return false;
-    if (retry_on<token_killed, token_stopped, admission_rejected, operation_blocked, gate_closed>(failure))
+    if (retry_on<token_killed, token_stopped, admission_rejected, operation_blocked, gate_closed>(
+            failure))
         return false;
     return !of.retry.retry_if || of.retry.retry_if(failure);
 }
@@ -48,15 +50,17 @@ at_back::at_back() noexcept { this_core->host->to_the_back(true); }
 
 at_back::~at_back() { this_core->host->to_the_back(false); }
 
-std::chrono::nanoseconds backoff_after(unsigned attempt, const retry_options& retry, double random) noexcept {
+std::chrono::nanoseconds backoff_after(unsigned attempt, const retry_options& retry,
+                                       double random) noexcept {
     const std::int64_t longest = retry.max_backoff.count();
     const std::int64_t first = retry.backoff.count();
     const unsigned doublings = attempt - 1;
     std::int64_t full = 0;
-    if (first != 0) full = doublings < 63 && first <= longest >> doublings ? first << doublings : longest;
+    if (first != 0)
+        full = doublings < 63 && first <= longest >> doublings ? first << doublings : longest;
     // Below `full`, since `random` is below 1: the difference cannot be negative.
-    return std::chrono::nanoseconds(full -
-                                    static_cast<std::int64_t>(static_cast<double>(full) * retry.jitter * random));
+    return std::chrono::nanoseconds(full - static_cast<std::int64_t>(static_cast<double>(full) *
+                                                                     retry.jitter * random));
 }
 
 task<> next_attempt_due(const operation_record& of, unsigned attempt, std::exception_ptr failure) {

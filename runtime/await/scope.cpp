@@ -22,7 +22,8 @@ scope_core::scope_core(const scope_options& options)
 void scope_core::request_stop() noexcept {
     if (std::exchange(stopping_, true)) return;
     if (body_) detail::request_stop(*body_, stop_asked);
-    for (child* each = children_; each; each = each->next) detail::request_stop(*each->work, stop_asked);
+    for (child* each = children_; each; each = each->next)
+        detail::request_stop(*each->work, stop_asked);
 }
 
 // ---- spawning -----------------------------------------------------------------------------------------------------------
@@ -31,7 +32,8 @@ void scope_core::check_spawn(const token_record& token, bool admitted) const {
     const core_context* core = this_core;
     if (!core || core->host != home_)
         throw wrong_thread("wrong_thread: " + token.id().text() +
-                           " was to be spawned into a scope of another loop: a scope belongs to the loop where it was "
+                           " was to be spawned into a scope of another loop: a scope belongs to "
+                           "the loop where it was "
                            "opened; open one on this core");
     if (stopping_ || (core->current && core->current->stop_pending()))
         throw token_stopped("token_stopped: " + token.id().text() +
@@ -40,7 +42,8 @@ void scope_core::check_spawn(const token_record& token, bool admitted) const {
     check_admissible(token);
 }
 
-bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting, const token_record& spawned) {
+bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting,
+                           const token_record& spawned) {
     core_context& core = *this_core;
     waiting.of = this;
     waiting.spawned = &spawned;
@@ -167,7 +170,8 @@ void scope_core::stop_from_outside() noexcept {
 void scope_core::rethrow_failure() {
     if (first_failure_) std::rethrow_exception(std::move(first_failure_));
     if (stopped_from_outside_ && cut_short_)
-        throw token_stopped("token_stopped: a scope was asked to stop, and with it tokens that had not ended");
+        throw token_stopped(
+            "token_stopped: a scope was asked to stop, and with it tokens that had not ended");
 }
 
 void scope_core::wake_if_joined() noexcept {

@@ -21,8 +21,8 @@
 
 #include <tokengate/signal.hpp>
 
-#include "executor/shared.hpp"
 #include "await/signal_desk.hpp"
+#include "executor/shared.hpp"
 
 #include <tokengate/error.hpp>
 
@@ -38,14 +38,16 @@
 namespace tokengate::detail {
 
 struct signal_listener {
-    std::atomic<signal_desk*> of{nullptr};  // stored under the mutex; handlers load it, seq_cst like `handlers`
-    std::atomic<unsigned> handlers{0};      // that may use the desk
-    signal_listener* next = nullptr;        // constant once published
+    std::atomic<signal_desk*> of{
+        nullptr};  // stored under the mutex; handlers load it, seq_cst like `handlers`
+    std::atomic<unsigned> handlers{0};  // that may use the desk
+    signal_listener* next = nullptr;    // constant once published
 };
 
 namespace {
 
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<void*>::is_always_lock_free,
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
+                  std::atomic<void*>::is_always_lock_free,
               "the handler of a signal must not lock");
 
 std::mutex mutex;  // guards the desks' waits, and the two arrays that follow
@@ -53,8 +55,9 @@ std::array<unsigned, most_signals> desks_waiting{};
 std::array<struct ::sigaction, most_signals> before{};
 
 std::atomic<std::uint64_t> arrivals{0};
-std::array<std::atomic<std::uint64_t>, most_signals> last_arrival{};  // by number of arrival; read in the hook's turn
-std::atomic<signal_listener*> listeners{nullptr};                     // a stack that only grows, under the mutex
+std::array<std::atomic<std::uint64_t>, most_signals>
+    last_arrival{};                                // by number of arrival; read in the hook's turn
+std::atomic<signal_listener*> listeners{nullptr};  // a stack that only grows, under the mutex
 
 constexpr std::uint64_t bit(int signal) noexcept { return std::uint64_t{1} << (signal - 1); }
 
@@ -68,7 +71,8 @@ void note(int signal) {
     const int interrupted_errno = errno;
     const std::uint64_t number = arrivals.fetch_add(1, std::memory_order_seq_cst) + 1;
     auto& last = last_arrival[static_cast<std::size_t>(signal - 1)];
-    for (std::uint64_t seen = last.load(); seen < number && !last.compare_exchange_weak(seen, number);) {}
+    for (std::uint64_t seen = last.load();
+         seen < number && !last.compare_exchange_weak(seen, number);) {}
     for (auto* each = listeners.load(std::memory_order_seq_cst); each; each = each->next) {
         if (!each->of.load()) continue;  // so that one that is being emptied sees no newcomers
         each->handlers.fetch_add(1);     // then look, as its desk stores null and then counts
@@ -83,13 +87,15 @@ void catch_signal(int signal) noexcept {
     ours.sa_handler = &note;
     ours.sa_flags = SA_RESTART | SA_ONSTACK;
     ::sigfillset(&ours.sa_mask);
-    ::sigaction(signal, &ours, &before[static_cast<std::size_t>(signal - 1)]);  // which cannot fail: see bit_of
+    ::sigaction(signal, &ours,
+                &before[static_cast<std::size_t>(signal - 1)]);  // which cannot fail: see bit_of
 }
 
 void restore(int signal) noexcept {
     struct ::sigaction now{};
     ::sigaction(signal, nullptr, &now);
-    if (now.sa_handler == &note) ::sigaction(signal, &before[static_cast<std::size_t>(signal - 1)], nullptr);
+    if (now.sa_handler == &note)
+        ::sigaction(signal, &before[static_cast<std::size_t>(signal - 1)], nullptr);
 }
 
 /// Under the mutex.
@@ -126,14 +132,16 @@ signal_desk::~signal_desk() {
 
 void signal_desk::tell(int signal) noexcept {
     if (!(wanted_.load(std::memory_order_seq_cst) & bit(signal))) return;
-    if (!arrival_.under_way.exchange(true, std::memory_order_acq_rel)) of_.control().loop.post(&arrival_);
+    if (!arrival_.under_way.exchange(true, std::memory_order_acq_rel))
+        of_.control().loop.post(&arrival_);
 }
 
 void signal_desk::enlist(signal_wait& wait) {
     const std::scoped_lock lock(mutex);
     if (!listener_) listener_ = &listen(*this);
     wanted_.fetch_or(wait.awaited_, std::memory_order_seq_cst);
-    wait.began_ = arrivals.load(std::memory_order_seq_cst);  // after that: see the head of this file
+    wait.began_ =
+        arrivals.load(std::memory_order_seq_cst);  // after that: see the head of this file
     for_each_signal(wait.awaited_, [this](int signal) {
         const auto index = static_cast<std::size_t>(signal - 1);
         if (waits_[index]++ == 0 && desks_waiting[index]++ == 0) catch_signal(signal);
@@ -191,11 +199,13 @@ std::uint64_t signal_wait::bit_of(int signal) {
     // The handler of a fault would return to the fault; those between 31 and SIGRTMIN are libc's.
     const bool for_all = signal >= 1 && signal < 32;
     if (!for_all && (signal < SIGRTMIN || signal > SIGRTMAX || signal > most_signals))
-        throw configuration_error("configuration_error: tg::signal: there is no signal " + std::to_string(signal));
+        throw configuration_error("configuration_error: tg::signal: there is no signal " +
+                                  std::to_string(signal));
     for (const int never : {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL})
         if (signal == never)
-            throw configuration_error("configuration_error: tg::signal: nobody can wait for signal " +
-                                      std::to_string(signal) + ": it cannot be caught, or a fault raises it");
+            throw configuration_error(
+                "configuration_error: tg::signal: nobody can wait for signal " +
+                std::to_string(signal) + ": it cannot be caught, or a fault raises it");
     return bit(signal);
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/stop.hpp>
 
-#include "gate/attention.hpp"
-#include "token/awaiters.hpp"
 #include "executor/executor.hpp"
 #include "executor/shared.hpp"
+#include "gate/attention.hpp"
+#include "token/awaiters.hpp"
 
 #include <tokengate/error.hpp>
 
@@ -22,7 +22,8 @@ shielding::shielding() : token_(this_core ? this_core->current : nullptr) {
 shielding::~shielding() {
     if (was_shielded_) return;
     token_->flags = static_cast<std::uint16_t>(token_->flags & ~shielded);
-    if ((token_->flags & has_callbacks) && token_->stop_requested()) this_core->host->run_stop_callbacks(*token_);
+    if ((token_->flags & has_callbacks) && token_->stop_requested())
+        this_core->host->run_stop_callbacks(*token_);
 }
 
 }  // namespace detail
@@ -48,7 +49,9 @@ bool stop_token::stop_requested() const noexcept {
         else
             detail::with_runtime(slot, look);
     }
-    if (asked) of_->stop.set_bits(detail::stop_asked);  // so that its next await knows what has been said here
+    if (asked)
+        of_->stop.set_bits(
+            detail::stop_asked);  // so that its next await knows what has been said here
     return asked;
 }
 
@@ -57,7 +60,8 @@ bool this_token::stop_requested() noexcept {
     if (!core || !core->current) return false;
     bool asked = false;
     // A message to one that awaits it here cannot be taken before they all suspend.
-    for (const detail::token_record* each = core->current; each && !asked; each = detail::awaiter_here(*core, *each)) {
+    for (const detail::token_record* each = core->current; each && !asked;
+         each = detail::awaiter_here(*core, *each)) {
         if (each->flags & detail::shielded) return false;
         asked = each->stop_requested();
     }
@@ -72,7 +76,8 @@ bool this_token::stop_requested() noexcept {
 
 stop_token this_token::stop() {
     detail::core_context* core = detail::this_core;
-    if (!core || !core->current) throw wrong_thread("wrong_thread: this_token::stop was asked outside of every token");
+    if (!core || !core->current)
+        throw wrong_thread("wrong_thread: this_token::stop was asked outside of every token");
     return stop_token(*core->current);
 }
 

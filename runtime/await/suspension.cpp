@@ -14,7 +14,8 @@ core_context& suspension::on_a_loop(const char* what) {
     core_context* core = this_core;
     if (!core || !core->host)
         throw wrong_thread(std::string("wrong_thread: a coroutine was to ") + what +
-                           " on a thread without an event loop: await it inside a coroutine that the runtime runs");
+                           " on a thread without an event loop: await it inside a coroutine that "
+                           "the runtime runs");
     return *core;
 }
 
@@ -28,7 +29,8 @@ core_context& suspension::enter(const char* what) {
 }
 
 void throw_stopped(const token_record& token, const char* what) {
-    throw token_stopped("token_stopped: " + token.id().text() + " was asked to stop: it did not " + what);
+    throw token_stopped("token_stopped: " + token.id().text() + " was asked to stop: it did not " +
+                        what);
 }
 
 void suspension::wake() noexcept {

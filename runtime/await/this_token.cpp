@@ -15,7 +15,8 @@ detail::core_context& inside_a_token() {
     detail::core_context* core = detail::this_core;
     if (!core || !core->current)
         throw wrong_thread(
-            "wrong_thread: tokengate::this_token was asked outside of every token: only code that the runtime "
+            "wrong_thread: tokengate::this_token was asked outside of every token: only code that "
+            "the runtime "
             "runs has one");
     return *core;
 }
@@ -37,7 +38,8 @@ unsigned executor() {
 std::string_view seed() {
     detail::core_context& here = inside_a_token();
     if (!(here.current->flags & detail::in_domain)) return {};
-    return seed_of(*static_cast<detail::domain*>(here.current->anchor), here.runtime->options.digest);
+    return seed_of(*static_cast<detail::domain*>(here.current->anchor),
+                   here.runtime->options.digest);
 }
 
 std::string_view operation() { return inside_a_token().current->operation.load()->name; }

@@ -14,7 +14,8 @@ namespace {
 
 /// In the largest unit that needs no fraction: "2s", "1500ms".
 std::string readable(std::chrono::nanoseconds duration) {
-    const std::pair<std::int64_t, const char*> units[] = {{1'000'000'000, "s"}, {1'000'000, "ms"}, {1000, "us"}};
+    const std::pair<std::int64_t, const char*> units[] = {
+        {1'000'000'000, "s"}, {1'000'000, "ms"}, {1000, "us"}};
     for (const auto& [size, name] : units)
         if (duration.count() % size == 0) return std::to_string(duration.count() / size) + name;
     return std::to_string(duration.count()) + "ns";
@@ -36,7 +37,8 @@ std::uint64_t deadline_at(std::chrono::nanoseconds since_epoch) noexcept {
 
 bool sleep::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter("sleep");
-    if (timer_.deadline_ns == 0 || timer_.deadline_ns <= core.host->loop.turn_began_ns()) return false;
+    if (timer_.deadline_ns == 0 || timer_.deadline_ns <= core.host->loop.turn_began_ns())
+        return false;
     suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
         auto& self = static_cast<sleep&>(static_cast<suspension&>(point));
         at.host->loop.withdraw(self.timer_);
@@ -64,7 +66,10 @@ bool yielding::await_suspend(std::coroutine_handle<> awaiting) {
 
 time_limit::time_limit(token_record& limited, std::chrono::nanoseconds limit)
     // Not `enter`: a stop of the awaiter is for the await to hand on.
-    : home_(suspension::on_a_loop("wait with a timeout").host), limited_(&limited), limit_(limit), id_(limited.id()) {
+    : home_(suspension::on_a_loop("wait with a timeout").host),
+      limited_(&limited),
+      limit_(limit),
+      id_(limited.id()) {
     timer_.of = this;
     timer_.run = [](hook* due) noexcept {
         time_limit& self = *static_cast<alarm*>(due)->of;
@@ -84,7 +89,8 @@ time_limit::~time_limit() { home_->loop.withdraw(timer_); }
 void time_limit::rethrow_if_over() const {
     if (!over_) return;
     throw token_timeout("token_timeout: " + id_.text() +
-                        (started_ ? " ran longer than " : " had not been started within ") + readable(limit_));
+                        (started_ ? " ran longer than " : " had not been started within ") +
+                        readable(limit_));
 }
 
 void wait_limit::check() const {

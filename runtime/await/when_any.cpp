@@ -7,9 +7,12 @@
 
 namespace tokengate::detail {
 
-void throw_none_of_any() { throw std::invalid_argument("tokengate::when_any of no token at all would never end"); }
+void throw_none_of_any() {
+    throw std::invalid_argument("tokengate::when_any of no token at all would never end");
+}
 
-void any_core::begin(core_context& core, std::coroutine_handle<> awaiting, entry* entries, std::size_t count) noexcept {
+void any_core::begin(core_context& core, std::coroutine_handle<> awaiting, entry* entries,
+                     std::size_t count) noexcept {
     entries_ = entries;
     count_ = left_ = count;
     suspend(core, awaiting, [](core_context&, wait_point& point) noexcept {
@@ -18,7 +21,8 @@ void any_core::begin(core_context& core, std::coroutine_handle<> awaiting, entry
     if (core.current) give_up_permit(core, *core.current);
 }
 
-void any_core::add(core_context& core, std::size_t index, token_record& token, bool admitted) noexcept {
+void any_core::add(core_context& core, std::size_t index, token_record& token,
+                   bool admitted) noexcept {
     entry& added = entries_[index];
     added.done = entry_ended;
     added.home = core.host;
@@ -28,7 +32,8 @@ void any_core::add(core_context& core, std::size_t index, token_record& token, b
     added.ended = false;
     token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
     // Too late for this one, or the awaiter is to stop: it need not start.
-    if (first_ != none || (core.current && core.current->stop_pending())) request_stop(token, stop_asked);
+    if (first_ != none || (core.current && core.current->stop_pending()))
+        request_stop(token, stop_asked);
     const auto self = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&added));
     if (!admitted) {
         token.owner = self;

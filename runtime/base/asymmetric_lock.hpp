@@ -33,7 +33,8 @@ public:
     void enter() noexcept {
         for (;;) {
             inside_.store(true, std::memory_order_relaxed);
-            std::atomic_signal_fence(std::memory_order_seq_cst);  // membarrier makes it a fence when a taker needs one
+            std::atomic_signal_fence(
+                std::memory_order_seq_cst);  // membarrier makes it a fence when a taker needs one
             if (!wanted_.load(std::memory_order_acquire)) [[likely]]
                 return;
             wait_for_taker();
@@ -42,7 +43,8 @@ public:
     void leave() noexcept { inside_.store(false, std::memory_order_release); }
 
     [[nodiscard]] bool try_take() noexcept {
-        constexpr unsigned looks = 1000;  // some 20 µs: an owner that stays longer has been preempted
+        constexpr unsigned looks =
+            1000;  // some 20 µs: an owner that stays longer has been preempted
         // Where another taker is inside, or on its way, it is not ours to lower.
         if (wanted_.exchange(true, std::memory_order_seq_cst)) return false;
         if (fence_all_threads())
@@ -61,14 +63,18 @@ public:
     [[nodiscard]] static bool can_be_taken() noexcept { return registered(); }
 
     /// A full fence on every thread of this process that runs now; false where the kernel has none to offer.
-    static bool fence_all_threads() noexcept { return registered() && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED); }
+    static bool fence_all_threads() noexcept {
+        return registered() && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    }
 
 private:
     static bool registered() noexcept {
         static const bool done = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
         return done;
     }
-    static bool membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0) == 0; }
+    static bool membarrier(int command) noexcept {
+        return ::syscall(SYS_membarrier, command, 0, 0) == 0;
+    }
 
     [[gnu::noinline, gnu::cold]] void wait_for_taker() noexcept {
         leave();

@@ -24,10 +24,12 @@ namespace {
 
 std::vector<unsigned long> affinity_of_this_thread() {
     constexpr std::size_t most_words = 4096;  // 262,144 CPUs
-    for (std::vector<unsigned long> mask(16); mask.size() <= most_words; mask.resize(2 * mask.size())) {
+    for (std::vector<unsigned long> mask(16); mask.size() <= most_words;
+         mask.resize(2 * mask.size())) {
         auto* bits = reinterpret_cast<cpu_set_t*>(mask.data());
         if (::sched_getaffinity(0, mask.size() * sizeof mask[0], bits) == 0) return mask;
-        if (errno != EINVAL) break;  // EINVAL: the machine may have more CPUs than the mask has bits
+        if (errno != EINVAL)
+            break;  // EINVAL: the machine may have more CPUs than the mask has bits
     }
     return {};
 }
@@ -36,7 +38,8 @@ std::vector<unsigned long> affinity_of_this_thread() {
 
 blocking_pool::blocking_pool(unsigned most_threads, std::chrono::nanoseconds keep_idle)
     : most_threads_(most_threads),
-      keep_idle_(std::min<std::chrono::nanoseconds>(keep_idle, std::chrono::years(1))),  // now + it cannot overflow
+      keep_idle_(std::min<std::chrono::nanoseconds>(
+          keep_idle, std::chrono::years(1))),  // now + it cannot overflow
       cpus_(affinity_of_this_thread()) {}
 
 blocking_pool::~blocking_pool() {
@@ -45,7 +48,8 @@ blocking_pool::~blocking_pool() {
     changed_.notify_all();
     changed_.wait(lock, [this] { return threads_ == 0; });
     lock.unlock();
-    if (left_) ::pthread_join(*left_, nullptr);  // it joined the one before it, and so on: all have ended
+    if (left_)
+        ::pthread_join(*left_, nullptr);  // it joined the one before it, and so on: all have ended
 }
 
 bool blocking_pool::submit(blocking_job& job) noexcept {
@@ -59,7 +63,8 @@ bool blocking_pool::submit(blocking_job& job) noexcept {
     *end_ = &job;
     end_ = &job.next;
     ++waiting_;
-    changed_.notify_one();  // under the mutex: once it is released, the job may end and somebody destroy the pool
+    changed_
+        .notify_one();  // under the mutex: once it is released, the job may end and somebody destroy the pool
     return true;
 }
 
@@ -98,8 +103,9 @@ unsigned blocking_pool::idle() const noexcept {
 bool blocking_pool::make_thread() noexcept {
     sigset_t all, before;
     ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all,
-                      &before);  // inherited: there is no moment in which the thread could take a signal
+    ::pthread_sigmask(
+        SIG_SETMASK, &all,
+        &before);  // inherited: there is no moment in which the thread could take a signal
     pthread_t made;
     const int error = ::pthread_create(
         &made, nullptr,
@@ -117,8 +123,10 @@ bool blocking_pool::make_thread() noexcept {
 
 void blocking_pool::work() noexcept {
     ::pthread_setname_np(::pthread_self(), "tokengate-block");
-    if (!cpus_.empty())  // failing, because the mask has since become invalid, leaves the submitter's
-        ::sched_setaffinity(0, cpus_.size() * sizeof cpus_[0], reinterpret_cast<const cpu_set_t*>(cpus_.data()));
+    if (!cpus_
+             .empty())  // failing, because the mask has since become invalid, leaves the submitter's
+        ::sched_setaffinity(0, cpus_.size() * sizeof cpus_[0],
+                            reinterpret_cast<const cpu_set_t*>(cpus_.data()));
 
     std::unique_lock lock(mutex_);
     while (changed_.wait_for(lock, keep_idle_, [this] { return head_ || stopping_; }) && head_) {
@@ -135,7 +143,9 @@ void blocking_pool::work() noexcept {
     const std::optional<pthread_t> predecessor = std::exchange(left_, ::pthread_self());
     if (stopping_) changed_.notify_all();
     lock.unlock();
-    if (predecessor) ::pthread_join(*predecessor, nullptr);  // has let go of the mutex and is ending, so this is short
+    if (predecessor)
+        ::pthread_join(*predecessor,
+                       nullptr);  // has let go of the mutex and is ending, so this is short
 }
 
 }  // namespace tokengate::detail

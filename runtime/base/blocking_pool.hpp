@@ -46,7 +46,8 @@ public:
 
     [[nodiscard]] std::size_t waiting() const noexcept;  ///< jobs that no thread has begun
     [[nodiscard]] unsigned threads() const noexcept;
-    [[nodiscard]] unsigned idle() const noexcept;  ///< threads that run no job, those just made included
+    [[nodiscard]] unsigned idle()
+        const noexcept;  ///< threads that run no job, those just made included
 
 private:
     bool make_thread() noexcept;
@@ -57,15 +58,17 @@ private:
     const std::chrono::nanoseconds keep_idle_;
     std::vector<unsigned long> cpus_;  // affinity mask for the threads; empty if unknown
 
-    mutable std::mutex mutex_;         // guards everything below
-    std::condition_variable changed_;  // idle threads: a job, or stopping_; the destructor: the last thread has left
+    mutable std::mutex mutex_;  // guards everything below
+    std::condition_variable
+        changed_;  // idle threads: a job, or stopping_; the destructor: the last thread has left
     blocking_job* head_ = nullptr;
     blocking_job** end_ = &head_;  // the null pointer at which the next job is linked
     std::size_t waiting_ = 0;
     unsigned threads_ = 0;
     unsigned idle_ = 0;
     bool stopping_ = false;
-    std::optional<pthread_t> left_;  // the thread that left last: the next to leave, or the destructor, joins it
+    std::optional<pthread_t>
+        left_;  // the thread that left last: the next to leave, or the destructor, joins it
 };
 
 }  // namespace tokengate::detail

@@ -27,10 +27,12 @@ struct slab_registry {
     std::size_t readers = 0;
     frame_pool* orphans = nullptr;
     std::size_t pools = 0;
-    slab* buckets[1024] = {};  // by address, linked through slab::same_bucket: whether an address is one of ours
+    slab* buckets[1024] =
+        {};  // by address, linked through slab::same_bucket: whether an address is one of ours
 
     slab*& bucket_of(const slab* looked_for) noexcept {
-        return buckets[reinterpret_cast<std::uintptr_t>(looked_for) / slab::size % std::size(buckets)];
+        return buckets[reinterpret_cast<std::uintptr_t>(looked_for) / slab::size %
+                       std::size(buckets)];
     }
 };
 constinit slab_registry registry;
@@ -48,7 +50,8 @@ void* map_aligned(std::size_t bytes) {
     if (slab::of(memory) == static_cast<void*>(memory)) return memory;
     munmap(memory, bytes);
     memory = map(bytes + slab::size);
-    const std::size_t before = slab::size - reinterpret_cast<std::uintptr_t>(memory) % slab::size;  // 1 .. slab::size
+    const std::size_t before =
+        slab::size - reinterpret_cast<std::uintptr_t>(memory) % slab::size;  // 1 .. slab::size
     munmap(memory, before);
     if (before < slab::size) munmap(memory + before + bytes, slab::size - before);
     return memory + before;
@@ -136,7 +139,8 @@ constinit frame_pool frame_pool::none;
 frame_pool* frame_pool::acquire() {
     {
         std::lock_guard lock(registry.mutex);
-        if (registry.orphans) return std::exchange(registry.orphans, registry.orphans->next_orphan_);
+        if (registry.orphans)
+            return std::exchange(registry.orphans, registry.orphans->next_orphan_);
     }
     frame_pool* made = new frame_pool;
     std::lock_guard lock(registry.mutex);
@@ -231,7 +235,8 @@ slab* frame_pool::next_slab(unsigned index) {
 
 void* frame_pool::allocate_large(std::size_t bytes, slab_kind kind) {
     if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
-    slab* made = make_slab((bytes + sizeof(slab) + slab::size - 1) / slab::size * slab::size, this, kind);
+    slab* made =
+        make_slab((bytes + sizeof(slab) + slab::size - 1) / slab::size * slab::size, this, kind);
     made->where = slab::place::large;
     made->slot_size = (bytes + 63) / 64 * 64;
     made->capacity = 1;
@@ -259,7 +264,8 @@ void frame_pool::put(slab* home, void* slot) noexcept {
     }
     set_next(slot, home->free);
     home->free = slot;
-    const std::uint32_t left = home->left.load(std::memory_order_relaxed) - 1;  // one writer: no read-modify-write
+    const std::uint32_t left =
+        home->left.load(std::memory_order_relaxed) - 1;  // one writer: no read-modify-write
     home->left.store(left, std::memory_order_relaxed);
     if (left == 0) move(home);
 }
@@ -311,13 +317,16 @@ void frame_pool::flush_returns() noexcept {
     std::atomic<void*>& list = batch_owner_->returned_;
     void* seen = list.load(std::memory_order_relaxed);
     do set_next(batch_oldest_, seen);
-    while (!list.compare_exchange_weak(seen, batch_newest_, std::memory_order_release, std::memory_order_relaxed));
+    while (!list.compare_exchange_weak(seen, batch_newest_, std::memory_order_release,
+                                       std::memory_order_relaxed));
     batch_newest_ = nullptr;
     batch_size_ = 0;
 }
 
 void frame_pool::take_returned() noexcept {
-    void* slot = returned_.exchange(nullptr, std::memory_order_acquire);  // pairs with the release in flush_returns()
+    void* slot =
+        returned_.exchange(nullptr,
+                           std::memory_order_acquire);  // pairs with the release in flush_returns()
     while (slot) {
         void* next = next_of(slot);
         put(slab::of(slot), slot);
@@ -330,12 +339,15 @@ void frame_pool::collect() noexcept {
     trim(keep_.load(std::memory_order_relaxed));
 }
 
-void frame_pool::enumerate(void (*visit)(void* context, void* slot, std::size_t size), void* context) {
+void frame_pool::enumerate(void (*visit)(void* context, void* slot, std::size_t size),
+                           void* context) {
     const slab_reader reader;
     for (slab* each = reader.newest; each; each = each->older) {
         if (each->kind != slab_kind::frame) continue;
-        const std::uint32_t carved = each->carved.load(std::memory_order_acquire);  // pairs with refill()
-        for (std::uint32_t number = 0; number < carved; ++number) visit(context, each->slot(number), each->slot_size);
+        const std::uint32_t carved =
+            each->carved.load(std::memory_order_acquire);  // pairs with refill()
+        for (std::uint32_t number = 0; number < carved; ++number)
+            visit(context, each->slot(number), each->slot_size);
     }
 }
 
@@ -372,7 +384,9 @@ frame_pool_statistics frame_pool::statistics() {
         // Either may be caught in a change.
         const current& at = each->owner->current_[each->index];
         const bool is_current = at.from.load(std::memory_order_relaxed) == each;
-        sum.live_slots += std::min(is_current ? at.live.load(std::memory_order_relaxed) : each->live(), each->capacity);
+        sum.live_slots +=
+            std::min(is_current ? at.live.load(std::memory_order_relaxed) : each->live(),
+                     each->capacity);
     }
     std::lock_guard lock(registry.mutex);
     sum.pools = registry.pools;

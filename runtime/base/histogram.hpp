@@ -67,7 +67,8 @@ class histogram_sum : private histogram_scheme {
 public:
     void add(const histogram& from) noexcept {
         for (std::size_t i = 0; i < buckets; ++i) {
-            const std::uint64_t there = from.counts_[i].load_acquire();  // pairs with histogram::record
+            const std::uint64_t there =
+                from.counts_[i].load_acquire();  // pairs with histogram::record
             counts_[i] += there;
             count_ += there;
         }
@@ -82,11 +83,13 @@ public:
     /// The smallest value that a share of `q`, 0 … 1, of all values does not exceed; 0 if there is none. The largest exactly, others
     /// to 1/32.
     [[nodiscard]] std::uint64_t quantile(double q) const noexcept {
-        const auto rank = static_cast<std::uint64_t>(std::ceil(std::clamp(q, 0.0, 1.0) * static_cast<double>(count_)));
+        const auto rank = static_cast<std::uint64_t>(std::ceil(std::clamp(q, 0.0, 1.0) *
+                                                               static_cast<double>(count_)));
         if (rank >= count_) return max_;
         std::uint64_t seen = 0;
         std::size_t bucket = 0;
-        while (bucket < buckets - 1 && (seen += counts_[bucket]) < std::max<std::uint64_t>(rank, 1)) ++bucket;
+        while (bucket < buckets - 1 && (seen += counts_[bucket]) < std::max<std::uint64_t>(rank, 1))
+            ++bucket;
         return bucket == buckets - 1 ? max_ : std::min(middle_of(bucket), max_);
     }
 

@@ -33,7 +33,8 @@ inline std::string quoted(std::string_view text) {
 /// The same for a text that is to stay readable as it is.
 inline std::string on_one_line(std::string_view text) {
     std::string out;
-    for (const char each : text) is_printable(each) ? static_cast<void>(out += each) : append_in_hex(out, each);
+    for (const char each : text)
+        is_printable(each) ? static_cast<void>(out += each) : append_in_hex(out, each);
     return out;
 }
 

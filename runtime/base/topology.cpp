@@ -30,7 +30,9 @@ public:
 
     [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
     [[nodiscard]] cpu_set_t* get() const noexcept { return set_.get(); }
-    [[nodiscard]] bool has(unsigned cpu) const noexcept { return CPU_ISSET_S(cpu, bytes_, set_.get()); }
+    [[nodiscard]] bool has(unsigned cpu) const noexcept {
+        return CPU_ISSET_S(cpu, bytes_, set_.get());
+    }
 
 private:
     struct free_set {
@@ -44,7 +46,9 @@ private:
 /// More than any kernel is configured for; keeps a nonsensical CPU number from allocating its mask.
 constexpr unsigned most_cpus = 1U << 20;
 
-unsigned online_count() noexcept { return static_cast<unsigned>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN))); }
+unsigned online_count() noexcept {
+    return static_cast<unsigned>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+}
 
 void keep_smaller(std::optional<double>& limit, double quota, double period) {
     if (quota > 0 && period > 0)
@@ -68,7 +72,8 @@ void read_v1(const fs::path& group, std::optional<double>& limit) {
 /// Visits `group` below `mount` and every group above it, the mount itself last. In a container /proc may name the group as
 /// the host sees it while the mount begins at that very group: then only the mount has the file, and that is the right one.
 template <typename Read>
-void walk_up(const fs::path& mount, const fs::path& group, Read read, std::optional<double>& limit) {
+void walk_up(const fs::path& mount, const fs::path& group, Read read,
+             std::optional<double>& limit) {
     std::vector<fs::path> parts;
     for (const fs::path& part : group.relative_path().lexically_normal())
         if (part != "." && part != ".." && !part.empty()) parts.push_back(part);
@@ -122,9 +127,11 @@ std::optional<double> cgroup_cpu_quota(const fs::path& root) {
         const fs::path group = line.substr(second + 1);
         if (controllers.empty()) {
             walk_up(mounts, group, read_v2, limit);
-            walk_up(mounts / "unified", group, read_v2, limit);  // where a machine still on v1 mounts it
+            walk_up(mounts / "unified", group, read_v2,
+                    limit);  // where a machine still on v1 mounts it
         } else if (lists(controllers, "cpu")) {
-            walk_up(mounts / controllers, group, read_v1, limit);  // "cpu,cpuacct", and "cpu" is a link to it
+            walk_up(mounts / controllers, group, read_v1,
+                    limit);  // "cpu,cpuacct", and "cpu" is a link to it
         }
     }
     return limit;

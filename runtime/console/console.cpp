@@ -17,10 +17,10 @@
 #include <tokengate/console.hpp>
 
 #include "base/quoted.hpp"
-#include "token/operations.hpp"
+#include "json.hpp"
 #include "lifecycle/runtime_core.hpp"
 #include "lifecycle/service.hpp"
-#include "json.hpp"
+#include "token/operations.hpp"
 #include "writer.hpp"
 
 #include <tokengate/detail/unique_fd.hpp>
@@ -59,8 +59,10 @@ extern const std::string_view console_page;
 namespace {
 
 constexpr std::size_t largest_body = 4096;
-constexpr std::size_t largest_ignored_body = 65536;  // read to its end so that its sender hears why it was refused
-constexpr std::size_t connection_memory = 32768;     // of which the head of a request takes what it needs
+constexpr std::size_t largest_ignored_body =
+    65536;  // read to its end so that its sender hears why it was refused
+constexpr std::size_t connection_memory =
+    32768;  // of which the head of a request takes what it needs
 constexpr int waiting_to_be_accepted = 1024;
 constexpr std::size_t shortest_token = 16;
 
@@ -118,7 +120,8 @@ response make_response(MHD_Response* made, const char* type) {
     add_header(*made, "X-Content-Type-Options", "nosniff");
     add_header(*made, "Referrer-Policy", "no-referrer");
     add_header(*made, "Content-Security-Policy",
-               "default-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+               "default-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
+               "form-action 'none'; "
                "frame-ancestors 'none'");
     return all;
 }
@@ -132,18 +135,22 @@ response text_response(std::string text, const char* type) {
     return make_response(made, type);
 }
 
-response error_response(std::string_view error) { return text_response(error_json(error), json_type); }
+response error_response(std::string_view error) {
+    return text_response(error_json(error), json_type);
+}
 
 unique_fd listen_at(const endpoint& at) {
     unique_fd made(::socket(at.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     const int yes = 1;
-    ::setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);  // else a restart waits for old connections
+    ::setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &yes,
+                 sizeof yes);  // else a restart waits for old connections
     if (made.get() >= 0 && ::bind(made.get(), at.data(), at.size()) == 0 &&
         ::listen(made.get(), waiting_to_be_accepted) == 0)
         return made;
     const int code = errno;
     std::string text = "console: listen at (" + at.text() + ")";
-    if (code == EADDRINUSE) text += ". Somebody listens there already: choose another port, or 0 for one that is free";
+    if (code == EADDRINUSE)
+        text += ". Somebody listens there already: choose another port, or 0 for one that is free";
     if (code == EACCES) text += ". Ports below 1024 are for root: choose another";
     if (code == EADDRNOTAVAIL) text += ". This machine does not have that address";
     throw std::system_error(code, std::system_category(), text);
@@ -162,12 +169,15 @@ void check(const console_options& options) {
     };
     if (options.connections == 0) bad("connections is 0: at least 1");
     const std::chrono::nanoseconds idle = options.idle_timeout;
-    if (idle < std::chrono::seconds(1) || idle > std::chrono::hours(24)) bad("idle_timeout is below 1 s or above 24 h");
-    if (!std::all_of(options.token.begin(), options.token.end(), [](char c) { return c > ' ' && c <= '~'; }))
-        bad("token has characters that no header carries: visible ASCII only, without a line's end or spaces");
+    if (idle < std::chrono::seconds(1) || idle > std::chrono::hours(24))
+        bad("idle_timeout is below 1 s or above 24 h");
+    if (!std::all_of(options.token.begin(), options.token.end(),
+                     [](char c) { return c > ' ' && c <= '~'; }))
+        bad("token has characters that no header carries: visible ASCII only, without a line's end "
+            "or spaces");
     if (!options.token.empty() && options.token.size() < shortest_token)
-        bad("token has " + std::to_string(options.token.size()) + " characters, which can be guessed: at least " +
-            std::to_string(shortest_token));
+        bad("token has " + std::to_string(options.token.size()) +
+            " characters, which can be guessed: at least " + std::to_string(shortest_token));
 }
 
 }  // namespace
@@ -184,11 +194,13 @@ public:
     [[nodiscard]] const endpoint& at() const noexcept { return at_; }
 
 private:
-    static MHD_Result heard(void* self, MHD_Connection* connection, const char* url, const char* method, const char*,
-                            const char* data, std::size_t* size, void** state) noexcept;
+    static MHD_Result heard(void* self, MHD_Connection* connection, const char* url,
+                            const char* method, const char*, const char* data, std::size_t* size,
+                            void** state) noexcept;
     static void connected(void* self, MHD_Connection* connection, void** context,
                           MHD_ConnectionNotificationCode what) noexcept;
-    static void completed(void* self, MHD_Connection* connection, void** state, MHD_RequestTerminationCode) noexcept;
+    static void completed(void* self, MHD_Connection* connection, void** state,
+                          MHD_RequestTerminationCode) noexcept;
 
     MHD_Result answer(request& asked, std::string_view url, std::string_view method);
     MHD_Result control(request& asked, std::string_view action);
@@ -196,7 +208,8 @@ private:
     static MHD_Result reply(request& asked, unsigned status, const response& with);
     MHD_Result refuse_method(request& asked, const char* allowed);
     [[nodiscard]] bool authorized(MHD_Connection* connection) const;
-    [[nodiscard]] static std::optional<token_query> tokens_wanted(MHD_Connection* connection, std::string& error);
+    [[nodiscard]] static std::optional<token_query> tokens_wanted(MHD_Connection* connection,
+                                                                  std::string& error);
 
     static void move(visitor& who, std::list<visitor>& to);
     void dismiss_slow();
@@ -216,8 +229,9 @@ private:
     std::vector<request*> waiting_;  // suspended; no more than there are connections
     console_writer writer_;
     MHD_Daemon* daemon_ = nullptr;
-    int epoll_ = -1;              // the daemon's
-    std::list<visitor> asking_;   // a whole request of theirs has yet to come; who has been at it for longest is first
+    int epoll_ = -1;  // the daemon's
+    std::list<visitor>
+        asking_;  // a whole request of theirs has yet to come; who has been at it for longest is first
     std::list<visitor> others_;   // no more in both than there are connections
     bool somebody_left_ = false;  // since the daemon was last run
 };
@@ -226,25 +240,29 @@ console_server::console_server(runtime& of, const console_options& options)
     : of_(of),
       has_token_(!options.token.empty()),
       token_(digest_of(options.token)),
-      patience_(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::nanoseconds(options.idle_timeout))),
+      patience_(std::chrono::duration_cast<std::chrono::seconds>(
+          std::chrono::nanoseconds(options.idle_timeout))),
       listening_(listen_at(endpoint(options.address, options.port))),
       at_(local_endpoint(listening_.get())) {
     // The page is part of the program.
-    page_ = make_response(MHD_create_response_from_buffer(console_page.size(), const_cast<char*>(console_page.data()),
+    page_ = make_response(MHD_create_response_from_buffer(console_page.size(),
+                                                          const_cast<char*>(console_page.data()),
                                                           MHD_RESPMEM_PERSISTENT),
                           "text/html; charset=utf-8");
     errno = 0;
-    daemon_ = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &heard, this,
-                               MHD_OPTION_LISTEN_SOCKET, listening_.get(),                               //
-                               MHD_OPTION_CONNECTION_LIMIT, options.connections,                         //
-                               MHD_OPTION_CONNECTION_TIMEOUT, static_cast<unsigned>(patience_.count()),  //
-                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{connection_memory},       //
-                               MHD_OPTION_STRICT_FOR_CLIENT, 1,                                          //
-                               MHD_OPTION_NOTIFY_COMPLETED, &completed, static_cast<void*>(this),        //
-                               MHD_OPTION_NOTIFY_CONNECTION, &connected, static_cast<void*>(this), MHD_OPTION_END);
+    daemon_ = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &heard, this,
+        MHD_OPTION_LISTEN_SOCKET, listening_.get(),                               //
+        MHD_OPTION_CONNECTION_LIMIT, options.connections,                         //
+        MHD_OPTION_CONNECTION_TIMEOUT, static_cast<unsigned>(patience_.count()),  //
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{connection_memory},       //
+        MHD_OPTION_STRICT_FOR_CLIENT, 1,                                          //
+        MHD_OPTION_NOTIFY_COMPLETED, &completed, static_cast<void*>(this),        //
+        MHD_OPTION_NOTIFY_CONNECTION, &connected, static_cast<void*>(this), MHD_OPTION_END);
     if (!daemon_)
         throw std::system_error(errno != 0 ? errno : ENOTSUP, std::system_category(),
-                                "console: libmicrohttpd could not be started at (" + at_.text() + ")");
+                                "console: libmicrohttpd could not be started at (" + at_.text() +
+                                    ")");
     static_cast<void>(listening_.release());  // the daemon closes it
     epoll_ = MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
 }
@@ -289,7 +307,8 @@ task<> console_server::serve() {
 void console_server::dismiss_slow() {
     const auto now = std::chrono::steady_clock::now();
     while (!asking_.empty() && now - asking_.front().since >= patience_) {
-        ::shutdown(asking_.front().socket, SHUT_RDWR);  // fails if the peer has gone, which the library sees too
+        ::shutdown(asking_.front().socket,
+                   SHUT_RDWR);  // fails if the peer has gone, which the library sees too
         move(asking_.front(), others_);
     }
 }
@@ -297,7 +316,8 @@ void console_server::dismiss_slow() {
 std::optional<std::chrono::milliseconds> console_server::until_next_look() const {
     if (asking_.empty()) return {};
     const auto left = asking_.front().since + patience_ - std::chrono::steady_clock::now();
-    return std::max(std::chrono::ceil<std::chrono::milliseconds>(left), std::chrono::milliseconds::zero());
+    return std::max(std::chrono::ceil<std::chrono::milliseconds>(left),
+                    std::chrono::milliseconds::zero());
 }
 
 task<> console_server::answer_waiting() {
@@ -314,7 +334,9 @@ task<> console_server::answer_waiting() {
         unsigned status = MHD_HTTP_OK;
         std::string excuse;
         try {
-            std::function<std::string()> make = [this, wanted = now[i]->wanted] { return write(wanted); };
+            std::function<std::string()> make = [this, wanted = now[i]->wanted] {
+                return write(wanted);
+            };
             std::string text = co_await writer_.write(std::move(make));
             made = text_response(std::move(text), now[i]->wanted.what == document::kind::metrics
                                                       ? "text/plain; version=0.0.4; charset=utf-8"
@@ -343,15 +365,17 @@ std::string console_server::write(const document& wanted) const {
     }
     using std::chrono::duration_cast;
     using std::chrono::milliseconds;
-    const console_facts facts{duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()),
-                              duration_cast<milliseconds>(std::chrono::steady_clock::now() - made_), has_token_};
+    const console_facts facts{
+        duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()),
+        duration_cast<milliseconds>(std::chrono::steady_clock::now() - made_), has_token_};
     return snapshot_json(of_.snapshot(), of_.tokens(), facts);
 }
 
 // ---- requests -----------------------------------------------------------------------------------------------------------
 
-MHD_Result console_server::heard(void* self, MHD_Connection* connection, const char* url, const char* method,
-                                 const char*, const char* data, std::size_t* size, void** state) noexcept {
+MHD_Result console_server::heard(void* self, MHD_Connection* connection, const char* url,
+                                 const char* method, const char*, const char* data,
+                                 std::size_t* size, void** state) noexcept {
     try {
         visitor* const who = visitor_of(connection);
         if (!who) return MHD_NO;
@@ -365,7 +389,8 @@ MHD_Result console_server::heard(void* self, MHD_Connection* connection, const c
             // Refused only when all of it has come: who is still sending may not read the answer.
             asked->received += std::exchange(*size, 0);
             if (asked->received > largest_ignored_body) return MHD_NO;
-            if (asked->received <= largest_body) asked->body.append(data, asked->received - asked->body.size());
+            if (asked->received <= largest_body)
+                asked->body.append(data, asked->received - asked->body.size());
             return MHD_YES;
         }
         auto& server = *static_cast<console_server*>(self);
@@ -385,10 +410,12 @@ void console_server::connected(void* self, MHD_Connection* connection, void** co
         if (who) who->in->erase(who->self);
         return;
     }
-    const int socket = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    const int socket =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     try {
         who = &server.asking_.emplace_back();
-        *who = {socket, std::chrono::steady_clock::now(), &server.asking_, std::prev(server.asking_.end())};
+        *who = {socket, std::chrono::steady_clock::now(), &server.asking_,
+                std::prev(server.asking_.end())};
         *context = who;
     } catch (const std::bad_alloc&) {
         ::shutdown(socket, SHUT_RDWR);
@@ -398,7 +425,8 @@ void console_server::connected(void* self, MHD_Connection* connection, void** co
 void console_server::completed(void* self, MHD_Connection* connection, void** state,
                                MHD_RequestTerminationCode) noexcept {
     delete static_cast<request*>(std::exchange(*state, nullptr));
-    if (visitor* const who = visitor_of(connection)) move(*who, static_cast<console_server*>(self)->asking_);
+    if (visitor* const who = visitor_of(connection))
+        move(*who, static_cast<console_server*>(self)->asking_);
 }
 
 void console_server::move(visitor& who, std::list<visitor>& to) {
@@ -428,19 +456,23 @@ MHD_Result console_server::answer(request& asked, std::string_view url, std::str
     if (asked.answer) return reply(asked, asked.status, asked.answer);
     if (asked.received > largest_body)
         return reply(asked, MHD_HTTP_CONTENT_TOO_LARGE,
-                     error_response("the body is larger than " + std::to_string(largest_body) + " bytes"));
+                     error_response("the body is larger than " + std::to_string(largest_body) +
+                                    " bytes"));
     for (const std::string_view action : {"pause", "resume", "drain"})
         if (url.starts_with("/gate/") && url.substr(6) == action)
-            return method == MHD_HTTP_METHOD_POST ? control(asked, action) : refuse_method(asked, "POST");
-    constexpr std::array<std::pair<std::string_view, kind>, 4> documents{{{"/metrics", kind::metrics},
-                                                                          {"/snapshot.json", kind::snapshot},
-                                                                          {"/tokens.json", kind::tokens},
-                                                                          {"/trace.json", kind::trace}}};
-    const auto found =
-        std::find_if(documents.begin(), documents.end(), [&](const auto& each) { return each.first == url; });
+            return method == MHD_HTTP_METHOD_POST ? control(asked, action)
+                                                  : refuse_method(asked, "POST");
+    constexpr std::array<std::pair<std::string_view, kind>, 4> documents{
+        {{"/metrics", kind::metrics},
+         {"/snapshot.json", kind::snapshot},
+         {"/tokens.json", kind::tokens},
+         {"/trace.json", kind::trace}}};
+    const auto found = std::find_if(documents.begin(), documents.end(),
+                                    [&](const auto& each) { return each.first == url; });
     if (url != "/" && found == documents.end())
         return reply(asked, MHD_HTTP_NOT_FOUND, error_response("there is nothing here"));
-    if (method != MHD_HTTP_METHOD_GET && method != MHD_HTTP_METHOD_HEAD) return refuse_method(asked, "GET, HEAD");
+    if (method != MHD_HTTP_METHOD_GET && method != MHD_HTTP_METHOD_HEAD)
+        return refuse_method(asked, "GET, HEAD");
     if (url == "/") return reply(asked, MHD_HTTP_OK, page_);
     if (found->second != kind::tokens) return later(asked, {.what = found->second});
     std::string error;
@@ -449,7 +481,8 @@ MHD_Result console_server::answer(request& asked, std::string_view url, std::str
     return later(asked, {.what = kind::tokens, .tokens = std::move(*wanted)});
 }
 
-std::optional<token_query> console_server::tokens_wanted(MHD_Connection* connection, std::string& error) {
+std::optional<token_query> console_server::tokens_wanted(MHD_Connection* connection,
+                                                         std::string& error) {
     const auto argument = [&](const char* name) {
         const char* value = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, name);
         return std::string_view(value ? value : "");
@@ -457,7 +490,8 @@ std::optional<token_query> console_server::tokens_wanted(MHD_Connection* connect
     token_query wanted;
     wanted.operation = argument("operation");
     if (const std::string_view limit = argument("limit"); !limit.empty()) {
-        const auto [end, code] = std::from_chars(limit.data(), limit.data() + limit.size(), wanted.limit);
+        const auto [end, code] =
+            std::from_chars(limit.data(), limit.data() + limit.size(), wanted.limit);
         if (code != std::errc{} || end != limit.data() + limit.size() || wanted.limit == 0 ||
             wanted.limit > token_query::most) {
             error = "limit is a number from 1 to " + std::to_string(token_query::most);
@@ -488,7 +522,8 @@ bool console_server::authorized(MHD_Connection* connection) const {
     const char* value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
     std::string_view given(value ? value : "");
     const bool is_bearer =
-        given.size() > scheme.size() && std::equal(scheme.begin(), scheme.end(), given.begin(), [](char a, char b) {
+        given.size() > scheme.size() &&
+        std::equal(scheme.begin(), scheme.end(), given.begin(), [](char a, char b) {
             return a == (b >= 'A' && b <= 'Z' ? static_cast<char>(b - 'A' + 'a') : b);
         });
     if (!is_bearer) return false;
@@ -503,20 +538,23 @@ MHD_Result console_server::control(request& asked, std::string_view action) {
         return reply(asked, MHD_HTTP_FORBIDDEN,
                      error_response("this console is read-only: it was made without a token"));
     if (!authorized(asked.connection)) {
-        const response refused =
-            error_response("the header Authorization: Bearer TOKEN is missing, or its token is wrong");
+        const response refused = error_response(
+            "the header Authorization: Bearer TOKEN is missing, or its token is wrong");
         add_header(*refused, "WWW-Authenticate", "Bearer realm=\"tokengate\"");
         return reply(asked, MHD_HTTP_UNAUTHORIZED, refused);
     }
     control_body wanted = parse_control(asked.body);
-    if (!wanted.error.empty()) return reply(asked, MHD_HTTP_BAD_REQUEST, error_response(wanted.error));
-    const char* const known = operation_name_of(wanted.operation);  // which lasts as long as a drain may
+    if (!wanted.error.empty())
+        return reply(asked, MHD_HTTP_BAD_REQUEST, error_response(wanted.error));
+    const char* const known =
+        operation_name_of(wanted.operation);  // which lasts as long as a drain may
     if (!wanted.operation.empty() && !known)
         return reply(asked, MHD_HTTP_NOT_FOUND,
                      error_response("there is no operation named " + quoted(wanted.operation)));
     const selection what = wanted.operation.empty() ? selection() : selection(known);
     const auto done = [&](unsigned status, bool changed) {
-        return reply(asked, status, text_response(control_json(action, wanted.operation, changed), json_type));
+        return reply(asked, status,
+                     text_response(control_json(action, wanted.operation, changed), json_type));
     };
     try {
         gate_control gate = of_.gate();
@@ -549,7 +587,8 @@ console::console(runtime& of, const console_options& options) {
     detail::check(options);
     auto server = std::make_shared<detail::console_server>(of, options);
     parts_ = std::unique_ptr<parts>(new parts{
-        server, {detail::runtime_access::core(of), [server] { return server->serve(); }, "console"}});
+        server,
+        {detail::runtime_access::core(of), [server] { return server->serve(); }, "console"}});
 }
 
 console::~console() = default;

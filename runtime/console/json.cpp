@@ -15,11 +15,14 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-constexpr std::array living{token_state::created, token_state::waiting, token_state::admitted, token_state::executing};
+constexpr std::array living{token_state::created, token_state::waiting, token_state::admitted,
+                            token_state::executing};
 constexpr std::size_t most_domains = 200;
 
 /// What is no UTF-8 (an operation may have put anything into its error) is replaced.
-std::string written(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string written(const json& value) {
+    return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 json core_json(unsigned core) { return core == control_core ? json(nullptr) : json(core); }
 json id_json(const token_id& id) { return id.operation.empty() ? json(nullptr) : json(id.text()); }
@@ -78,11 +81,13 @@ std::optional<token_state> living_state(std::string_view name) {
     return {};
 }
 
-std::string snapshot_json(const snapshot& now, const std::vector<token_info>& tokens, const console_facts& facts) {
+std::string snapshot_json(const snapshot& now, const std::vector<token_info>& tokens,
+                          const console_facts& facts) {
     json states = json::object();
     for (const token_state each : living)
         states[std::string(name_of(each))] =
-            std::count_if(tokens.begin(), tokens.end(), [&](const token_info& one) { return one.state == each; });
+            std::count_if(tokens.begin(), tokens.end(),
+                          [&](const token_info& one) { return one.state == each; });
     json cores = json::array();
     for (const core_snapshot& each : now.cores)
         cores.push_back({{"executor", each.executor},
@@ -95,8 +100,9 @@ std::string snapshot_json(const snapshot& now, const std::vector<token_info>& to
     json domains = json::array();
     const std::vector<domain_seen> seen = domains_of(tokens);
     for (std::size_t i = 0; i < std::min(seen.size(), most_domains); ++i)
-        domains.push_back(
-            {{"lead", seen[i].lead.text()}, {"core", core_json(seen[i].core)}, {"tokens", seen[i].tokens}});
+        domains.push_back({{"lead", seen[i].lead.text()},
+                           {"core", core_json(seen[i].core)},
+                           {"tokens", seen[i].tokens}});
     return written({{"version", TOKENGATE_VERSION},
                     {"time_ms", facts.now.count()},
                     {"uptime_ms", facts.up.count()},
@@ -127,9 +133,10 @@ std::string tokens_json(std::vector<token_info>&& tokens, const token_query& wan
     });
     const std::size_t shown = std::min(wanted.limit, tokens.size());
     const auto last = tokens.begin() + static_cast<std::ptrdiff_t>(shown);
-    std::partial_sort(tokens.begin(), last, tokens.end(), [](const token_info& a, const token_info& b) {
-        return std::pair(b.age, a.id.sequence) < std::pair(a.age, b.id.sequence);
-    });
+    std::partial_sort(tokens.begin(), last, tokens.end(),
+                      [](const token_info& a, const token_info& b) {
+                          return std::pair(b.age, a.id.sequence) < std::pair(a.age, b.id.sequence);
+                      });
     json listed = json::array();
     for (auto each = tokens.begin(); each != last; ++each)
         listed.push_back({{"id", each->id.text()},
@@ -141,16 +148,20 @@ std::string tokens_json(std::vector<token_info>&& tokens, const token_query& wan
                                              ? json(nullptr)
                                              : json(std::to_string(each->awaited_by_sequence))},
                           {"domain", id_json(each->domain)}});
-    return written({{"tokens", std::move(listed)}, {"total", tokens.size()}, {"more", tokens.size() - shown}});
+    return written(
+        {{"tokens", std::move(listed)}, {"total", tokens.size()}, {"more", tokens.size() - shown}});
 }
 
-std::string error_json(std::string_view error) { return written({{"ok", false}, {"error", error}}); }
+std::string error_json(std::string_view error) {
+    return written({{"ok", false}, {"error", error}});
+}
 
 control_body parse_control(std::string_view body) {
     constexpr const char* shape = R"(the body must be {"operation": NAME} or {"operation": null})";
     const json parsed = json::parse(body, nullptr, false);
     if (parsed.is_discarded()) return {.error = std::string("no JSON: ") + shape};
-    if (!parsed.is_object() || parsed.size() != 1 || !parsed.contains("operation")) return {.error = shape};
+    if (!parsed.is_object() || parsed.size() != 1 || !parsed.contains("operation"))
+        return {.error = shape};
     const json& operation = parsed["operation"];
     if (operation.is_null()) return {};
     if (!operation.is_string()) return {.error = shape};

@@ -50,6 +50,7 @@ struct control_body {
 [[nodiscard]] control_body parse_control(std::string_view body);
 
 /// {"ok": true, "action": …, "operation": …, "changed": …}
-[[nodiscard]] std::string control_json(std::string_view action, std::string_view operation, bool changed);
+[[nodiscard]] std::string control_json(std::string_view action, std::string_view operation,
+                                       bool changed);
 
 }  // namespace tokengate::detail

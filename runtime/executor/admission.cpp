@@ -3,14 +3,14 @@
 // The executor's side of what is said to the gate while it runs: who is held, refused or killed. Nothing of this is on the way
 // of a token while nobody has said anything; see shared_state::attention and at_start.
 
-#include "gate/attention.hpp"
-#include "token/awaiters.hpp"
+#include "base/what_of.hpp"
 #include "executor/executor.hpp"
 #include "executor/guard_steps.hpp"
 #include "executor/shared.hpp"
-#include "executor/stop.hpp"
 #include "executor/steps.hpp"
-#include "base/what_of.hpp"
+#include "executor/stop.hpp"
+#include "gate/attention.hpp"
+#include "token/awaiters.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/promise.hpp>
@@ -51,7 +51,8 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
             return false;
         }
     }
-    if (!(attention & holding) || !runtime.holds.would_hold(token, core.current, gate_holds::coming::newly))
+    if (!(attention & holding) ||
+        !runtime.holds.would_hold(token, core.current, gate_holds::coming::newly))
         return true;
     // Before it is held: then it may be let go at once, on another thread.
     if (is_watched) {
@@ -62,13 +63,15 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
 }
 
 void executor::let_in(core_context& core, token_record& token, gate_holds::coming from) noexcept {
-    if (!runtime.holds.hold(token, nullptr, from)) pass_permits(core, token);  // else something holds it
+    if (!runtime.holds.hold(token, nullptr, from))
+        pass_permits(core, token);  // else something holds it
 }
 
 void executor::route_permitted(core_context& core, token_record& permitted) noexcept {
     for (token_record* token = &permitted; token;) {
-        const bool held = (runtime.attention.load(std::memory_order_relaxed) & holding) &&
-                          runtime.holds.would_hold(*token, nullptr, gate_holds::coming::from_a_queue);
+        const bool held =
+            (runtime.attention.load(std::memory_order_relaxed) & holding) &&
+            runtime.holds.would_hold(*token, nullptr, gate_holds::coming::from_a_queue);
         if (!held) {
             route(core, *token);
             return;
@@ -87,13 +90,15 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
     unsigned count = 0;
     while (!taken.empty()) {
         auto& token = *static_cast<token_record*>(taken.pop());
-        if (held_too && runtime.holds.would_hold(token, nullptr, gate_holds::coming::from_a_queue)) {
+        if (held_too &&
+            runtime.holds.would_hold(token, nullptr, gate_holds::coming::from_a_queue)) {
             token.flags = static_cast<std::uint16_t>(token.flags & ~windowed);
             if (token.flags & holds_permit) release_permit(core, token);
             let_in(core, token, gate_holds::coming::from_a_queue);
             continue;
         }
-        if (token.state.load() != token_state::admitted) {  // else it had been before, and was taken back
+        if (token.state.load() !=
+            token_state::admitted) {  // else it had been before, and was taken back
             if (token.flags & watched) leave_gate(token, position_);
             token.state.store(token_state::admitted);
         }
@@ -110,14 +115,18 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
 bool executor::enter_backlog(token_record& token) noexcept {
     // It has its place, or needs none any more: it was taken back.
     const token_state state = token.state.load();
-    if (!runtime.places.counts(token) || state == token_state::waiting || state == token_state::admitted) return true;
+    if (!runtime.places.counts(token) || state == token_state::waiting ||
+        state == token_state::admitted)
+        return true;
     const backlog_policy policy = runtime.options.backlog.policy;
     while (!runtime.places.take()) {
         if (policy == backlog_policy::wait) {
             runtime.places.take_anyway();
             break;
         }
-        if (policy == backlog_policy::shed_oldest && shed_oldest(token.operation.load()->weight_class)) continue;
+        if (policy == backlog_policy::shed_oldest &&
+            shed_oldest(token.operation.load()->weight_class))
+            continue;
         refuse(token, made_error([&] { return runtime.places.is_full(token); }));
         return false;
     }
@@ -138,7 +147,8 @@ bool executor::shed_oldest(weight w) noexcept {
     for (const storage tier : storage_tiers) {
         if (!oldest.empty()) break;
         hook* waiting = runtime.at_gate.take_waiting(tier, [](const hook* each) noexcept {
-            return !(static_cast<const token_record*>(each)->flags & in_domain);  // a chain is not cut
+            return !(static_cast<const token_record*>(each)->flags &
+                     in_domain);  // a chain is not cut
         });
         if (!waiting) continue;
         auto& token = *static_cast<token_record*>(waiting);
@@ -148,10 +158,11 @@ bool executor::shed_oldest(weight w) noexcept {
     if (oldest.empty()) return false;  // those that wait are on their way
     auto& token = *static_cast<token_record*>(oldest.pop());
     refuse(token, made_error([&] {
-               return admission_rejected("admission_rejected: " + token.id().text() +
-                                         " had waited longest in its queue, and gave its place to a newer one: " +
-                                         std::to_string(runtime.options.backlog.limit) +
-                                         " tokens wait at the gate, as many as backlog.limit allows");
+               return admission_rejected(
+                   "admission_rejected: " + token.id().text() +
+                   " had waited longest in its queue, and gave its place to a newer one: " +
+                   std::to_string(runtime.options.backlog.limit) +
+                   " tokens wait at the gate, as many as backlog.limit allows");
            }));
     return true;
 }
@@ -167,7 +178,8 @@ bool executor::acquire_watched(token_record& token) noexcept {
 }
 
 void executor::leave_gate(token_record& token, unsigned position) noexcept {
-    if (token.state.load() == token_state::waiting && runtime.places.counts(token)) runtime.places.leave();
+    if (token.state.load() == token_state::waiting && runtime.places.counts(token))
+        runtime.places.leave();
     watch_routed(*core_, token, position);
 }
 
@@ -200,7 +212,8 @@ bool executor::may_start(token_record& token) noexcept {
 }
 
 void executor::post_kill() noexcept {
-    if (!kill_.under_way.exchange(true, std::memory_order_acq_rel)) loop.post(&kill_);  // pairs with the hook
+    if (!kill_.under_way.exchange(true, std::memory_order_acq_rel))
+        loop.post(&kill_);  // pairs with the hook
 }
 
 void executor::kill_those_here() noexcept {
@@ -209,8 +222,9 @@ void executor::kill_those_here() noexcept {
     frame_pool::for_each_slot([this](void* frame, std::size_t) {
         // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
         auto& token = const_cast<token_record&>(promise_base::record_in(frame));
-        if (token.state.load_acquire() != token_state::executing || token.runtime.load() != runtime.slot ||
-            token.position.load() != core_->position || (token.stop.load() & stop_killed))
+        if (token.state.load_acquire() != token_state::executing ||
+            token.runtime.load() != runtime.slot || token.position.load() != core_->position ||
+            (token.stop.load() & stop_killed))
             return;
         auto reason = runtime.kills.reason_for(token, true);
         if (!reason) return;
@@ -228,11 +242,13 @@ void executor::kill_those_here() noexcept {
 
 bool executor::kills_current() noexcept {
     const token_record& current = *core_->current;
-    if (current.state.load() != token_state::executing) return false;  // somebody else's code, at its end
+    if (current.state.load() != token_state::executing)
+        return false;  // somebody else's code, at its end
     const std::uint64_t newest = runtime.kills.newest();
     if (last_poll_.sequence != current.sequence.load() || last_poll_.newest != newest) {
         last_poll_ = {current.sequence.load(), newest, false};
-        for (const token_record* each = &current; each && !last_poll_.answer; each = awaiter_here(*core_, *each))
+        for (const token_record* each = &current; each && !last_poll_.answer;
+             each = awaiter_here(*core_, *each))
             last_poll_.answer = runtime.kills.reason_for(*each, true) != nullptr;
     }
     return last_poll_.answer;
@@ -243,7 +259,9 @@ std::shared_ptr<const std::string> executor::kill_reason(const token_record& tok
     return known == kill_reasons_.end() ? nullptr : known->second;
 }
 
-void executor::forget_kill_reason(const token_record& token) noexcept { kill_reasons_.erase(token.sequence.load()); }
+void executor::forget_kill_reason(const token_record& token) noexcept {
+    kill_reasons_.erase(token.sequence.load());
+}
 
 // ---- observing ----------------------------------------------------------------------------------------------------------
 

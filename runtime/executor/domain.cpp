@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "executor/domain.hpp"
 
-#include "token/seed.hpp"
-#include "token/awaiters.hpp"
 #include "executor/shared.hpp"
+#include "token/awaiters.hpp"
+#include "token/seed.hpp"
 
 #include <tokengate/detail/admission.hpp>
 
@@ -14,7 +14,8 @@ namespace tokengate::detail {
 
 void open_domain(core_context& core, token_record& lead) noexcept {
     // A frame's worth of memory from this thread's own pool; where even that is not to be had, nothing can go on.
-    auto* opened_here = static_cast<domain*>(core.pool->allocate(sizeof(domain), slab_kind::object));
+    auto* opened_here =
+        static_cast<domain*>(core.pool->allocate(sizeof(domain), slab_kind::object));
     opened_here->pending = 1;
     opened_here->home = &core;
     opened_here->position = core.position;
@@ -44,7 +45,8 @@ void release_domain(core_context& core, domain* ended) noexcept {
     if (ended->home == &core)
         core.counts.live_domains.add(-1);
     else
-        --ended->runtime->orphaned_domains;  // its executor is gone; the caller holds shared_state::orphans
+        --ended->runtime
+              ->orphaned_domains;  // its executor is gone; the caller holds shared_state::orphans
     core.pool->deallocate(ended, sizeof(domain), slab_kind::object);
 }
 

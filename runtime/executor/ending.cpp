@@ -2,15 +2,15 @@
 
 // How a token ends, and what becomes of one whose handle was dropped.
 
+#include "base/what_of.hpp"
 #include "executor/domain.hpp"
 #include "executor/executor.hpp"
 #include "executor/group.hpp"
-#include "token/awaiters.hpp"
 #include "executor/guard_steps.hpp"
 #include "executor/shared.hpp"
-#include "executor/stop.hpp"
 #include "executor/steps.hpp"
-#include "base/what_of.hpp"
+#include "executor/stop.hpp"
+#include "token/awaiters.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/group.hpp>
@@ -32,7 +32,8 @@ void destroy_frame(token_record& token) noexcept { promise_base::of(token).handl
 
 /// The frame of an ended token goes, and its failure, if it is one, is nobody's any more.
 void destroy_unheard(token_record& token) noexcept {
-    if (std::exception_ptr error = std::move(promise_base::of(token).error)) report_failure(token, std::move(error));
+    if (std::exception_ptr error = std::move(promise_base::of(token).error))
+        report_failure(token, std::move(error));
     destroy_frame(token);
 }
 
@@ -67,7 +68,8 @@ void end_orphan(hook* item) noexcept {
 namespace {
 
 /// It ends before its loop could tell it: it has looked for itself, or did not need to.
-std::shared_ptr<const std::string> kill_unheard_of(const core_context& core, const token_record& token) noexcept {
+std::shared_ptr<const std::string> kill_unheard_of(const core_context& core,
+                                                   const token_record& token) noexcept {
     if (!(core.runtime->at_start.load(std::memory_order_relaxed) & killing)) return nullptr;
     return core.runtime->kills.reason_for(token, true);
 }
@@ -75,7 +77,8 @@ std::shared_ptr<const std::string> kill_unheard_of(const core_context& core, con
 /// Whether all are asked to stop, or one here that awaits it: which its body hears when it looks.
 bool asked_with_others(const core_context& core, const token_record& token) noexcept {
     if (core.runtime->stops_all() && !(token.flags & exempt)) return true;
-    for (const token_record* each = awaiter_here(core, token); each; each = awaiter_here(core, *each)) {
+    for (const token_record* each = awaiter_here(core, token); each;
+         each = awaiter_here(core, *each)) {
         if (each->flags & shielded) return false;
         if (each->stop_requested() || kill_unheard_of(core, *each)) return true;
     }
@@ -103,7 +106,8 @@ void note_failure(core_context& core, token_record& token) noexcept {
     } catch (const token_killed&) {
         state = token_state::killed;
     } catch (const token_timeout&) {
-        if (reasons & stop_timeout || token.operation.load()->index < first_operation) state = token_state::timeout;
+        if (reasons & stop_timeout || token.operation.load()->index < first_operation)
+            state = token_state::timeout;
     } catch (const token_stopped&) {
         state = reasons & stop_killed                                     ? token_state::killed
                 : (reasons & (stop_timeout | stop_asked)) == stop_timeout ? token_state::timeout
@@ -132,7 +136,8 @@ void end_anchored(core_context& core, token_record& token) noexcept {
 }
 
 void end_unrun(core_context& core, token_record& token) noexcept {
-    if (std::exception_ptr& error = promise_base::of(token).error; !error) error = not_started(token);
+    if (std::exception_ptr& error = promise_base::of(token).error; !error)
+        error = not_started(token);
     note_failure(core, token);
     token.stop.set_bits(stop_unrun);
     end_anchored(core, token);
@@ -146,7 +151,8 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
     // acquire as in end_token; the exchange decides between us and the holder of the handle.
     std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
     if (claimed == owner_unclaimed) {
-        if (token.shared_owner().compare_exchange_strong(claimed, owner_done, std::memory_order_acq_rel)) {
+        if (token.shared_owner().compare_exchange_strong(claimed, owner_done,
+                                                         std::memory_order_acq_rel)) {
             core.counts.ended.add_release(1);  // the frame is the handle's now
             return;
         }
@@ -158,7 +164,8 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
     }
     auto& heard_by = *reinterpret_cast<waiter*>(claimed);
     if (heard_by.home && !(token.flags & ran_in_place))
-        core.counts.ended.add_release(1);  // else when it has been heard: a runtime does not end before that
+        core.counts.ended.add_release(
+            1);  // else when it has been heard: a runtime does not end before that
     if (heard_by.done == group_done) {
         count_out_of_group(core, token, static_cast<token_group&>(heard_by));
         return;
@@ -180,7 +187,8 @@ void drop_unadmitted(token_record& token) noexcept {
     }
     domain& inherited = *static_cast<domain*>(token.anchor);
     core_context& core = context();
-    if (inherited.home == &core && core.host) {  // a context that its domains outlive has no executor
+    if (inherited.home == &core &&
+        core.host) {  // a context that its domains outlive has no executor
         leave_domain(core, token);
         destroy_frame(token);
     } else if (core.host && core.runtime == inherited.runtime) {
@@ -197,7 +205,8 @@ void shared_state::end_far_from_home(token_record& token) noexcept {
         const std::scoped_lock lock(orphans);
         if (!joined) {
             token.run = end_unadmitted;
-            dropped_from_afar.fetch_add(1, std::memory_order_relaxed);  // the mailbox publishes it; see count_admitted
+            dropped_from_afar.fetch_add(
+                1, std::memory_order_relaxed);  // the mailbox publishes it; see count_admitted
             executors[static_cast<domain*>(token.anchor)->position]->loop.post(&token);
             return;
         }
@@ -224,7 +233,8 @@ bool shared_state::leave_orphaned_domain(token_record& token) noexcept {
 
 void drop_admitted(token_record& token) noexcept {
     // acq_rel: pairs with the exchange of `done` at its end.
-    if (token.shared_owner().exchange(owner_dropped, std::memory_order_acq_rel) != owner_done) return;
+    if (token.shared_owner().exchange(owner_dropped, std::memory_order_acq_rel) != owner_done)
+        return;
     destroy_unheard(token);
 }
 
@@ -251,10 +261,12 @@ void report_failure(token_record& token, std::exception_ptr error) noexcept {
         std::fprintf(stderr, "tokengate: the failure handler itself threw\n");
     }
     try {
-        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n", heard.id.text().c_str(),
-                     what_of(heard.error).c_str());
+        std::fprintf(stderr, "tokengate: %s failed and nobody awaits it: %s\n",
+                     heard.id.text().c_str(), what_of(heard.error).c_str());
     } catch (const std::bad_alloc&) {
-        std::fputs("tokengate: a token failed that nobody awaits, and there is no memory to say which\n", stderr);
+        std::fputs(
+            "tokengate: a token failed that nobody awaits, and there is no memory to say which\n",
+            stderr);
     }
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "executor/executor.hpp"
 
-#include "executor/domain.hpp"
-#include "token/context.hpp"
-#include "executor/shared.hpp"
-#include "executor/stop.hpp"
 #include "base/topology.hpp"
+#include "executor/domain.hpp"
+#include "executor/shared.hpp"
 #include "executor/steps.hpp"
+#include "executor/stop.hpp"
+#include "token/context.hpp"
 
 #include <tokengate/detail/admission.hpp>
 #include <tokengate/detail/group.hpp>
@@ -21,7 +21,8 @@
 
 namespace tokengate::detail {
 
-executor::executor(shared_state& of, unsigned position, unsigned ring_entries, std::uint64_t spin_ns)
+executor::executor(shared_state& of, unsigned position, unsigned ring_entries,
+                   std::uint64_t spin_ns)
     : runtime(of),
       loop({.index = position,
             .ring_entries = ring_entries,
@@ -30,15 +31,20 @@ executor::executor(shared_state& of, unsigned position, unsigned ring_entries, s
             .measure_wakes = of.options.metrics,
             .starts = &start_token},
            *this),
-      trace(of.options.trace_events != 0 ? std::make_unique<trace_ring>(of.options.trace_events) : nullptr),
+      trace(of.options.trace_events != 0 ? std::make_unique<trace_ring>(of.options.trace_events)
+                                         : nullptr),
       stats(of.options.metrics ? std::make_unique<stats_table>() : nullptr),
       position_(position),
       is_control_(position >= of.positions()),
       routes_(of.loads, position, of.options.spill) {
     quit_.of = report_.of = this;
-    quit_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->quit_when_settled(); };
+    quit_.run = [](hook* self) noexcept {
+        static_cast<member_hook*>(self)->of->quit_when_settled();
+    };
     ask_all_.of = this;
-    ask_all_.run = [](hook* self) noexcept { static_cast<member_hook*>(self)->of->ask_all_to_stop(); };
+    ask_all_.run = [](hook* self) noexcept {
+        static_cast<member_hook*>(self)->of->ask_all_to_stop();
+    };
     kill_.of = this;
     kill_.run = [](hook* self) noexcept {
         auto& kill = *static_cast<kill_hook*>(self);
@@ -50,7 +56,8 @@ executor::executor(shared_state& of, unsigned position, unsigned ring_entries, s
     report_.run = [](hook* self) noexcept {
         executor& reporter = *static_cast<member_hook*>(self)->of;
         executor& control = reporter.runtime.control();
-        reporter.report_under_way_.exchange(false, std::memory_order_acq_rel);  // pairs with report_idle
+        reporter.report_under_way_.exchange(false,
+                                            std::memory_order_acq_rel);  // pairs with report_idle
         control.end_if_drained();
     };
 }
@@ -105,12 +112,14 @@ void executor::attach(core_context& core) noexcept {
     core.runtime = &runtime;
     core.position = static_cast<std::uint16_t>(position_);
     core.runtime_slot = runtime.slot;
-    core.in_place = token_word{core.position, runtime.slot, ran_in_place, token_state::executing, 0}.bits();
+    core.in_place =
+        token_word{core.position, runtime.slot, ran_in_place, token_state::executing, 0}.bits();
     core.keeping.attention = &runtime.attention;
     core.keeping.at_start = &runtime.at_start;
     for (const weight w : weight_classes)
         core.keeping.hungry[static_cast<std::size_t>(w)] =
-            !is_control_ && routes_.may_serve(position_, w) ? &runtime.loads.hungry_in(w) : &keeping_words::never;
+            !is_control_ && routes_.may_serve(position_, w) ? &runtime.loads.hungry_in(w)
+                                                            : &keeping_words::never;
     core.counts.take_over(counts_);
     hosted_by_.store(&core, std::memory_order_release);
     if (runtime.stalls) runtime.stalls->enter(position_);
@@ -168,14 +177,17 @@ void executor::delivered() noexcept {
 
 bool executor::flushed(unsigned destination, bool empty) noexcept {
     if (!runtime.is_control(destination)) routes_.publish(destination);
-    return !empty && runtime.loads.fed(destination);  // else it would sleep on, and nobody would know that it is hungry
+    return !empty &&
+           runtime.loads.fed(
+               destination);  // else it would sleep on, and nobody would know that it is hungry
 }
 
 void executor::lent_to(unsigned destination) noexcept {
     if (!asymmetric_lock::can_be_taken()) return;
     const auto tell = [this](unsigned sleeper) { return loop.nudge_with_flush(sleeper); };
     // Who is at home in the smallest range may run whatever it is.
-    if (!routes_.tell_sleepers(weight::light, destination, tell)) routes_.tell_sleepers_anywhere(destination, tell);
+    if (!routes_.tell_sleepers(weight::light, destination, tell))
+        routes_.tell_sleepers_anywhere(destination, tell);
 }
 
 void executor::publish_started() noexcept {
@@ -192,15 +204,18 @@ void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
             window_ = window;
             runtime.loads.set_window(position_, window);
         }
-        loop.limit_turn(static_cast<unsigned>(std::clamp<std::uint64_t>(turn_ns / average_run_ns_, 1,
-                                                                        event_loop::turn_budget)));
+        loop.limit_turn(static_cast<unsigned>(
+            std::clamp<std::uint64_t>(turn_ns / average_run_ns_, 1, event_loop::turn_budget)));
     }
     runtime.loads.publish_room(position_);
 }
 
 std::uint64_t executor::busy_ns() const noexcept {
-    constexpr std::uint64_t long_turn_ns = 10'000'000;  // a shorter one may turn out to have run nothing
-    std::uint64_t sum = busy_ns_.load_acquire();  // pairs with turn_ended: a turn that is in it is not open any more
+    constexpr std::uint64_t long_turn_ns =
+        10'000'000;  // a shorter one may turn out to have run nothing
+    std::uint64_t sum =
+        busy_ns_
+            .load_acquire();  // pairs with turn_ended: a turn that is in it is not open any more
     const std::uint64_t began = loop.turn_began_ns();
     const std::uint64_t now = event_loop::steady_ns();
     if (began != 0 && now > began + long_turn_ns) sum += now - began;
@@ -239,9 +254,12 @@ void executor::hungry_no_more() noexcept { runtime.loads.fed(position_); }
 
 void executor::awake_with_work() noexcept {
     if (is_control_) return;
-    const auto keeps = [this](const auto& each) { return each.get() != this && each->keeps_work(); };
+    const auto keeps = [this](const auto& each) {
+        return each.get() != this && each->keeps_work();
+    };
     if (std::ranges::any_of(runtime.executors, keeps))
-        routes_.tell_sleepers_anywhere(position_, [this](unsigned sleeper) { return loop.nudge(sleeper); });
+        routes_.tell_sleepers_anywhere(position_,
+                                       [this](unsigned sleeper) { return loop.nudge(sleeper); });
 }
 
 // ---- the end ------------------------------------------------------------------------------------------------------------
@@ -276,8 +294,9 @@ void executor::ask_all_to_stop() noexcept {
     frame_pool::for_each_slot([this](void* frame, std::size_t) {
         // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
         auto& token = const_cast<token_record&>(promise_base::record_in(frame));
-        if (token.state.load_acquire() != token_state::executing || token.runtime.load() != runtime.slot ||
-            token.position.load() != core_->position || (token.flags & exempt))
+        if (token.state.load_acquire() != token_state::executing ||
+            token.runtime.load() != runtime.slot || token.position.load() != core_->position ||
+            (token.flags & exempt))
             return;
         token.stop.set_bits(stop_asked);
         deliver_stop(*core_, token);
@@ -293,7 +312,8 @@ void executor::ask_to_sweep() noexcept {
 }
 
 void executor::sweep_gate() noexcept {
-    constexpr std::uint64_t share = 8;  // of this thread's time, at most one in so many goes into sweeping
+    constexpr std::uint64_t share =
+        8;  // of this thread's time, at most one in so many goes into sweeping
     sweep_asked_ = false;
     const std::uint64_t began = event_loop::steady_ns();
     const std::uint32_t asked = runtime.at_start.load(std::memory_order_relaxed);
@@ -312,7 +332,8 @@ void executor::sweep_gate() noexcept {
     };
     hook_queue found;
     for (const weight w : weight_classes) runtime.at_gate.withdraw(w, is_to_stop, found);
-    end_all(found, windowed);  // one with a tier has its permit by now, and gives it back as it ends
+    end_all(found,
+            windowed);  // one with a tier has its permit by now, and gives it back as it ends
     for (const storage tier : storage_tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
     end_all(found, holds_permit);
     runtime.holds.withdraw(is_to_stop, found);
@@ -355,15 +376,17 @@ void executor::start(core_context& core, token_record& token) noexcept {
     if (token.flags & windowed) ++started_;
     ++starts_in_turn_;
     token.position.store(core.position);
-    if (token.stop_requested() || runtime.at_start.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if (token.stop_requested() || runtime.at_start.load(std::memory_order_relaxed) != 0)
+        [[unlikely]] {
         if (token.stop_requested() || !may_start(token)) {
             end_unrun(core, token);
             if (departing_.token) settle_departed();
             return;
         }
     }
-    token.wait_is_over();                               // the link has served its last queue
-    token.state.store_release(token_state::executing);  // pairs with the looks of stop.cpp: its place is known
+    token.wait_is_over();  // the link has served its last queue
+    token.state.store_release(
+        token_state::executing);  // pairs with the looks of stop.cpp: its place is known
     if (token.flags & (leads | watched)) {
         if (token.flags & watched) watch_start(core, token);
         if (token.flags & leads) open_domain(core, token);
@@ -371,7 +394,8 @@ void executor::start(core_context& core, token_record& token) noexcept {
     resume_token(core, &token, promise_base::of(token).handle());
 }
 
-void executor::resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept {
+void executor::resume_token(core_context& core, token_record* token,
+                            std::coroutine_handle<> coroutine) noexcept {
     begin_segment(core, token);
     run_measured(core, token, [&]() noexcept { resume(core, coroutine); });
 }
@@ -395,7 +419,8 @@ inline void executor::begin_segment(core_context& core, token_record* token) noe
 template <class Run>
 inline void executor::run_measured(core_context& core, token_record* token, Run run) noexcept {
     // A coroutine of somebody else's, awaiting a token outside of every token: nothing is known of it.
-    operation_counters* operation = token ? &core.operations[token->operation.load()->index] : nullptr;
+    operation_counters* operation =
+        token ? &core.operations[token->operation.load()->index] : nullptr;
     if (operation && operation->is_short && operation->until_measured != 0) {
         --operation->until_measured;
         core.current = token;
@@ -421,8 +446,8 @@ inline void executor::run_measured(core_context& core, token_record* token, Run 
 void executor::note_run(operation_counters& operation, std::uint64_t elapsed_ns) noexcept {
     constexpr std::uint16_t runs_between = 31;
     const std::uint64_t decayed = operation.longest_ns - operation.longest_ns / 8;
-    operation.longest_ns =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(std::max(decayed, elapsed_ns), ~std::uint32_t{0}));
+    operation.longest_ns = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(std::max(decayed, elapsed_ns), ~std::uint32_t{0}));
     operation.is_short = operation.longest_ns < short_ns;
     operation.until_measured = operation.is_short ? runs_between : 0;
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "token/context.hpp"
-#include "loop/event_loop.hpp"
 #include "gate/holds.hpp"
-#include "token/operation_stats.hpp"
+#include "loop/event_loop.hpp"
 #include "routing/router.hpp"
 #include "routing/sticky_registry.hpp"
+#include "token/context.hpp"
+#include "token/operation_stats.hpp"
 #include "token/trace_ring.hpp"
 
 #include <tokengate/detail/core_context.hpp>
@@ -55,7 +55,8 @@ void deliver_end(hook* item) noexcept;
 
 class executor final : public event_loop::guest {
 public:
-    executor(shared_state& runtime, unsigned position, unsigned ring_entries, std::uint64_t spin_ns);
+    executor(shared_state& runtime, unsigned position, unsigned ring_entries,
+             std::uint64_t spin_ns);
     ~executor();
 
     /// Starts the pinned thread; `wait_until_up` throws what kept it from coming up.
@@ -75,7 +76,8 @@ public:
     void release_context() noexcept;
 
     void start(core_context& core, token_record& token) noexcept;
-    void resume_token(core_context& core, token_record* token, std::coroutine_handle<> coroutine) noexcept;
+    void resume_token(core_context& core, token_record* token,
+                      std::coroutine_handle<> coroutine) noexcept;
     /// Begins what a group has left to the loop, as its awaiter, and resumes that once all have ended.
     void continue_group(core_context& core, token_group& group) noexcept;
     void admit(core_context& core, token_record& token) noexcept;
@@ -155,12 +157,14 @@ public:
 
     /// Any thread. What this executor has counted, whoever hosted it.
     [[nodiscard]] const executor_counts& counts() const noexcept {
-        const core_context* core = hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
+        const core_context* core =
+            hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
         return core ? core->counts : counts_;
     }
     /// Any thread: the number in the sequences of tokens made here; none while nobody hosts it.
     [[nodiscard]] std::optional<std::uint64_t> context_number() const noexcept {
-        const core_context* core = hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
+        const core_context* core =
+            hosted_by_.load(std::memory_order_acquire);  // pairs with attach and detach
         if (!core) return {};
         return core->next_sequence.load() >> sequence_bits;
     }
@@ -169,7 +173,8 @@ public:
 
     shared_state& runtime;
     event_loop loop;
-    const std::unique_ptr<trace_ring> trace;  ///< noted in by the executor's thread, read by any; null unless asked for
+    const std::unique_ptr<trace_ring>
+        trace;  ///< noted in by the executor's thread, read by any; null unless asked for
     /// What its tokens did, by operation; only with runtime_options::metrics.
     const std::unique_ptr<stats_table> stats;
     [[nodiscard]] operation_stats* stats_of(std::uint32_t operation) noexcept {
@@ -199,11 +204,13 @@ public:
 
 private:
     static constexpr std::uint64_t short_ns = 50'000;
-    static constexpr std::uint64_t turn_ns = 200'000;           // a turn is over when it has lasted so long
-    static constexpr std::uint64_t tidy_every_ns = 10'000'000;  // between looks whether kills have met all
+    static constexpr std::uint64_t turn_ns = 200'000;  // a turn is over when it has lasted so long
+    static constexpr std::uint64_t tidy_every_ns =
+        10'000'000;  // between looks whether kills have met all
     /// A core outside the home range of a token takes it back only from a turn that has lasted so long.
     static constexpr std::uint64_t foreign_wait_ns = 500'000;
-    static constexpr int budget_in_place = 128;  // children that run in place before the loop has a turn
+    static constexpr int budget_in_place =
+        128;  // children that run in place before the loop has a turn
 
     struct staged {
         hook_queue chain;
@@ -244,7 +251,8 @@ private:
     [[nodiscard]] bool keeps_work() const noexcept;
     void return_to_gate(hook_queue& started_nowhere, std::array<bool, 3>& put_back) noexcept;
     void put_aside(weight w) noexcept;
-    [[nodiscard]] bool tell_sleepers(weight w) noexcept;  ///< false: there were some, and all are about to look
+    [[nodiscard]] bool tell_sleepers(
+        weight w) noexcept;  ///< false: there were some, and all are about to look
     void end_gathering() noexcept;
     void wake_for(weight w) noexcept;
     bool wake_one_of(unsigned first, unsigned end) noexcept;
@@ -265,9 +273,10 @@ private:
         unsigned position = 0;
     } departing_;
     bool gathering_ = false;
-    std::array<bool, 3> gathered_{};       // by weight: put aside since
-    bool at_back_ = false;                 // see at_back in retry.hpp
-    token_group* oldest_offer_ = nullptr;  // groups with children that may be given away, doubly linked by age
+    std::array<bool, 3> gathered_{};  // by weight: put aside since
+    bool at_back_ = false;            // see at_back in retry.hpp
+    token_group* oldest_offer_ =
+        nullptr;  // groups with children that may be given away, doubly linked by age
     token_group* newest_offer_ = nullptr;
     unsigned started_ = 0;  // windowed tokens started and not yet published
     unsigned starts_in_turn_ = 0;
@@ -278,9 +287,10 @@ private:
     bool ending_ = false;           // the control loop, and the next
     bool drained_ = false;
 
-    core_context* core_ = nullptr;      // while hosted
-    core_context* outlived_ = nullptr;  // the former one, kept from use while domains of ours name it
-    executor_counts counts_;            // while not hosted; else in the context
+    core_context* core_ = nullptr;  // while hosted
+    core_context* outlived_ =
+        nullptr;              // the former one, kept from use while domains of ours name it
+    executor_counts counts_;  // while not hosted; else in the context
     std::atomic<core_context*> hosted_by_{
         nullptr};  // stored by attach and detach (release), loaded by counts() (acquire)
     relaxed<std::uint64_t> busy_ns_{};
@@ -305,8 +315,9 @@ private:
     member_hook ask_all_;
     sweep_timer sweep_;
     bool sweep_asked_ = false;
-    provided_buffers* buffers_ = nullptr;  // owned until retired, then by whoever still has one of them
-    source_core* armed_ = nullptr;         // doubly linked
+    provided_buffers* buffers_ =
+        nullptr;                    // owned until retired, then by whoever still has one of them
+    source_core* armed_ = nullptr;  // doubly linked
     std::uint64_t next_sweep_ns_ = 0;
     std::unordered_multimap<const token_record*, stop_callback_base*> stop_callbacks_;
     member_hook report_;
@@ -316,7 +327,8 @@ private:
 
     std::thread thread_;
     std::exception_ptr failed_to_open_;
-    std::atomic<int> up_{0};  // 0 coming, 1 up, 2 failed: stored by the thread, waited for by wait_until_up
+    std::atomic<int> up_{
+        0};  // 0 coming, 1 up, 2 failed: stored by the thread, waited for by wait_until_up
 };
 
 }  // namespace tokengate::detail

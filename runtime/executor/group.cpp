@@ -30,7 +30,9 @@ void flush_ended_group(core_context& core) noexcept {
     if (!group) return;
     const std::uint32_t ended = std::exchange(core.ended_in_group, 0);
     executor& here = *core.host;
-    executor* home = group->home;  // read now: unless we are the last, the group may be gone after the subtraction
+    executor* home =
+        group
+            ->home;  // read now: unless we are the last, the group may be gone after the subtraction
     // acq_rel: the last one, and through its hook the home, sees what all the others' tokens left in their frames.
     if (group->elsewhere.fetch_sub(ended, std::memory_order_acq_rel) != ended) return;
     home == &here ? here.loop.ready(group) : here.send_hook(home->position(), group);
@@ -61,7 +63,8 @@ void continue_group(hook* item) noexcept {
 
 namespace {
 
-void admit_child(core_context& core, token_group& group, token_record& token, bool admitted) noexcept {
+void admit_child(core_context& core, token_group& group, token_record& token,
+                 bool admitted) noexcept {
     token.awaited_by.store(group.token ? group.token->sequence.load() : 0);
     const auto self = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
     if (admitted) {
@@ -86,7 +89,8 @@ void admit_child(core_context& core, token_group& group, token_record& token, bo
 
 }  // namespace
 
-void admit_in_group(core_context& core, token_group& group, token_record& token, bool admitted) noexcept {
+void admit_in_group(core_context& core, token_group& group, token_record& token,
+                    bool admitted) noexcept {
     core.host->gather();
     admit_child(core, group, token, admitted);
     if (group.routed == 0) core.host->hand_over_gathered();  // nobody else would
@@ -95,10 +99,11 @@ void admit_in_group(core_context& core, token_group& group, token_record& token,
 bool begins_here(core_context& core, token_group& group, token_record& token) noexcept {
     const place at = place_of(core, token);
     // One that may run long must not keep its siblings waiting: the gate knows who has room.
-    const bool begins =
-        at == place::here || (at == place::kept && core.host->may_keep(token) && core.host->keeps(token));
+    const bool begins = at == place::here || (at == place::kept && core.host->may_keep(token) &&
+                                              core.host->keeps(token));
     if (begins && !token.stop_requested()) return true;
-    admit_child(core, group, token, false);  // others may run here before the group is done: it leaves by itself
+    admit_child(core, group, token,
+                false);  // others may run here before the group is done: it leaves by itself
     return false;
 }
 
@@ -133,7 +138,8 @@ void leave_rest(core_context& core, token_group& group) noexcept {
 
 bool begin_rest(core_context& core, token_group& group) noexcept {
     // What may have been said since: what has not started never does.
-    const bool all_gated = all_through_gate(core) || core.runtime->at_start.load(std::memory_order_relaxed) != 0;
+    const bool all_gated =
+        all_through_gate(core) || core.runtime->at_start.load(std::memory_order_relaxed) != 0;
     while (group.begun != group.size) {
         const std::uint32_t index = group.begun++;
         token_record* token = group.child(group, index, false);
@@ -164,12 +170,16 @@ void offer_children(core_context& core, token_group& group) noexcept { core.host
 
 void withdraw_offer(core_context& core, token_group& group) noexcept { core.host->withdraw(group); }
 
-bool keeps(core_context& core, const token_record& token) noexcept { return core.host->keeps(token); }
+bool keeps(core_context& core, const token_record& token) noexcept {
+    return core.host->keeps(token);
+}
 
-bool may_keep(core_context& core, const token_record& token) noexcept { return core.host->may_keep(token); }
+bool may_keep(core_context& core, const token_record& token) noexcept {
+    return core.host->may_keep(token);
+}
 
-started start_measured(core_context& core, token_record& child, std::coroutine_handle<>& continuation,
-                       std::coroutine_handle<> awaiter) {
+started start_measured(core_context& core, token_record& child,
+                       std::coroutine_handle<>& continuation, std::coroutine_handle<> awaiter) {
     const std::coroutine_handle<> body = promise_base::of(child).handle();
     if (static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark)
         return start_child(core, body, continuation, awaiter);

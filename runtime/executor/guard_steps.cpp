@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "executor/guard_steps.hpp"
 
-#include "loop/event_loop.hpp"
-#include "gate/guard.hpp"
-#include "token/notes.hpp"
 #include "executor/shared.hpp"
+#include "gate/guard.hpp"
+#include "loop/event_loop.hpp"
+#include "token/notes.hpp"
 
 #include <tokengate/detail/promise.hpp>
 
@@ -23,7 +23,8 @@ std::exception_ptr guard_admission(core_context& core, const token_record& token
 
 void guard_start(core_context& core, const token_record& token) noexcept {
     if (!is_guarded(token)) return;
-    if (guard_desk* desk = core.runtime->guards.find(token.operation.load()->index)) desk->started();
+    if (guard_desk* desk = core.runtime->guards.find(token.operation.load()->index))
+        desk->started();
 }
 
 void guard_end(core_context& core, token_record& token) noexcept {
@@ -32,7 +33,8 @@ void guard_end(core_context& core, token_record& token) noexcept {
     if (!desk) return;  // there was no memory for it
     ended_run run{.token = token.id(), .outcome = outcome_of(token)};
     if (token_notes* notes = promise_base::of(token).notes()) {
-        if (notes->started_ns != 0) run.took = std::chrono::nanoseconds(event_loop::steady_ns() - notes->started_ns);
+        if (notes->started_ns != 0)
+            run.took = std::chrono::nanoseconds(event_loop::steady_ns() - notes->started_ns);
         run.arguments = notes->arguments;
     }
     desk->ended(run);

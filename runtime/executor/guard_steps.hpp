@@ -11,7 +11,8 @@
 namespace tokengate::detail {
 
 /// The gate has it: null, or why it must not come in.
-[[nodiscard]] std::exception_ptr guard_admission(core_context& core, const token_record& token) noexcept;
+[[nodiscard]] std::exception_ptr guard_admission(core_context& core,
+                                                 const token_record& token) noexcept;
 void guard_start(core_context& core, const token_record& token) noexcept;
 /// Its state is final; its notes are there yet.
 void guard_end(core_context& core, token_record& token) noexcept;

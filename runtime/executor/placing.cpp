@@ -27,7 +27,8 @@ void executor::admit(core_context& core, token_record& token) noexcept {
     token.run = start_token;
     if (core.current && (core.current->flags & (shielded | exempt))) [[unlikely]]
         token.flags |= exempt;
-    if (runtime.attention.load(std::memory_order_relaxed) != 0 || (token.flags & watched)) [[unlikely]] {
+    if (runtime.attention.load(std::memory_order_relaxed) != 0 || (token.flags & watched))
+        [[unlikely]] {
         if (!attend(core, token)) return;
     }
     pass_permits(core, token);
@@ -71,8 +72,9 @@ void executor::route(core_context& core, token_record& token) noexcept {
         return;
     }
     if (token.flags & (unroutable | bound)) {
-        send(token.flags & bound ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor.load()))
-                                 : position_,
+        send(token.flags & bound
+                 ? static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(token.anchor.load()))
+                 : position_,
              token);
         return;
     }
@@ -86,7 +88,8 @@ void executor::route(core_context& core, token_record& token) noexcept {
 }
 
 void executor::send(unsigned position, token_record& token) noexcept {
-    if ((token.flags & watched) && token.state.load() != token_state::admitted) leave_gate(token, position);
+    if ((token.flags & watched) && token.state.load() != token_state::admitted)
+        leave_gate(token, position);
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
     if (!(token.flags & windowed)) {
@@ -100,7 +103,8 @@ void executor::send(unsigned position, token_record& token) noexcept {
             loop.ready_first(&token);
         return;
     }
-    const weight w = token.operation.load()->weight_class;  // first: it may be another's as soon as it is lent
+    const weight w =
+        token.operation.load()->weight_class;  // first: it may be another's as soon as it is lent
     if (position == position_) {
         loop.ready_lent(&token);
         put_aside(w);
@@ -130,7 +134,8 @@ inline void executor::put_aside(weight w) noexcept {
     if (tell_sleepers(w)) return;
     // Those who had said that they sleep are about to look around, or have work now and pass on what they were told: that is,
     // unless they have looked for it before this thread's stores have reached them.
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with the read-modify-write in load_table::fed
+    std::atomic_thread_fence(
+        std::memory_order_seq_cst);  // pairs with the read-modify-write in load_table::fed
     static_cast<void>(tell_sleepers(w));
 }
 
@@ -141,8 +146,9 @@ bool executor::tell_sleepers(weight w) noexcept {
         asked = true;
         return loop.nudge(sleeper);
     };
-    const bool told = routes_.tell_sleepers(w, position_, tell) || (runtime.options.spill == spill::when_saturated &&
-                                                                    routes_.tell_sleepers_anywhere(position_, tell));
+    const bool told = routes_.tell_sleepers(w, position_, tell) ||
+                      (runtime.options.spill == spill::when_saturated &&
+                       routes_.tell_sleepers_anywhere(position_, tell));
     return told || !asked;
 }
 
@@ -172,7 +178,8 @@ void executor::depart(unsigned position, token_record& ended) noexcept {
 }
 
 void executor::settle_departed() noexcept {
-    if (token_record* token = std::exchange(departing_.token, nullptr)) send_hook(departing_.position, token);
+    if (token_record* token = std::exchange(departing_.token, nullptr))
+        send_hook(departing_.position, token);
 }
 
 void executor::stage(weight w, token_record& token) noexcept {
@@ -203,7 +210,8 @@ void executor::splice(weight w) noexcept {
 
 void executor::wake_for(weight w) noexcept {
     const unsigned home = routes_.first_position(w);
-    if (!wake_one_of(home, runtime.positions()) && runtime.options.spill == spill::when_saturated) wake_one_of(0, home);
+    if (!wake_one_of(home, runtime.positions()) && runtime.options.spill == spill::when_saturated)
+        wake_one_of(0, home);
 }
 
 bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
@@ -217,7 +225,8 @@ bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
 // ---- children in place --------------------------------------------------------------------------------------------------
 
 bool executor::hungry_in_range(weight w) const noexcept {
-    if (staged_[static_cast<std::size_t>(w)].count.load() != 0 || runtime.at_gate.waiting(w) != 0) return false;
+    if (staged_[static_cast<std::size_t>(w)].count.load() != 0 || runtime.at_gate.waiting(w) != 0)
+        return false;
     return routes_.hungry_but(w, position_);
 }
 
@@ -271,13 +280,15 @@ bool executor::give_children(token_group& group, weight w) noexcept {
     next = std::max(next, group.begun);
     // As many as it keeps; what the gate has is for every core with room, this one included.
     const std::uint32_t half = (group.size - next + 1) / 2;
-    const bool attended = runtime.attention.load(std::memory_order_relaxed) != 0;  // then the long way
+    const bool attended =
+        runtime.attention.load(std::memory_order_relaxed) != 0;  // then the long way
     hook_queue chain;
     std::uint32_t count = 0;
     for (; next != group.size && count != half; ++next) {
         token_record* token = group.child(group, next, false);
         if (!token || place_of(*core_, *token) != place::kept) continue;
-        if (token->operation.load()->weight_class != w) break;  // until a core of its class is hungry
+        if (token->operation.load()->weight_class != w)
+            break;  // until a core of its class is hungry
         group.child(group, next, true);
         ++count;
         if (attended) {
@@ -325,7 +336,8 @@ bool executor::find_work(bool parking) noexcept {
     if (2 * runtime.loads.occupancy(position_) > static_cast<int>(window_)) return false;
     for (unsigned i = 0; i < weight_classes.size(); ++i) {
         const unsigned at = (next_class_ + i) % weight_classes.size();
-        if (routes_.may_serve(position_, weight_classes[at]) && pull(weight_classes[at], parking) != 0) {
+        if (routes_.may_serve(position_, weight_classes[at]) &&
+            pull(weight_classes[at], parking) != 0) {
             next_class_ = at + 1;
             return true;
         }
@@ -338,8 +350,8 @@ bool executor::find_work(bool parking) noexcept {
 unsigned executor::pull(weight w, bool look_anyway) noexcept {
     if (!look_anyway && runtime.at_gate.waiting(w) == 0) return 0;
     hook_queue taken;
-    auto count = static_cast<unsigned>(
-        runtime.at_gate.take(w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
+    auto count = static_cast<unsigned>(runtime.at_gate.take(
+        w, [&](std::size_t waiting) { return routes_.chunk(waiting, w, position_); }, taken));
     if (count == 0) return 0;
     if (runtime.attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
         count = let_pass(*core_, taken);
@@ -381,14 +393,17 @@ bool executor::recall(unsigned from) noexcept {
         return foreign_too || routes_.may_serve(position_, w);
     };
     hook_queue back;
-    if (const unsigned count = other.loop.take_back(back, may_come)) runtime.loads.give_back(from, count);
+    if (const unsigned count = other.loop.take_back(back, may_come))
+        runtime.loads.give_back(from, count);
     // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
-    other.loop.take_out(back, may_come,
-                        [&](unsigned destination, unsigned count) { runtime.loads.give_back(destination, count); });
+    other.loop.take_out(back, may_come, [&](unsigned destination, unsigned count) {
+        runtime.loads.give_back(destination, count);
+    });
     std::array<bool, 3> put_back{};
     for (const weight w : weight_classes) {
         staged& theirs = other.staged_[static_cast<std::size_t>(w)];
-        if ((!foreign_too && !routes_.may_serve(position_, w)) || theirs.count.load() == 0) continue;
+        if ((!foreign_too && !routes_.may_serve(position_, w)) || theirs.count.load() == 0)
+            continue;
         // Inside the lock: who routes on must not find that nobody waits before the FIFO has them.
         runtime.at_gate.wait(w, theirs.chain, theirs.count.load());
         theirs.count.store(0);

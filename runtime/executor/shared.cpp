@@ -85,7 +85,8 @@ bool shared_state::tidy_kills() noexcept {
     }
 }
 
-void shared_state::look(const std::function<void(const token_info&, const operation_record&)>& visit) const {
+void shared_state::look(
+    const std::function<void(const token_info&, const operation_record&)>& visit) const {
     const std::uint64_t now = event_loop::wall_ns();
     std::vector<std::uint64_t> contexts;  // of our threads
     for (const auto& each : executors)
@@ -102,9 +103,11 @@ void shared_state::look(const std::function<void(const token_info&, const operat
         info.id = token.id();
         info.state = state;
         // Before the gate gets it, it is the runtime's that hosts the thread where it was made.
-        const bool ours = state == token_state::created ? made_here(info.id.sequence) : token.runtime.load() == slot;
+        const bool ours = state == token_state::created ? made_here(info.id.sequence)
+                                                        : token.runtime.load() == slot;
         if (!ours) return;
-        if (const unsigned position = token.position.load(); state != token_state::created && position != no_position)
+        if (const unsigned position = token.position.load();
+            state != token_state::created && position != no_position)
             info.core = core_of(position);
         if (info.id.created_ns < now) info.age = std::chrono::nanoseconds(now - info.id.created_ns);
         if (state != token_state::created) info.awaited_by_sequence = token.awaited_by.load();
@@ -116,11 +119,14 @@ void shared_state::look(const std::function<void(const token_info&, const operat
             const std::uint64_t created_ns = chain->lead_created_ns.load_acquire();
             const std::uint64_t sequence = chain->lead_sequence.load_acquire();
             // If it still is the same token, and alive, then so was its domain when it was looked at.
-            if (token.sequence.load() != info.id.sequence || token.state.load() >= token_state::completed) return;
+            if (token.sequence.load() != info.id.sequence ||
+                token.state.load() >= token_state::completed)
+                return;
             info.domain = {lead->name, created_ns, sequence};
         }
         // The frame may have ended and been used again meanwhile: then this is nobody.
-        if (token.sequence.load() != info.id.sequence || token.state.load() == token_state::none) return;
+        if (token.sequence.load() != info.id.sequence || token.state.load() == token_state::none)
+            return;
         visit(info, *operation);
     });
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "gate/attention.hpp"
-#include "gate/backlog.hpp"
 #include "base/blocking_pool.hpp"
 #include "executor/executor.hpp"
-#include "gate/gate.hpp"
-#include "gate/holds.hpp"
-#include "gate/kills.hpp"
-#include "gate/guard.hpp"
-#include "routing/router.hpp"
 #include "executor/slots.hpp"
 #include "executor/stall_detector.hpp"
+#include "gate/attention.hpp"
+#include "gate/backlog.hpp"
+#include "gate/gate.hpp"
+#include "gate/guard.hpp"
+#include "gate/holds.hpp"
+#include "gate/kills.hpp"
+#include "routing/router.hpp"
 #include "routing/sticky_registry.hpp"
 
 #include <tokengate/runtime_options.hpp>
@@ -50,7 +50,9 @@ struct shared_state {
 
     [[nodiscard]] executor& control() noexcept { return *executors.back(); }
     [[nodiscard]] unsigned positions() const noexcept { return loads.layout().positions(); }
-    [[nodiscard]] bool is_control(unsigned position) const noexcept { return position >= positions(); }
+    [[nodiscard]] bool is_control(unsigned position) const noexcept {
+        return position >= positions();
+    }
     /// The core a position belongs to; `control_core` for the control loop, and for none at all.
     [[nodiscard]] unsigned core_of(unsigned position) const noexcept {
         return is_control(position) ? control_core : position / loads.layout().workers_per_core;
@@ -94,7 +96,8 @@ struct shared_state {
     std::optional<stall_detector> stalls;
     // It posts to loops, and therefore goes before the executors.
     std::optional<blocking_pool> blocking;  // emptied when the executors have been joined
-    signal_desk* signals = nullptr;         // the runtime's; from before the executors run until after they do
+    signal_desk* signals =
+        nullptr;  // the runtime's; from before the executors run until after they do
 
     /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end, lowered when it has left.
     /// Executors read it by fetch_or(0, acq_rel) when they park: either that comes first, and the control loop's sums
@@ -110,19 +113,23 @@ struct shared_state {
     }
     void lower_at_start(std::uint32_t bits) noexcept {
         const std::uint32_t before = at_start.fetch_and(~bits, std::memory_order_seq_cst);
-        if (before != 0 && (before & ~bits) == 0) runtimes_that_ask.fetch_sub(1, std::memory_order_relaxed);
+        if (before != 0 && (before & ~bits) == 0)
+            runtimes_that_ask.fetch_sub(1, std::memory_order_relaxed);
     }
-    [[nodiscard]] bool stops_all() const noexcept { return at_start.load(std::memory_order_relaxed) & stopping_all; }
+    [[nodiscard]] bool stops_all() const noexcept {
+        return at_start.load(std::memory_order_relaxed) & stopping_all;
+    }
 
     gate_holds holds{at_start};
     gate_kills kills;
     guard_table guards;
 
-    std::mutex orphans;                               // guards the three below, and the domains once `joined`
-    bool joined = false;                              // no executor runs any more
-    bool abandoned = false;                           // the runtime object is gone; the last domain deletes this
-    std::uint64_t orphaned_domains = 0;               // once joined: domains that unadmitted tokens still hold
-    std::atomic<std::uint64_t> dropped_from_afar{0};  // counted as admitted when posted, as ended by the executor
+    std::mutex orphans;                  // guards the three below, and the domains once `joined`
+    bool joined = false;                 // no executor runs any more
+    bool abandoned = false;              // the runtime object is gone; the last domain deletes this
+    std::uint64_t orphaned_domains = 0;  // once joined: domains that unadmitted tokens still hold
+    std::atomic<std::uint64_t> dropped_from_afar{
+        0};  // counted as admitted when posted, as ended by the executor
 
 private:
     struct sweep_hook : hook {

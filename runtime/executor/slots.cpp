@@ -49,7 +49,8 @@ slot_lease::slot_lease(shared_state& of, const failure_handler& handler) {
     do ++all.last;
     while (all.last == 0 || all.runtimes.contains(all.last));
     slot_ = all.last;
-    all.runtimes.emplace(slot_, runtime_slots::living{&of, std::make_shared<const failure_handler>(handler)});
+    all.runtimes.emplace(slot_, runtime_slots::living{
+                                    &of, std::make_shared<const failure_handler>(handler)});
     of.older = std::exchange(newest_runtime, &of);
 }
 
@@ -76,7 +77,8 @@ std::shared_ptr<const failure_handler> failure_handler_of(std::uint16_t slot) {
 void with_runtime(std::uint16_t slot, const std::function<void(shared_state&)>& visit) {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
-    if (const auto found = all.runtimes.find(slot); found != all.runtimes.end() && found->second.core)
+    if (const auto found = all.runtimes.find(slot);
+        found != all.runtimes.end() && found->second.core)
         visit(*found->second.core);
 }
 

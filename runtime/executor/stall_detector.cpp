@@ -34,7 +34,9 @@ std::string stall_report::line() const {
         text = "something unknown, whose thread did not answer,";
     text += " has held ";
     text += core == control_core ? "the control loop" : "core " + std::to_string(core);
-    text += " for " + std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(held).count()) + " ms";
+    text += " for " +
+            std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(held).count()) +
+            " ms";
     const char* between = ": ";
     for (const std::string& frame : backtrace) {
         text += between + frame;
@@ -47,7 +49,8 @@ namespace detail {
 
 namespace {
 
-static_assert(std::atomic<std::uint32_t>::is_always_lock_free, "the handler of a signal must not lock");
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free,
+              "the handler of a signal must not lock");
 
 // Phases of stall_detector::question_.
 constexpr std::uint32_t nothing = 0;
@@ -55,7 +58,9 @@ constexpr std::uint32_t asked = 1;
 constexpr std::uint32_t answering = 2;
 constexpr std::uint32_t answered = 3;
 
-constexpr std::uint32_t at(unsigned position, std::uint32_t phase) noexcept { return position << 2 | phase; }
+constexpr std::uint32_t at(unsigned position, std::uint32_t phase) noexcept {
+    return position << 2 | phase;
+}
 
 constexpr std::uint64_t longest_period_ns = 3'600'000'000'000;
 /// A thread that cannot run its handler for so long (it waits for a disk, say) is reported without an answer.
@@ -67,7 +72,8 @@ thread_local const stall_detector* watched_by_this_thread = nullptr;
 void on_signal(int, siginfo_t*, void* machine_context) {
     const int interrupted_errno = errno;
     // Set while the thread runs a loop, whose runtime then lives.
-    if (const core_context* core = this_core; core && core->host && core->runtime && core->runtime->stalls)
+    if (const core_context* core = this_core;
+        core && core->host && core->runtime && core->runtime->stalls)
         core->runtime->stalls->answer(*core, machine_context);
     errno = interrupted_errno;
 }
@@ -101,18 +107,21 @@ int take_signal(int wanted) {
     const std::scoped_lock lock(taking);
     if (wanted != 0) {
         // The handler of a fault would return to the fault.
-        const bool may_be = wanted != SIGSEGV && wanted != SIGBUS && wanted != SIGFPE && wanted != SIGILL;
+        const bool may_be =
+            wanted != SIGSEGV && wanted != SIGBUS && wanted != SIGFPE && wanted != SIGILL;
         if (may_be && take(wanted)) return wanted;
-        throw configuration_error("configuration_error: runtime_options.stall.signal is " + std::to_string(wanted) +
-                                  ", which cannot be caught, or which this process handles or ignores already: choose "
-                                  "another, or 0 for one that is free");
+        throw configuration_error(
+            "configuration_error: runtime_options.stall.signal is " + std::to_string(wanted) +
+            ", which cannot be caught, or which this process handles or ignores already: choose "
+            "another, or 0 for one that is free");
     }
     constexpr int usual = 7;
     const int count = SIGRTMAX - SIGRTMIN + 1;
     for (int i = 0; i < count; ++i)
         if (const int signal = SIGRTMIN + (usual + i) % count; take(signal)) return signal;
     throw configuration_error(
-        "configuration_error: runtime_options.stall: this process handles every real-time signal already: name another "
+        "configuration_error: runtime_options.stall: this process handles every real-time signal "
+        "already: name another "
         "in stall.signal, or leave stall.threshold at 0");
 }
 
@@ -140,9 +149,10 @@ std::string describe(const void* address) {
     Dl_info found{};
     if (::dladdr(address, &found) == 0 || !found.dli_fname) return in_hex(number);
     std::string_view file = found.dli_fname;
-    if (const auto slash = file.rfind('/'); slash != std::string_view::npos) file.remove_prefix(slash + 1);
-    const std::string place =
-        std::string(file) + "+" + in_hex(number - reinterpret_cast<std::uintptr_t>(found.dli_fbase));
+    if (const auto slash = file.rfind('/'); slash != std::string_view::npos)
+        file.remove_prefix(slash + 1);
+    const std::string place = std::string(file) + "+" +
+                              in_hex(number - reinterpret_cast<std::uintptr_t>(found.dli_fbase));
     if (!found.dli_sname) return place;
     int status = 0;
     const std::unique_ptr<char, void (*)(void*)> readable(
@@ -169,7 +179,8 @@ stall_detector::~stall_detector() {
 void stall_detector::start() {
     sigset_t all, before;
     ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);  // inherited: the process's signals are for others
+    ::pthread_sigmask(SIG_SETMASK, &all,
+                      &before);  // inherited: the process's signals are for others
     try {
         thread_ = std::thread([this] { watch(); });
     } catch (...) {
@@ -202,7 +213,8 @@ void stall_detector::watch() noexcept {
         } catch (const std::exception& thrown) {
             of_.warn(std::string("a stall could not be reported: ") + thrown.what());
         } catch (...) {
-            of_.warn("a stall could not be reported: something was thrown that is no std::exception");
+            of_.warn(
+                "a stall could not be reported: something was thrown that is no std::exception");
         }
         looks_.add(1);
     }
@@ -210,7 +222,8 @@ void stall_detector::watch() noexcept {
 
 /// False when the time has come; true when there may be news.
 bool stall_detector::wait_until(std::uint64_t steady_ns) noexcept {
-    const timespec until{static_cast<time_t>(steady_ns / 1'000'000'000), static_cast<long>(steady_ns % 1'000'000'000)};
+    const timespec until{static_cast<time_t>(steady_ns / 1'000'000'000),
+                         static_cast<long>(steady_ns % 1'000'000'000)};
     return ::sem_clockwait(&news_, CLOCK_MONOTONIC, &until) == 0 || errno == EINTR;
 }
 
@@ -241,13 +254,15 @@ void stall_detector::look_at(unsigned position, std::uint64_t turn_ns, std::uint
     const event_loop& loop = of_.executors[position]->loop;
     const bool has_answered = ask(position);
     if (stopping_.load(std::memory_order_relaxed)) return;
-    if ((has_answered ? answer_.turn_ns : loop.turn_began_ns()) != turn_ns) return;  // it has come round
+    if ((has_answered ? answer_.turn_ns : loop.turn_began_ns()) != turn_ns)
+        return;                                // it has come round
     loops_[position].reported_turn = turn_ns;  // first: a report that fails is not tried again
     stall_report seen;
     seen.core = of_.core_of(position);
     seen.held = std::chrono::nanoseconds(event_loop::steady_ns() - since_ns);
     if (has_answered) {
-        if (answer_.operation) seen.id = {answer_.operation->name, answer_.created_ns, answer_.sequence};
+        if (answer_.operation)
+            seen.id = {answer_.operation->name, answer_.created_ns, answer_.sequence};
         seen.backtrace = backtrace_of(answer_);
     }
     tell(seen);
@@ -301,7 +316,9 @@ bool stall_detector::send_signal(unsigned position) noexcept {
 
 void stall_detector::answer(const core_context& core, const void* machine_context) noexcept {
     std::uint32_t question = at(core.position, asked);
-    if (!question_.compare_exchange_strong(question, at(core.position, answering), std::memory_order_acq_rel)) return;
+    if (!question_.compare_exchange_strong(question, at(core.position, answering),
+                                           std::memory_order_acq_rel))
+        return;
     answer_.turn_ns = core.runtime->executors[core.position]->loop.turn_began_ns();
     const token_record* token = core.current;
     answer_.operation = token ? token->operation.load() : nullptr;

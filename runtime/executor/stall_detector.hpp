@@ -119,8 +119,9 @@ private:
     /// `answer_`, and say whose it is.
     std::atomic<std::uint32_t> question_{0};
     sighting answer_{};
-    sem_t news_;                         // posted by the handler when it has answered, and by `stop`
-    std::atomic<bool> stopping_{false};  // stored by `stop`, which then posts; loaded by the detector (relaxed)
+    sem_t news_;  // posted by the handler when it has answered, and by `stop`
+    std::atomic<bool> stopping_{
+        false};  // stored by `stop`, which then posts; loaded by the detector (relaxed)
     relaxed<std::uint64_t> looks_{};
     std::thread thread_;
 };

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "executor/steps.hpp"
 
-#include "gate/attention.hpp"
 #include "executor/executor.hpp"
 #include "executor/guard_steps.hpp"
+#include "executor/shared.hpp"
+#include "gate/attention.hpp"
 #include "token/notes.hpp"
 #include "token/operation_stats.hpp"
-#include "executor/shared.hpp"
 #include "token/trace_ring.hpp"
 
 #include <tokengate/detail/admission.hpp>
@@ -21,7 +21,9 @@ namespace {
 
 /// One in 16, whatever the rhythm in which a thread makes tokens: the upper bits of a multiplicative hash (Knuth, The Art of
 /// Computer Programming, volume 3, 6.4) of the sequence.
-bool is_sampled(const token_record& token) noexcept { return token.sequence.load() * 0x9e3779b97f4a7c15U >> 60 == 0; }
+bool is_sampled(const token_record& token) noexcept {
+    return token.sequence.load() * 0x9e3779b97f4a7c15U >> 60 == 0;
+}
 
 std::uint32_t attention_of(const core_context& core) noexcept {
     return core.runtime->attention.load(std::memory_order_relaxed);
@@ -40,13 +42,14 @@ operation_stats* stats_of(const core_context& core, const token_record& token) n
     return core.host->stats_of(token.operation.load()->index);
 }
 
-void trace(const core_context& core, trace_kind kind, const token_record& token, std::uint64_t argument,
-           step_clock& clock) noexcept {
+void trace(const core_context& core, trace_kind kind, const token_record& token,
+           std::uint64_t argument, step_clock& clock) noexcept {
     if (trace_ring* ring = core.host->trace.get())
         ring->note(kind, token.sequence.load(), token.operation.load(), argument, clock.ns());
 }
 
-void tell(core_context& core, const token_record& token, token_state step, step_clock& clock) noexcept {
+void tell(core_context& core, const token_record& token, token_state step,
+          step_clock& clock) noexcept {
     if (attention_of(core) & observing)
         core.host->observe({token.id(), step, core.runtime->core_of(core.position),
                             std::chrono::nanoseconds(clock.ns())});
@@ -54,7 +57,8 @@ void tell(core_context& core, const token_record& token, token_state step, step_
 
 token_notes* make_notes(core_context& core, const token_record& token) noexcept {
     const std::uint32_t attention = attention_of(core);
-    if (!(attention & timing_all) && !((attention & timing_some) && is_sampled(token))) return nullptr;
+    if (!(attention & timing_all) && !((attention & timing_some) && is_sampled(token)))
+        return nullptr;
     try {
         return new (core.pool->allocate(sizeof(token_notes), slab_kind::object)) token_notes;
     } catch (const std::bad_alloc&) {
@@ -68,7 +72,8 @@ void note_admission(core_context& core, token_record& token, step_clock& clock) 
     promise_base::of(token).keep_notes(notes);
     if (notes) notes->admitted_ns = clock.ns();
     if (operation_stats* stats = stats_of(core, token)) stats->admitted.add(1);
-    trace(core, trace_kind::spawned, token, core.current ? core.current->sequence.load() : 0, clock);
+    trace(core, trace_kind::spawned, token, core.current ? core.current->sequence.load() : 0,
+          clock);
     tell(core, token, token_state::created, clock);
     tell(core, token, token_state::waiting, clock);
 }
@@ -97,7 +102,8 @@ void count_end(operation_stats& stats, const token_record& token) noexcept {
 
 /// The awaiter that the end is about to resume in the same segment, if it is one.
 const token_record* continued_by(const core_context& core, token_record& token) noexcept {
-    const std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);  // as end_token does
+    const std::uintptr_t claimed =
+        token.shared_owner().load(std::memory_order_acquire);  // as end_token does
     if (claimed <= owner_dropped) return nullptr;
     const auto& heard_by = *reinterpret_cast<const waiter*>(claimed);
     const bool here = heard_by.home == core.host && !heard_by.done;
@@ -165,7 +171,8 @@ void watch_end(core_context& core, token_record& token) noexcept {
     }
     if (token.stop.load() & stop_killed) core.host->forget_kill_reason(token);
     if (core.host->trace) {
-        trace(core, trace_kind::ended, token, static_cast<std::uint64_t>(token.state.load()), clock);
+        trace(core, trace_kind::ended, token, static_cast<std::uint64_t>(token.state.load()),
+              clock);
         if (const token_record* next = continued_by(core, token))
             trace(core, trace_kind::continued, *next, next->created_ns.load(), clock);
     }

@@ -51,7 +51,8 @@ void deliver_message(hook* item) noexcept {
     frame_pool::visit_if_mapped(message.token, [&] {
         const token_state state = message.token->state.load_acquire();
         ours = (state == token_state::executing || state == token_state::admitted) &&
-               message.token->sequence.load() == message.sequence && message.token->position.load() == core.position &&
+               message.token->sequence.load() == message.sequence &&
+               message.token->position.load() == core.position &&
                message.token->runtime.load() == core.runtime_slot;
     });
     if (!ours) return;
@@ -60,7 +61,8 @@ void deliver_message(hook* item) noexcept {
 }
 
 stop_message* make_message(token_record& token, std::uint8_t reason) {
-    auto* message = static_cast<stop_message*>(context().pool->allocate(sizeof(stop_message), slab_kind::object));
+    auto* message = static_cast<stop_message*>(context().pool->allocate(sizeof(stop_message),
+                                                                        slab_kind::object));
     message->run = deliver_message;
     message->token = &token;
     message->sequence = token.sequence.load();
@@ -107,7 +109,8 @@ void request_stop(token_record& token, std::uint8_t reason) noexcept {
         if (here && here->runtime && here->runtime_slot == slot)
             send_messages(*here->runtime, token, reason);
         else
-            with_runtime(slot, [&](shared_state& runtime) { send_messages(runtime, token, reason); });
+            with_runtime(slot,
+                         [&](shared_state& runtime) { send_messages(runtime, token, reason); });
     } catch (const std::bad_alloc&) {
         // The body finds the bit when it looks, or at its next await.
     }
@@ -136,8 +139,9 @@ void deliver_stop(core_context& core, token_record& asked) noexcept {
 
 std::exception_ptr not_started(const token_record& token) noexcept {
     try {
-        return std::make_exception_ptr(token_stopped("token_stopped: " + token.id().text() +
-                                                     " was asked to stop before it had started, and did not run"));
+        return std::make_exception_ptr(
+            token_stopped("token_stopped: " + token.id().text() +
+                          " was asked to stop before it had started, and did not run"));
     } catch (...) {
         return std::current_exception();
     }
@@ -166,7 +170,8 @@ void executor::enlist_stop_callback(token_record& token, stop_callback_base& cal
     token.flags |= has_callbacks;
 }
 
-void executor::forget_stop_callback(token_record& token, const stop_callback_base& callback) noexcept {
+void executor::forget_stop_callback(token_record& token,
+                                    const stop_callback_base& callback) noexcept {
     const auto [first, last] = stop_callbacks_.equal_range(&token);
     for (auto each = first; each != last; ++each)
         if (each->second == &callback) {
@@ -183,7 +188,8 @@ void stop_callback_base::enlist(stop_token token, void (*call)(stop_callback_bas
     detail::core_context* core = detail::this_core;
     if (!core || !core->host || core->current != token.of_)
         throw wrong_thread(
-            "wrong_thread: a stop_callback was made outside of the token whose stop it is to hear: make it in that "
+            "wrong_thread: a stop_callback was made outside of the token whose stop it is to hear: "
+            "make it in that "
             "token's own body");
     if (token.of_->stop_pending()) {
         call(*this);

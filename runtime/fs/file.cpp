@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/file.hpp>
 
+#include "await/stopped_text.hpp"
 #include "executor/executor.hpp"
 #include "fs/support.hpp"
-#include "await/stopped_text.hpp"
 
 #include <tokengate/blocking.hpp>
 #include <tokengate/error.hpp>
@@ -25,13 +25,15 @@ namespace detail {
 
 namespace {
 
-constexpr unsigned op_ftruncate = 55;              // since 6.9, newer than the oldest liburing we build with
+constexpr unsigned op_ftruncate = 55;  // since 6.9, newer than the oldest liburing we build with
 constexpr std::size_t most_pieces = 1024;          // IOV_MAX
 constexpr std::size_t piece_of_all = 1024 * 1024;  // about 100 µs of copying
 constexpr std::size_t first_guess = 64 * 1024;     // of what does not know its size
 
 /// What an error calls it.
-std::string name_of(const file::handle& of) { return of.path().empty() ? "a file that is not open" : of.path(); }
+std::string name_of(const file::handle& of) {
+    return of.path().empty() ? "a file that is not open" : of.path();
+}
 
 std::string deed_of(const char* what, const std::string& path) { return what + (' ' + path); }
 
@@ -43,9 +45,10 @@ struct detached_close : io_request {
         try {
             void* memory = core->pool->allocate(sizeof(detached_close), slab_kind::object);
             auto* self = new (memory) detached_close;
-            self->completed = [](event_loop&, io_request& done, std::int32_t, std::uint32_t, bool) noexcept {
-                context().pool->deallocate(&static_cast<detached_close&>(done), sizeof(detached_close),
-                                           slab_kind::object);
+            self->completed = [](event_loop&, io_request& done, std::int32_t, std::uint32_t,
+                                 bool) noexcept {
+                context().pool->deallocate(&static_cast<detached_close&>(done),
+                                           sizeof(detached_close), slab_kind::object);
             };
             io_uring_prep_close(self->sqe(), descriptor);
             try {
@@ -65,30 +68,37 @@ struct detached_close : io_request {
 
 // ---- open and close -----------------------------------------------------------------------------------------------------
 
-opening::opening(std::string path, file::flags how, mode_t mode) : io_wait("open the file"), path_(std::move(path)) {
+opening::opening(std::string path, file::flags how, mode_t mode)
+    : io_wait("open the file"), path_(std::move(path)) {
     using namespace file;
     const auto refuse_if = [this](bool wrong, const char* why) {
-        if (wrong) throw configuration_error("configuration_error: open of " + path_ + " names " + why);
+        if (wrong)
+            throw configuration_error("configuration_error: open of " + path_ + " names " + why);
     };
-    refuse_if(!(how & file::read) && !(how & file::write), "neither file::read nor file::write nor file::append");
+    refuse_if(!(how & file::read) && !(how & file::write),
+              "neither file::read nor file::write nor file::append");
     refuse_if(how & file::truncate && !(how & file::write), "file::truncate without file::write");
     refuse_if(how & exclusive && !(how & create), "file::exclusive without file::create");
     refuse_nul(path_, "open of");
-    int native = O_CLOEXEC | (!(how & file::write) ? O_RDONLY : how & file::read ? O_RDWR : O_WRONLY);
-    constexpr std::pair<file::flags, int> others[] = {{append, O_APPEND},  {create, O_CREAT},
-                                                      {exclusive, O_EXCL}, {file::truncate, O_TRUNC},
-                                                      {direct, O_DIRECT},  {file::sync, O_SYNC}};
+    int native = O_CLOEXEC | (!(how & file::write) ? O_RDONLY
+                              : how & file::read   ? O_RDWR
+                                                   : O_WRONLY);
+    constexpr std::pair<file::flags, int> others[] = {
+        {append, O_APPEND},        {create, O_CREAT},  {exclusive, O_EXCL},
+        {file::truncate, O_TRUNC}, {direct, O_DIRECT}, {file::sync, O_SYNC}};
     for (const auto& [flag, bit] : others)
         if (how & flag) native |= bit;
     io_uring_prep_openat(sqe(), AT_FDCWD, path_.c_str(), native, mode);
 }
 
 bool opening::await_suspend(std::coroutine_handle<> awaiting) {
-    return naming([this] { return deed_of(what_, path_); }, [&] { return io_wait::await_suspend(awaiting); });
+    return naming([this] { return deed_of(what_, path_); },
+                  [&] { return io_wait::await_suspend(awaiting); });
 }
 
 file::handle opening::await_resume() {
-    const int result = naming([this] { return deed_of(what_, path_); }, [this] { return finished(); });
+    const int result =
+        naming([this] { return deed_of(what_, path_); }, [this] { return finished(); });
     if (result < 0) throw_failed(-result, "open of " + path_);
     return {result, std::move(path_)};
 }
@@ -122,7 +132,8 @@ void closing::await_resume() {
 bool file_wait::await_suspend(std::coroutine_handle<> awaiting) {
     sqe()->fd = of_.begin_use(verb_);
     try {
-        return naming([this] { return deed_of(what_, of_.path()); }, [&] { return io_wait::await_suspend(awaiting); });
+        return naming([this] { return deed_of(what_, of_.path()); },
+                      [&] { return io_wait::await_suspend(awaiting); });
     } catch (...) {
         of_.end_use();
         throw;
@@ -131,7 +142,8 @@ bool file_wait::await_suspend(std::coroutine_handle<> awaiting) {
 
 std::int32_t file_wait::ended() {
     of_.end_use();
-    const std::int32_t result = naming([this] { return deed_of(what_, of_.path()); }, [this] { return finished(); });
+    const std::int32_t result =
+        naming([this] { return deed_of(what_, of_.path()); }, [this] { return finished(); });
     if (result < 0) fail(-result);
     return result;
 }
@@ -145,7 +157,8 @@ void file_wait::go_on(event_loop& loop, file_wait& self) noexcept {
 
 void file_wait::fail(int code) const { throw_failed(code, verb_ + (' ' + name_of(of_))); }
 
-file_call::file_call(const file::handle& of, kind what, std::uint64_t offset, std::uint64_t length) noexcept
+file_call::file_call(const file::handle& of, kind what, std::uint64_t offset,
+                     std::uint64_t length) noexcept
     : file_wait(of,
                 what == kind::allocate   ? "allocate room in the file"
                 : what == kind::truncate ? "truncate the file"
@@ -157,13 +170,15 @@ file_call::file_call(const file::handle& of, kind what, std::uint64_t offset, st
         case kind::sync: io_uring_prep_fsync(sqe(), -1, 0); break;
         case kind::sync_data: io_uring_prep_fsync(sqe(), -1, IORING_FSYNC_DATASYNC); break;
         case kind::allocate:
-            io_uring_prep_fallocate(sqe(), -1, 0, static_cast<off_t>(offset), static_cast<off_t>(length));
+            io_uring_prep_fallocate(sqe(), -1, 0, static_cast<off_t>(offset),
+                                    static_cast<off_t>(length));
             break;
         case kind::truncate: io_uring_prep_rw(op_ftruncate, sqe(), -1, nullptr, 0, length); break;
     }
 }
 
-file_stat::file_stat(const file::handle& of) noexcept : file_wait(of, "look at the file", "stat of") {
+file_stat::file_stat(const file::handle& of) noexcept
+    : file_wait(of, "look at the file", "stat of") {
     io_uring_prep_statx(sqe(), -1, "", AT_EMPTY_PATH, status_mask, &found_);
 }
 
@@ -183,8 +198,8 @@ transfer::transfer(const file::handle& of, direction to, extent much, std::uint6
     completed = &went_on;
 }
 
-transfer::transfer(const file::handle& of, direction to, extent much, const void* base, std::size_t length,
-                   std::uint64_t offset, int registered) noexcept
+transfer::transfer(const file::handle& of, direction to, extent much, const void* base,
+                   std::size_t length, std::uint64_t offset, int registered) noexcept
     : transfer(of, to, much, offset) {
     registered_ = registered;
     one_ = {const_cast<void*>(base), length};
@@ -193,8 +208,9 @@ transfer::transfer(const file::handle& of, direction to, extent much, const void
     ask();
 }
 
-transfer::transfer(const file::handle& of, direction to, extent much, std::unique_ptr<iovec[]> pieces,
-                   std::size_t count, std::uint64_t offset) noexcept
+transfer::transfer(const file::handle& of, direction to, extent much,
+                   std::unique_ptr<iovec[]> pieces, std::size_t count,
+                   std::uint64_t offset) noexcept
     : transfer(of, to, much, offset) {
     many_ = std::move(pieces);
     if (count != 0) rest_ = many_.get();
@@ -208,15 +224,16 @@ void transfer::ask() noexcept {
     const int descriptor = sqe()->fd;
     const std::size_t most = extent_ == extent::all ? piece_of_all : most_at_once;
     std::size_t pieces = 0;  // so many fit
-    for (std::size_t room = most; pieces < std::min(count_, most_pieces) && rest_[pieces].iov_len <= room; ++pieces)
+    for (std::size_t room = most;
+         pieces < std::min(count_, most_pieces) && rest_[pieces].iov_len <= room; ++pieces)
         room -= rest_[pieces].iov_len;
     if (pieces > 1) {
         io_uring_prep_rw(reads ? IORING_OP_READV : IORING_OP_WRITEV, sqe(), descriptor, rest_,
                          static_cast<unsigned>(pieces), offset_);
     } else {
         const std::size_t length = count_ == 0 ? 0 : rest_->iov_len;
-        io_uring_prep_rw(reads ? IORING_OP_READ : IORING_OP_WRITE, sqe(), descriptor, rest_->iov_base,
-                         static_cast<unsigned>(std::min(length, most)), offset_);
+        io_uring_prep_rw(reads ? IORING_OP_READ : IORING_OP_WRITE, sqe(), descriptor,
+                         rest_->iov_base, static_cast<unsigned>(std::min(length, most)), offset_);
     }
     if (registered_ >= 0) {
         sqe()->opcode = reads ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
@@ -231,17 +248,18 @@ void transfer::advance(std::size_t moved) noexcept {
         moved -= rest_->iov_len;
         if (--count_ != 0) ++rest_;
     }
-    if (moved != 0) *rest_ = {static_cast<std::byte*>(rest_->iov_base) + moved, rest_->iov_len - moved};
+    if (moved != 0)
+        *rest_ = {static_cast<std::byte*>(rest_->iov_base) + moved, rest_->iov_len - moved};
 }
 
-void transfer::went_on(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                       bool last) noexcept {
+void transfer::went_on(event_loop& loop, io_request& request, std::int32_t result,
+                       std::uint32_t flags, bool last) noexcept {
     auto& self = static_cast<transfer&>(of(request));
     if (result > 0) self.advance(static_cast<std::size_t>(result));
     // The slot is no longer the buffer's: see registered_buffer.cpp.
     const bool refused = result == -EFAULT && std::exchange(self.registered_, -1) >= 0;
-    const bool unfinished =
-        refused || result == -EINTR || (result > 0 && self.extent_ == extent::all && self.count_ != 0);
+    const bool unfinished = refused || result == -EINTR ||
+                            (result > 0 && self.extent_ == extent::all && self.count_ != 0);
     if (!unfinished) {
         complete(loop, request, result, flags, last);
         return;
@@ -252,11 +270,13 @@ void transfer::went_on(event_loop& loop, io_request& request, std::int32_t resul
 
 std::size_t transfer::await_resume() {
     const std::int32_t result = ended();
-    if (result == 0 && count_ != 0 && direction_ == direction::write) fail(EIO);  // nothing went, for no reason
+    if (result == 0 && count_ != 0 && direction_ == direction::write)
+        fail(EIO);  // nothing went, for no reason
     return moved_;
 }
 
-reading_whole::reading_whole(const file::handle& of) noexcept : file_wait(of, "read from the file", "read from") {
+reading_whole::reading_whole(const file::handle& of) noexcept
+    : file_wait(of, "read from the file", "read from") {
     completed = &went_on;
     io_uring_prep_statx(sqe(), -1, "", AT_EMPTY_PATH, STATX_SIZE, &status_);
 }
@@ -265,7 +285,8 @@ bool reading_whole::ask() noexcept {
     try {
         if (came_ != 0 && came_ == bytes_.capacity()) bytes_.reserve(2 * came_);
         // One more than there should be: that nothing comes any more needs a place to come to.
-        if (bytes_.capacity() == 0) bytes_.reserve(status_.stx_size != 0 ? status_.stx_size + 1 : first_guess);
+        if (bytes_.capacity() == 0)
+            bytes_.reserve(status_.stx_size != 0 ? status_.stx_size + 1 : first_guess);
         // Memory is touched, and so taken, as it is needed.
         bytes_.resize(std::min(came_ + piece_of_all, bytes_.capacity()));
     } catch (const std::exception&) {  // bad_alloc, length_error
@@ -277,8 +298,8 @@ bool reading_whole::ask() noexcept {
     return true;
 }
 
-void reading_whole::went_on(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                            bool last) noexcept {
+void reading_whole::went_on(event_loop& loop, io_request& request, std::int32_t result,
+                            std::uint32_t flags, bool last) noexcept {
     auto& self = static_cast<reading_whole&>(of(request));
     if (result > 0) self.came_ += static_cast<std::size_t>(result);
     const bool unfinished = result > 0 || result == -EINTR || (result == 0 && !self.knows_size_);
@@ -309,7 +330,9 @@ using extent = transfer::extent;
 namespace {
 
 /// To the kernel, an offset of all ones is the file's position; the one before is refused, as every negative one.
-std::uint64_t real(std::uint64_t offset) noexcept { return std::min(offset, transfer::at_position - 1); }
+std::uint64_t real(std::uint64_t offset) noexcept {
+    return std::min(offset, transfer::at_position - 1);
+}
 
 template <class Byte>
 std::unique_ptr<iovec[]> copied(std::span<const std::span<Byte>> pieces) {
@@ -319,7 +342,8 @@ std::unique_ptr<iovec[]> copied(std::span<const std::span<Byte>> pieces) {
     return copies;
 }
 
-transfer one(const handle& of, direction to, extent much, std::span<const std::byte> bytes, std::uint64_t offset) {
+transfer one(const handle& of, direction to, extent much, std::span<const std::byte> bytes,
+             std::uint64_t offset) {
     return {of, to, much, bytes.data(), bytes.size(), offset};
 }
 
@@ -331,7 +355,9 @@ transfer many(const handle& of, direction to, extent much, std::span<const std::
 
 }  // namespace
 
-detail::opening open(std::string path, flags how, mode_t mode) { return {std::move(path), how, mode}; }
+detail::opening open(std::string path, flags how, mode_t mode) {
+    return {std::move(path), how, mode};
+}
 
 handle::handle(int descriptor, std::string path) noexcept
     : path_(std::move(path)), descriptor_(descriptor), uses_(descriptor < 0 ? closed : 0) {}
@@ -368,7 +394,8 @@ void handle::check_unused(const char* deed) const noexcept {
     const std::uint32_t uses = uses_.load(std::memory_order_acquire);  // pairs with end_use
     if (uses == 0 || (uses == closed && descriptor_ < 0)) return;
     std::fprintf(stderr,
-                 "tokengate: the handle of %s was %s while operations on it were in flight: let the token that "
+                 "tokengate: the handle of %s was %s while operations on it were in flight: let "
+                 "the token that "
                  "owns it await them all first\n",
                  path_.c_str(), deed);
     std::terminate();
@@ -382,7 +409,9 @@ int handle::begin_use(const char* verb) const {
     return descriptor_;
 }
 
-void handle::end_use() const noexcept { uses_.fetch_sub(1, std::memory_order_release); }  // pairs with who closes
+void handle::end_use() const noexcept {
+    uses_.fetch_sub(1, std::memory_order_release);
+}  // pairs with who closes
 
 std::uint64_t handle::seek_in(std::int64_t offset, int whence) const {
     const off_t now = ::lseek(begin_use("seek in"), offset, whence);
@@ -392,7 +421,9 @@ std::uint64_t handle::seek_in(std::int64_t offset, int whence) const {
     return static_cast<std::uint64_t>(now);
 }
 
-std::uint64_t handle::seek(std::uint64_t position) { return seek_in(static_cast<std::int64_t>(position), SEEK_SET); }
+std::uint64_t handle::seek(std::uint64_t position) {
+    return seek_in(static_cast<std::int64_t>(position), SEEK_SET);
+}
 std::uint64_t handle::position() const { return seek_in(0, SEEK_CUR); }
 
 transfer handle::read(std::span<std::byte> into) {
@@ -420,13 +451,24 @@ transfer handle::write_at(write_pieces from, std::uint64_t offset) {
     return many(*this, direction::write, extent::some, from, real(offset));
 }
 
-transfer handle::read_at(const registered_buffer& into, std::uint64_t offset, std::size_t length) const {
-    return {*this,        direction::read, extent::some, into.bytes().data(), std::min(length, into.bytes().size()),
-            real(offset), into.slot_here()};
+transfer handle::read_at(const registered_buffer& into, std::uint64_t offset,
+                         std::size_t length) const {
+    return {*this,
+            direction::read,
+            extent::some,
+            into.bytes().data(),
+            std::min(length, into.bytes().size()),
+            real(offset),
+            into.slot_here()};
 }
 transfer handle::write_at(const registered_buffer& from, std::uint64_t offset, std::size_t length) {
-    return {*this,        direction::write, extent::some, from.bytes().data(), std::min(length, from.bytes().size()),
-            real(offset), from.slot_here()};
+    return {*this,
+            direction::write,
+            extent::some,
+            from.bytes().data(),
+            std::min(length, from.bytes().size()),
+            real(offset),
+            from.slot_here()};
 }
 
 transfer handle::read_all(std::span<std::byte> into) {
@@ -468,7 +510,8 @@ task<> handle::truncate(std::uint64_t size) {
         co_await call(*this, call::kind::truncate, 0, size);
         co_return;
     } catch (const std::system_error& refused) {
-        if (refused.code().value() != EINVAL) throw;  // which may mean that the kernel is older than 6.9
+        if (refused.code().value() != EINVAL)
+            throw;  // which may mean that the kernel is older than 6.9
     }
     struct use {
         const handle& of;

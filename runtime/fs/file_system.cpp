@@ -35,7 +35,9 @@ fs::type type_of(mode_t mode) noexcept {
     }
 }
 
-fs::type type_of(const dirent& found) noexcept { return type_of(static_cast<mode_t>(DTTOIF(found.d_type))); }
+fs::type type_of(const dirent& found) noexcept {
+    return type_of(static_cast<mode_t>(DTTOIF(found.d_type)));
+}
 
 /// Blocks.
 std::vector<fs::entry> entries_of(const std::string& path) {
@@ -60,12 +62,13 @@ struct change_text {
 };
 
 const change_text& text_of(path_change::kind kind) noexcept {
-    static constexpr std::array<change_text, 6> texts{{{"remove a file", "removal of"},
-                                                       {"remove a directory", "removal of directory"},
-                                                       {"rename a file", "rename of"},
-                                                       {"make a directory", "making of directory"},
-                                                       {"link a file", "link of"},
-                                                       {"make a symbolic link", "symbolic link to"}}};
+    static constexpr std::array<change_text, 6> texts{
+        {{"remove a file", "removal of"},
+         {"remove a directory", "removal of directory"},
+         {"rename a file", "rename of"},
+         {"make a directory", "making of directory"},
+         {"link a file", "link of"},
+         {"make a symbolic link", "symbolic link to"}}};
     return texts[static_cast<std::size_t>(kind)];
 }
 
@@ -94,10 +97,16 @@ path_change::path_change(kind what, std::string path, std::string to, mode_t mod
     const char* from = path_.c_str();
     switch (what) {
         case kind::remove: io_uring_prep_unlinkat(sqe(), AT_FDCWD, from, 0); break;
-        case kind::remove_directory: io_uring_prep_unlinkat(sqe(), AT_FDCWD, from, AT_REMOVEDIR); break;
-        case kind::rename: io_uring_prep_renameat(sqe(), AT_FDCWD, from, AT_FDCWD, to_.c_str(), 0); break;
+        case kind::remove_directory:
+            io_uring_prep_unlinkat(sqe(), AT_FDCWD, from, AT_REMOVEDIR);
+            break;
+        case kind::rename:
+            io_uring_prep_renameat(sqe(), AT_FDCWD, from, AT_FDCWD, to_.c_str(), 0);
+            break;
         case kind::make_directory: io_uring_prep_mkdirat(sqe(), AT_FDCWD, from, mode); break;
-        case kind::link: io_uring_prep_linkat(sqe(), AT_FDCWD, from, AT_FDCWD, to_.c_str(), 0); break;
+        case kind::link:
+            io_uring_prep_linkat(sqe(), AT_FDCWD, from, AT_FDCWD, to_.c_str(), 0);
+            break;
         case kind::symlink: io_uring_prep_symlinkat(sqe(), from, AT_FDCWD, to_.c_str()); break;
     }
 }
@@ -110,9 +119,11 @@ void path_change::await_resume() {
     }
 }
 
-path_stat::path_stat(std::string path, bool of_link) : io_wait("look at a file"), path_(std::move(path)) {
+path_stat::path_stat(std::string path, bool of_link)
+    : io_wait("look at a file"), path_(std::move(path)) {
     refuse_nul(path_, "stat of");
-    io_uring_prep_statx(sqe(), AT_FDCWD, path_.c_str(), of_link ? AT_SYMLINK_NOFOLLOW : 0, status_mask, &found_);
+    io_uring_prep_statx(sqe(), AT_FDCWD, path_.c_str(), of_link ? AT_SYMLINK_NOFOLLOW : 0,
+                        status_mask, &found_);
 }
 
 fs::status path_stat::await_resume() {
@@ -128,9 +139,15 @@ using detail::path_change;
 using kind = path_change::kind;
 
 path_change remove(std::string path) { return {kind::remove, std::move(path), {}, 0}; }
-path_change remove_directory(std::string path) { return {kind::remove_directory, std::move(path), {}, 0}; }
-path_change rename(std::string from, std::string to) { return {kind::rename, std::move(from), std::move(to), 0}; }
-path_change make_directory(std::string path, mode_t mode) { return {kind::make_directory, std::move(path), {}, mode}; }
+path_change remove_directory(std::string path) {
+    return {kind::remove_directory, std::move(path), {}, 0};
+}
+path_change rename(std::string from, std::string to) {
+    return {kind::rename, std::move(from), std::move(to), 0};
+}
+path_change make_directory(std::string path, mode_t mode) {
+    return {kind::make_directory, std::move(path), {}, mode};
+}
 path_change link(std::string existing, std::string name) {
     return {kind::link, std::move(existing), std::move(name), 0};
 }

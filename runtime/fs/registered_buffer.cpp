@@ -56,7 +56,8 @@ namespace {
 /// Of the ring that this thread hosts; null if it has no table, or another thread has made it.
 std::shared_ptr<buffer_slots> slots_of(ring& here) {
     static thread_local std::shared_ptr<buffer_slots> known;
-    const int result = io_uring_register_buffers_sparse(&here.raw(), registered_buffer::slots_of_a_loop);
+    const int result =
+        io_uring_register_buffers_sparse(&here.raw(), registered_buffer::slots_of_a_loop);
     if (result == 0) known = std::make_shared<buffer_slots>(here);  // it had none
     if (result != 0 && result != -EBUSY) return nullptr;
     return known && known->of(here) ? known : nullptr;
@@ -65,7 +66,8 @@ std::shared_ptr<buffer_slots> slots_of(ring& here) {
 int set_slot(ring& of, int slot, void* memory, std::size_t size) noexcept {
     const iovec where{memory, size};
     const __u64 no_tag = 0;
-    return io_uring_register_buffers_update_tag(&of.raw(), static_cast<unsigned>(slot), &where, &no_tag, 1);
+    return io_uring_register_buffers_update_tag(&of.raw(), static_cast<unsigned>(slot), &where,
+                                                &no_tag, 1);
 }
 
 }  // namespace
@@ -75,12 +77,16 @@ int set_slot(ring& of, int slot, void* memory, std::size_t size) noexcept {
 registered_buffer::registered_buffer(std::size_t size) {
     const detail::core_context* core = detail::this_core;
     if (!core || !core->host)
-        throw wrong_thread("wrong_thread: a registered_buffer was made on a thread without an event loop");
-    if (size == 0) throw configuration_error("configuration_error: a registered_buffer of 0 bytes: at least 1");
+        throw wrong_thread(
+            "wrong_thread: a registered_buffer was made on a thread without an event loop");
+    if (size == 0)
+        throw configuration_error(
+            "configuration_error: a registered_buffer of 0 bytes: at least 1");
     detail::ring& ring = core->host->loop.own_ring();
     slots_ = detail::slots_of(ring);
 
-    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     memory_ = static_cast<std::byte*>(memory);
     size_ = size;
@@ -112,7 +118,8 @@ registered_buffer& registered_buffer::operator=(registered_buffer&& other) noexc
 
 registered_buffer::~registered_buffer() {
     if (slot_here() >= 0)
-        static_cast<void>(detail::set_slot(detail::this_core->host->loop.own_ring(), slot_, nullptr, 0));
+        static_cast<void>(detail::set_slot(detail::this_core->host->loop.own_ring(), slot_, nullptr,
+                                           0));
     if (slot_ >= 0) slots_->give_back(slot_);
     if (memory_) ::munmap(memory_, size_);
 }

@@ -19,7 +19,8 @@ namespace tokengate::detail {
 
 /// The kernel would take such a path for a shorter one, and so would who reads what().
 inline void refuse_nul(const std::string& path, const char* verb) {
-    if (path.find('\0') != std::string::npos) throw_failed(EINVAL, std::string(verb) + ' ' + path.c_str() + "\\0...");
+    if (path.find('\0') != std::string::npos)
+        throw_failed(EINVAL, std::string(verb) + ' ' + path.c_str() + "\\0...");
 }
 
 inline constexpr unsigned status_mask = STATX_BASIC_STATS | STATX_BTIME;

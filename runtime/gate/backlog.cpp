@@ -40,9 +40,10 @@ void backlog::wake_one() noexcept {
 }
 
 admission_rejected backlog::is_full(const token_record& token) const {
-    return admission_rejected(
-        "admission_rejected: " + token.id().text() + " was not let in: " + std::to_string(options_.limit) +
-        " tokens wait at the gate, those that are held there included, as many as backlog.limit allows");
+    return admission_rejected("admission_rejected: " + token.id().text() +
+                              " was not let in: " + std::to_string(options_.limit) +
+                              " tokens wait at the gate, those that are held there included, as "
+                              "many as backlog.limit allows");
 }
 
 bool backlog::enter_from_outside(token_record& token) {
@@ -58,7 +59,8 @@ bool backlog::enter_from_outside(token_record& token) {
         std::unique_lock lock(mutex_);
         if (closed_) return false;  // the submit will be refused, for that reason
         if (takes_place && options_.policy == backlog_policy::reject) {
-            if (operation_stats* stats = refused_ ? refused_->of(token.operation.load()->index) : nullptr)
+            if (operation_stats* stats =
+                    refused_ ? refused_->of(token.operation.load()->index) : nullptr)
                 stats->refused.add(1);
             throw is_full(token);
         }

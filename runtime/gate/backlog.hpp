@@ -40,7 +40,8 @@ public:
 
     /// Whether a token needs a place: of a user's operation, and outside of chains that have started.
     [[nodiscard]] bool counts(const token_record& token) const noexcept {
-        return options_.limit != 0 && !(token.flags & in_domain) && token.operation.load()->index >= first_operation;
+        return options_.limit != 0 && !(token.flags & in_domain) &&
+               token.operation.load()->index >= first_operation;
     }
 
     bool take() noexcept;
@@ -69,7 +70,9 @@ public:
     void close() noexcept;
 
 private:
-    [[nodiscard]] bool has_room() const noexcept { return taken_.load(std::memory_order_seq_cst) < options_.limit; }
+    [[nodiscard]] bool has_room() const noexcept {
+        return taken_.load(std::memory_order_seq_cst) < options_.limit;
+    }
     bool take_one_of(std::atomic<std::size_t>& places) const noexcept;
     void wake_one() noexcept;
 

@@ -8,7 +8,8 @@
 namespace tokengate::detail {
 
 gate::gate(unsigned positions, const storage_limits& limits) : parked_((positions + 63) / 64) {
-    for (fifo& each : fifos_) each.chains.resize(1024);  // a backlog of 32,768 before the first growth
+    for (fifo& each : fifos_)
+        each.chains.resize(1024);  // a backlog of 32,768 before the first growth
     permits_of(storage::slow).limit = limits.slow;
     permits_of(storage::moderate).limit = limits.moderate;
     permits_of(storage::fast).limit = limits.fast;
@@ -72,19 +73,22 @@ std::size_t gate::take_locked(fifo& from, std::size_t most, hook_queue& into) no
             for (; taken < most; ++taken, --oldest.count) into.push(oldest.hooks.pop());
         }
     }
-    from.waiting.store(from.waiting.load(std::memory_order_relaxed) - taken, std::memory_order_relaxed);
+    from.waiting.store(from.waiting.load(std::memory_order_relaxed) - taken,
+                       std::memory_order_relaxed);
     return taken;
 }
 
 void gate::set_parked(unsigned position, bool now) noexcept {
     std::atomic<std::uint64_t>& word = parked_[position / 64];
     const std::uint64_t bit = std::uint64_t{1} << position % 64;
-    now ? word.fetch_or(bit, std::memory_order_seq_cst) : word.fetch_and(~bit, std::memory_order_seq_cst);
+    now ? word.fetch_or(bit, std::memory_order_seq_cst)
+        : word.fetch_and(~bit, std::memory_order_seq_cst);
 }
 
 unsigned gate::find_parked(unsigned first, unsigned end) const noexcept {
     for (unsigned at = first; at < end; at = (at / 64 + 1) * 64) {
-        const std::uint64_t bits = parked_[at / 64].load(std::memory_order_seq_cst) & ~std::uint64_t{0} << at % 64;
+        const std::uint64_t bits =
+            parked_[at / 64].load(std::memory_order_seq_cst) & ~std::uint64_t{0} << at % 64;
         if (bits == 0) continue;
         const unsigned found = at / 64 * 64 + static_cast<unsigned>(std::countr_zero(bits));
         return found < end ? found : end;

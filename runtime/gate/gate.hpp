@@ -27,7 +27,8 @@
 namespace tokengate::detail {
 
 inline constexpr std::array weight_classes{weight::heavy, weight::medium, weight::light};
-inline constexpr std::array storage_tiers{storage::slow, storage::moderate, storage::fast, storage::insane};
+inline constexpr std::array storage_tiers{storage::slow, storage::moderate, storage::fast,
+                                          storage::insane};
 
 class gate {
 public:
@@ -36,7 +37,8 @@ public:
     // ---- for a core with room ----
 
     [[nodiscard]] std::size_t waiting(weight w) const noexcept {
-        return fifo_of(w).waiting.load(std::memory_order_relaxed);  // a hint; `take` looks under the mutex
+        return fifo_of(w).waiting.load(
+            std::memory_order_relaxed);  // a hint; `take` looks under the mutex
     }
 
     /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the range.
@@ -110,7 +112,8 @@ public:
             if (each.count != 0) std::swap(from.at(kept++), each);
         }
         from.used = kept;
-        from.waiting.store(from.waiting.load(std::memory_order_relaxed) - taken, std::memory_order_relaxed);
+        from.waiting.store(from.waiting.load(std::memory_order_relaxed) - taken,
+                           std::memory_order_relaxed);
     }
     template <class Predicate>
     void withdraw(storage tier, Predicate is_to_go, hook_queue& into) noexcept {
@@ -128,7 +131,7 @@ private:
     struct alignas(64) fifo {
         std::mutex mutex;
         std::atomic<std::size_t> waiting{0};  // written under the mutex, read as a hint
-        std::vector<chain> chains;            // a ring: `used` from `first`, the size a power of two
+        std::vector<chain> chains;  // a ring: `used` from `first`, the size a power of two
         std::size_t first = 0;
         std::size_t used = 0;
 
@@ -149,7 +152,9 @@ private:
 
     fifo& fifo_of(weight w) noexcept { return fifos_[static_cast<std::size_t>(w)]; }
     const fifo& fifo_of(weight w) const noexcept { return fifos_[static_cast<std::size_t>(w)]; }
-    tier_permits& permits_of(storage tier) noexcept { return permits_[static_cast<std::size_t>(tier) - 1]; }
+    tier_permits& permits_of(storage tier) noexcept {
+        return permits_[static_cast<std::size_t>(tier) - 1];
+    }
 
     std::array<fifo, 3> fifos_;
     std::array<tier_permits, 4> permits_;

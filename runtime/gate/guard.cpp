@@ -70,7 +70,8 @@ void run_history::record(std::uint64_t ns) noexcept {
 
 void run_history::forget_half() noexcept {
     count_ = up_to_ = 0;
-    std::uint32_t odd = 0;  // what one bucket cannot halve goes to the next: thin tails stay as thick as they are
+    std::uint32_t odd =
+        0;  // what one bucket cannot halve goes to the next: thin tails stay as thick as they are
     for (std::size_t i = 0; i < buckets; ++i) {
         const std::uint32_t whole = counts_[i] + odd;
         counts_[i] = whole / 2;
@@ -126,10 +127,10 @@ std::exception_ptr guard_desk::admit(const token_id& token) {
     const time_point retry_at = offence_                        ? time_point::max()
                                 : state_ == breaker_state::open ? retry_at_
                                                                 : now;  // one is being tried
-    return std::make_exception_ptr(operation_blocked("operation_blocked: " + token.text() + " was not let in: \"" +
-                                                         of_.name + "\" is " + reason(now) + "; gate().release(\"" +
-                                                         of_.name + "\") lets it in at once",
-                                                     offence_ ? failure_rate() : rate_, retry_at));
+    return std::make_exception_ptr(operation_blocked(
+        "operation_blocked: " + token.text() + " was not let in: \"" + of_.name + "\" is " +
+            reason(now) + "; gate().release(\"" + of_.name + "\") lets it in at once",
+        offence_ ? failure_rate() : rate_, retry_at));
 }
 
 void guard_desk::started() noexcept { started_.fetch_add(1, std::memory_order_relaxed); }
@@ -194,15 +195,16 @@ void guard_desk::close() noexcept {
 void guard_desk::judge(const ended_run& run) noexcept {
     const auto took = static_cast<std::uint64_t>(std::max<std::int64_t>(run.took->count(), 0));
     const std::uint64_t usual = history_->quantile();
-    const bool leaves = history_->runs() >= of_.quarantine.min_runs &&
-                        static_cast<double>(took) > of_.quarantine.factor * static_cast<double>(usual);
+    const bool leaves =
+        history_->runs() >= of_.quarantine.min_runs &&
+        static_cast<double>(took) > of_.quarantine.factor * static_cast<double>(usual);
     if (!leaves) {
         history_->record(took);
         return;
     }
     if (offence_) return;  // the first one says enough
-    offence_.emplace(offence{run.token, run.arguments ? std::move(*run.arguments) : std::string(), took, usual,
-                             std::chrono::system_clock::now()});
+    offence_.emplace(offence{run.token, run.arguments ? std::move(*run.arguments) : std::string(),
+                             took, usual, std::chrono::system_clock::now()});
 }
 
 bool guard_desk::release() noexcept {
@@ -210,7 +212,9 @@ bool guard_desk::release() noexcept {
     const bool was_blocked = offence_ || state_ != breaker_state::closed;
     if (offence_) {
         offence_.reset();
-        history_.emplace(of_.quarantine.quantile);  // what it does now is to be usual, else it would be back at once
+        history_.emplace(
+            of_.quarantine
+                .quantile);  // what it does now is to be usual, else it would be back at once
     }
     if (was_blocked) close();
     return was_blocked;
@@ -223,15 +227,17 @@ std::string guard_desk::blocked() const {
 
 std::string guard_desk::reason(time_point now) const {
     if (offence_)
-        return "in quarantine since " + date(offence_->since) + ": " + offence_->token.text() + '(' +
-               offence_->arguments + ") ran " + duration(offence_->took_ns) + ", while " +
+        return "in quarantine since " + date(offence_->since) + ": " + offence_->token.text() +
+               '(' + offence_->arguments + ") ran " + duration(offence_->took_ns) + ", while " +
                percent(of_.quarantine.quantile) + " end within " + duration(offence_->usual_ns);
-    const std::string broken = "kept out by its breaker, since " + percent(rate_) + " of its last " +
-                               std::to_string(rate_of_) + " runs failed";
-    if (state_ == breaker_state::half_open && !may_probe(now)) return broken + "; it is being tried again now";
+    const std::string broken = "kept out by its breaker, since " + percent(rate_) +
+                               " of its last " + std::to_string(rate_of_) + " runs failed";
+    if (state_ == breaker_state::half_open && !may_probe(now))
+        return broken + "; it is being tried again now";
     if (may_probe(now)) return broken + "; the next token tries it again";
     if (retry_at_ == time_point::max()) return broken;
-    return broken + "; it is tried again in " + duration(static_cast<std::uint64_t>((retry_at_ - now).count()));
+    return broken + "; it is tried again in " +
+           duration(static_cast<std::uint64_t>((retry_at_ - now).count()));
 }
 
 void guard_desk::add_to(operation_health& health) const noexcept {

@@ -45,7 +45,9 @@ public:
     /// Runs so far, the forgotten ones too.
     [[nodiscard]] std::uint64_t runs() const noexcept { return runs_; }
     /// To 1/32 of it; 0 if there is none.
-    [[nodiscard]] std::uint64_t quantile() const noexcept { return count_ == 0 ? 0 : middle_of(at_); }
+    [[nodiscard]] std::uint64_t quantile() const noexcept {
+        return count_ == 0 ? 0 : middle_of(at_);
+    }
     /// Any other, by looking at everything.
     [[nodiscard]] std::uint64_t quantile(double q) const noexcept;
 
@@ -67,8 +69,9 @@ private:
 struct ended_run {
     token_id token;
     run_outcome outcome = run_outcome::completed;
-    std::optional<std::chrono::nanoseconds> took{};  ///< none: it did not run, or nobody took the time
-    std::string* arguments = nullptr;                ///< taken if it is to be kept
+    std::optional<std::chrono::nanoseconds>
+        took{};                        ///< none: it did not run, or nobody took the time
+    std::string* arguments = nullptr;  ///< taken if it is to be kept
 };
 
 class guard_desk {
@@ -122,7 +125,8 @@ private:
     const clock now_;
 
     mutable std::mutex mutex_;  // guards all below but the last
-    std::uint64_t admitted_ = 0, completed_ = 0, failed_ = 0, timed_out_ = 0, killed_ = 0, refused_ = 0, expired_ = 0;
+    std::uint64_t admitted_ = 0, completed_ = 0, failed_ = 0, timed_out_ = 0, killed_ = 0,
+                  refused_ = 0, expired_ = 0;
 
     breaker_state state_ = breaker_state::closed;
     last_runs last_;
@@ -145,7 +149,9 @@ public:
     /// Any thread. Throws std::bad_alloc.
     [[nodiscard]] guard_desk& of(const operation_record& operation);
     /// Any thread. Null for an operation that has not been here.
-    [[nodiscard]] guard_desk* find(std::uint32_t index) const noexcept { return table_.find(index); }
+    [[nodiscard]] guard_desk* find(std::uint32_t index) const noexcept {
+        return table_.find(index);
+    }
 
 private:
     std::mutex making_;  // of those who add

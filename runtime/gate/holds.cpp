@@ -22,7 +22,8 @@ bool may_be_held(const token_record& token) noexcept {
 }  // namespace
 
 std::list<gate_holds::rule>::iterator gate_holds::find(const selection& what) {
-    return std::ranges::find_if(rules_, [&](const rule& each) { return same_selection(each.what, what); });
+    return std::ranges::find_if(rules_,
+                                [&](const rule& each) { return same_selection(each.what, what); });
 }
 
 void gate_holds::free(rule& from, hook_queue& freed) noexcept {
@@ -70,22 +71,27 @@ namespace {
 
 /// Who awaits a call with a time limit or with retries knows it by the id of its keeper, which admits a further attempt
 /// before it awaits it.
-bool selects_or_keeper(const selection& what, const token_record& token, const token_record* spawner) noexcept {
+bool selects_or_keeper(const selection& what, const token_record& token,
+                       const token_record* spawner) noexcept {
     if (selects(what, token)) return true;
     if (what.of() != selection::kind::one && what.of() != selection::kind::chain) return false;
     const token_record* keeper = keeper_of(token);
-    if (!keeper && spawner && spawner->operation.load() == token.operation.load()->keeper) keeper = spawner;
+    if (!keeper && spawner && spawner->operation.load() == token.operation.load()->keeper)
+        keeper = spawner;
     return keeper && selects(what, *keeper);
 }
 
 }  // namespace
 
-bool gate_holds::is_to_end(const rule& drained, const token_record& token, const token_record* spawner) noexcept {
+bool gate_holds::is_to_end(const rule& drained, const token_record& token,
+                           const token_record* spawner) noexcept {
     if (!drained.over && drained.before.covers(token.sequence.load()) &&
         selects_or_keeper(drained.what, token, spawner))
         return true;
-    for (const token_record* above = spawner ? spawner : awaiter_of(token); above; above = awaiter_of(*above))
-        if (selects(drained.what, *above) && drained.before.covers(above->sequence.load())) return true;
+    for (const token_record* above = spawner ? spawner : awaiter_of(token); above;
+         above = awaiter_of(*above))
+        if (selects(drained.what, *above) && drained.before.covers(above->sequence.load()))
+            return true;
     return false;
 }
 
@@ -101,7 +107,8 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
         const auto passes = [&](hook* item) {
             const auto& token = *static_cast<const token_record*>(item);
             // What it holds itself it means, also an attempt whose keeper is about to await it.
-            return is_to_end(*known, token, nullptr) || (&each == &*known && now.covers(token.sequence.load()));
+            return is_to_end(*known, token, nullptr) ||
+                   (&each == &*known && now.covers(token.sequence.load()));
         };
         each.held -= each.older.split(passes, freed);
         each.held -= each.newer.split(passes, freed);
@@ -115,7 +122,8 @@ void gate_holds::end_drain(const selection& what, const sequence_marks& then) {
     if (known != rules_.end() && known->draining && known->before == then) known->over = true;
 }
 
-gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner, coming from) noexcept {
+gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner,
+                                        coming from) noexcept {
     // Under the mutex, as is the sweep's `withdraw`: either this sees the stop, or the sweep sees the token.
     const bool all_stop = at_start_.load(std::memory_order_relaxed) & stopping_all;
     if (token.stop_requested() || (all_stop && !(token.flags & exempt))) return nullptr;
@@ -131,7 +139,8 @@ gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_r
     return held_by;
 }
 
-bool gate_holds::would_hold(const token_record& token, const token_record* spawner, coming from) noexcept {
+bool gate_holds::would_hold(const token_record& token, const token_record* spawner,
+                            coming from) noexcept {
     if (!may_be_held(token)) return false;
     const std::scoped_lock lock(mutex_);
     return holder_of(token, spawner, from) != nullptr;
@@ -142,7 +151,8 @@ bool gate_holds::hold(token_record& token, const token_record* spawner, coming f
     const std::scoped_lock lock(mutex_);
     rule* held_by = holder_of(token, spawner, from);
     if (!held_by) return false;
-    if (token.state.load() != token_state::admitted) token.state.store(token_state::waiting);  // else it was taken back
+    if (token.state.load() != token_state::admitted)
+        token.state.store(token_state::waiting);  // else it was taken back
     (from == coming::newly ? held_by->newer : held_by->older).push(&token);
     ++held_by->held;
     return true;
@@ -166,7 +176,8 @@ bool gate_holds::any() const {
 
 bool gate_holds::paused(const selection& what) const {
     const std::scoped_lock lock(mutex_);
-    return std::ranges::any_of(rules_, [&](const rule& each) { return same_selection(each.what, what); });
+    return std::ranges::any_of(rules_,
+                               [&](const rule& each) { return same_selection(each.what, what); });
 }
 
 std::size_t gate_holds::held() const {

@@ -22,7 +22,8 @@ namespace tokengate::detail {
 
 class gate_holds {
 public:
-    explicit gate_holds(const std::atomic<std::uint32_t>& at_start) noexcept : at_start_(at_start) {}
+    explicit gate_holds(const std::atomic<std::uint32_t>& at_start) noexcept
+        : at_start_(at_start) {}
 
     /// Where a token comes from that is to pass.
     enum class coming : std::uint8_t {
@@ -47,7 +48,8 @@ public:
     /// that come newly stand behind the others. What has been asked to stop is not held: it is to end.
     bool hold(token_record& token, const token_record* spawner, coming from) noexcept;
     /// Whether `hold` would, as things are now.
-    [[nodiscard]] bool would_hold(const token_record& token, const token_record* spawner, coming from) noexcept;
+    [[nodiscard]] bool would_hold(const token_record& token, const token_record* spawner,
+                                  coming from) noexcept;
     /// The oldest of those held, for whoever makes room; null if there is none.
     [[nodiscard]] hook* take_oldest() noexcept;
 
@@ -59,14 +61,16 @@ public:
     void withdraw(Predicate is_to_go, hook_queue& into) noexcept {
         const std::scoped_lock lock(mutex_);
         for (rule& each : rules_)
-            for (hook_queue* queue : {&each.older, &each.newer}) each.held -= queue->split(is_to_go, into);
+            for (hook_queue* queue : {&each.older, &each.newer})
+                each.held -= queue->split(is_to_go, into);
     }
 
 private:
     struct rule {
         selection what;
         bool draining = false;
-        bool over = false;        // the drain: then only those pass that one it meant spawns, who has waited for it
+        bool over =
+            false;  // the drain: then only those pass that one it meant spawns, who has waited for it
         sequence_marks before{};  // when draining: those pass
         hook_queue older{};
         hook_queue newer{};
@@ -74,7 +78,8 @@ private:
     };
 
     /// Whether a drain waits for it: it was made before and is meant, or one that is waits for it.
-    static bool is_to_end(const rule& drained, const token_record& token, const token_record* spawner) noexcept;
+    static bool is_to_end(const rule& drained, const token_record& token,
+                          const token_record* spawner) noexcept;
     rule* holder_of(const token_record& token, const token_record* spawner, coming from) noexcept;
     std::list<rule>::iterator find(const selection& what);
     static void free(rule& from, hook_queue& freed) noexcept;

@@ -20,8 +20,9 @@ void gate_kills::add(const selection& what, const sequence_marks& before, reason
         for (const rule& each : rules_)  // of two at once the later may come first
             if (same_selection(each.what, what)) added.before.unite(each.before);
         rules_.push_back(std::move(added));
-        std::erase_if(rules_,
-                      [&](const rule& each) { return each.number != number && same_selection(each.what, what); });
+        std::erase_if(rules_, [&](const rule& each) {
+            return each.number != number && same_selection(each.what, what);
+        });
     }
     newest_.store(number, std::memory_order_release);
 }
@@ -30,11 +31,13 @@ gate_kills::reason gate_kills::reason_for(const token_record& token, bool on_its
     if (!is_users(token)) return nullptr;
     const std::shared_lock lock(mutex_);
     const std::uint64_t sequence = token.sequence.load();
-    if (const auto known = singles_.find(sequence); known != singles_.end()) return known->second.why;
+    if (const auto known = singles_.find(sequence); known != singles_.end())
+        return known->second.why;
     for (const rule& each : rules_) {
         if (!each.before.covers(sequence)) continue;
         if (selects(each.what, token)) return each.why;
-        if (each.what.of() == selection::kind::chain && in_chain(token, each.what.id().sequence, on_its_thread))
+        if (each.what.of() == selection::kind::chain &&
+            in_chain(token, each.what.id().sequence, on_its_thread))
             return each.why;
     }
     return nullptr;
@@ -58,13 +61,16 @@ bool gate_kills::forget(std::uint64_t up_to, const std::vector<token_info>& wait
     std::unordered_set<std::uint64_t> still_there;
     for (const token_info& info : waiting) still_there.insert(info.id.sequence);
     const std::scoped_lock lock(mutex_);
-    std::erase_if(singles_,
-                  [&](const auto& each) { return each.second.number <= up_to && !still_there.contains(each.first); });
+    std::erase_if(singles_, [&](const auto& each) {
+        return each.second.number <= up_to && !still_there.contains(each.first);
+    });
     std::erase_if(rules_, [&](const rule& each) {
         return each.number <= up_to && std::ranges::none_of(waiting, [&](const token_info& info) {
                    // Which chain contains which is not seen from outside.
-                   const bool chained = each.what.of() == selection::kind::chain && !info.domain.operation.empty();
-                   return each.before.covers(info.id.sequence) && (chained || means(each.what, info));
+                   const bool chained =
+                       each.what.of() == selection::kind::chain && !info.domain.operation.empty();
+                   return each.before.covers(info.id.sequence) &&
+                          (chained || means(each.what, info));
                });
     });
     return !rules_.empty() || !singles_.empty();

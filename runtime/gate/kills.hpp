@@ -34,7 +34,9 @@ public:
     [[nodiscard]] bool names(const token_record& token) const;
 
     /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
-    [[nodiscard]] std::uint64_t newest() const noexcept { return newest_.load(std::memory_order_acquire); }
+    [[nodiscard]] std::uint64_t newest() const noexcept {
+        return newest_.load(std::memory_order_acquire);
+    }
     [[nodiscard]] bool any() const;
     /// Forgets the rules up to that number, except for those that mean one of `waiting`: sequence and operation of tokens
     /// that have not started. True if some are left.

@@ -11,14 +11,18 @@
 
 namespace tokengate::detail {
 
-bool is_users(const token_record& token) noexcept { return token.operation.load()->index != own_operation; }
+bool is_users(const token_record& token) noexcept {
+    return token.operation.load()->index != own_operation;
+}
 
 bool selects(const selection& what, const token_record& token) noexcept {
     switch (what.of()) {
         case selection::kind::all: return is_users(token);
-        case selection::kind::operation: return is_users(token) && what.operation() == token.operation.load()->name;
+        case selection::kind::operation:
+            return is_users(token) && what.operation() == token.operation.load()->name;
         case selection::kind::one:
-        case selection::kind::chain: return is_users(token) && token.sequence.load() == what.id().sequence;
+        case selection::kind::chain:
+            return is_users(token) && token.sequence.load() == what.id().sequence;
     }
     return false;
 }
@@ -27,7 +31,9 @@ bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_it
     if (!(token.flags & in_domain)) return false;
     for (const auto* each = static_cast<const domain*>(token.anchor); each;
          each = on_its_thread ? each->outer : nullptr)
-        if (each->lead_sequence.load() == lead_sequence || each->call_sequence.load() == lead_sequence) return true;
+        if (each->lead_sequence.load() == lead_sequence ||
+            each->call_sequence.load() == lead_sequence)
+            return true;
     return false;
 }
 
@@ -37,7 +43,8 @@ bool means(const selection& what, const token_info& info) noexcept {
         case selection::kind::operation: return info.id.operation == what.operation();
         case selection::kind::one: return info.id.sequence == what.id().sequence;
         case selection::kind::chain:
-            return info.id.sequence == what.id().sequence || info.domain.sequence == what.id().sequence;
+            return info.id.sequence == what.id().sequence ||
+                   info.domain.sequence == what.id().sequence;
     }
     return false;
 }
@@ -53,14 +60,16 @@ bool same_selection(const selection& a, const selection& b) noexcept {
 
 selection settled(const selection& what) {
     if (what.of() != selection::kind::operation) {
-        if (what.of() != selection::kind::all && what.id().sequence == 0 && what.id().operation.empty())
+        if (what.of() != selection::kind::all && what.id().sequence == 0 &&
+            what.id().operation.empty())
             throw configuration_error("configuration_error: gate: this token_id names no token");
         return what;
     }
     const char* name = operation_name_of(what.operation());
     if (!name)
         throw configuration_error("configuration_error: gate: no operation is named \"" +
-                                  std::string(what.operation()) + "\": the name is the one in its operation_options");
+                                  std::string(what.operation()) +
+                                  "\": the name is the one in its operation_options");
     return {name};
 }
 

@@ -20,7 +20,8 @@ namespace tokengate::detail {
 /// Whether a conducted token belongs to the chain of that lead, or of a call with a time limit or retries that made it. For
 /// whoever has it in hand. On the thread of its domain also whether it belongs to a chain inside of that one; elsewhere the
 /// domain that it keeps alive is all that can be looked at.
-[[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence, bool on_its_thread) noexcept;
+[[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence,
+                            bool on_its_thread) noexcept;
 
 /// The same by what can be seen from outside, of a token that is not the runtime's own.
 [[nodiscard]] bool means(const selection& what, const token_info& info) noexcept;

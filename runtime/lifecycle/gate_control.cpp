@@ -15,11 +15,11 @@
 // waits. A rule says whom it means by what had been made before it, so one that is made later is not met; it is forgotten when
 // nobody is left whom it could meet.
 
-#include "token/awaiters.hpp"
 #include "base/deadline.hpp"
 #include "executor/executor.hpp"
 #include "gate/selection.hpp"
 #include "lifecycle/runtime_core.hpp"
+#include "token/awaiters.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/detail/suspension.hpp>
@@ -58,7 +58,8 @@ void runtime_core::pause(const selection& what) {
 
 bool runtime_core::resume(const selection& what) {
     hook_queue freed;
-    const bool was_held = what.of() == selection::kind::all ? holds.lift_all(freed) : holds.resume(what, freed);
+    const bool was_held =
+        what.of() == selection::kind::all ? holds.lift_all(freed) : holds.resume(what, freed);
     holds_changed(freed);
     return was_held;
 }
@@ -86,7 +87,8 @@ void runtime_core::release(hook_queue& freed) noexcept {
         const std::scoped_lock lock(release_.mutex);
         release_.freed.append(freed);
     }
-    if (!release_.under_way.exchange(true, std::memory_order_acq_rel)) control().loop.post(&release_);
+    if (!release_.under_way.exchange(true, std::memory_order_acq_rel))
+        control().loop.post(&release_);
 }
 
 void runtime_core::release_some() noexcept {
@@ -95,12 +97,15 @@ void runtime_core::release_some() noexcept {
     bool more;
     {
         const std::scoped_lock lock(release_.mutex);
-        for (unsigned i = 0; i < let_in_at_once && !release_.freed.empty(); ++i) some.push(release_.freed.pop());
+        for (unsigned i = 0; i < let_in_at_once && !release_.freed.empty(); ++i)
+            some.push(release_.freed.pop());
         more = !release_.freed.empty();
     }
     while (!some.empty())
-        control().let_in(*this_core, *static_cast<token_record*>(some.pop()), gate_holds::coming::let_go);
-    if (more && !release_.under_way.exchange(true, std::memory_order_acq_rel)) control().loop.ready(&release_);
+        control().let_in(*this_core, *static_cast<token_record*>(some.pop()),
+                         gate_holds::coming::let_go);
+    if (more && !release_.under_way.exchange(true, std::memory_order_acq_rel))
+        control().loop.ready(&release_);
 }
 
 // ---- killing ------------------------------------------------------------------------------------------------------------
@@ -119,7 +124,8 @@ std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     return found;
 }
 
-std::vector<token_info> runtime_core::alive(const selection& what, const sequence_marks& made_before) const {
+std::vector<token_info> runtime_core::alive(const selection& what,
+                                            const sequence_marks& made_before) const {
     std::vector<token_info> found;
     look([&](const token_info& info, const operation_record& operation) {
         if (info.state != token_state::created && operation.index != own_operation &&
@@ -172,7 +178,9 @@ std::chrono::nanoseconds pause_after(std::chrono::steady_clock::time_point began
 
 void check_not_stopped(runtime_core& of, const char* what) {
     const std::scoped_lock lock(of.orphans);
-    if (of.joined) throw gate_closed(std::string("gate_closed: gate::") + what + ": the runtime has been stopped");
+    if (of.joined)
+        throw gate_closed(std::string("gate_closed: gate::") + what +
+                          ": the runtime has been stopped");
 }
 
 task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline) {
@@ -204,7 +212,8 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
 void check_tier(storage tier) {
     if (tier == storage::none || tier > storage::insane)
         throw configuration_error(
-            "configuration_error: gate: this storage tier has no limit; those that have: slow, moderate, fast, insane");
+            "configuration_error: gate: this storage tier has no limit; those that have: slow, "
+            "moderate, fast, insane");
 }
 
 }  // namespace
@@ -215,7 +224,9 @@ void check_tier(storage tier) {
 
 void gate_control::pause(const selection& what) { of_->pause(detail::settled(what)); }
 bool gate_control::resume(const selection& what) { return of_->resume(detail::settled(what)); }
-bool gate_control::paused(const selection& what) const { return of_->holds.paused(detail::settled(what)); }
+bool gate_control::paused(const selection& what) const {
+    return of_->holds.paused(detail::settled(what));
+}
 
 task<stop_report> gate_control::drain(selection what, time_span deadline) {
     return detail::drain_of(*of_, detail::settled(what), deadline);
@@ -224,7 +235,8 @@ task<stop_report> gate_control::drain(selection what, time_span deadline) {
 stop_report gate_control::wait_drained(const selection& what, time_span deadline) {
     if (detail::this_core && detail::this_core->host)
         throw wrong_thread(
-            "wrong_thread: gate::wait_drained was called on an event loop's thread, which it would block: "
+            "wrong_thread: gate::wait_drained was called on an event loop's thread, which it would "
+            "block: "
             "co_await gate().drain() there");
     const selection meant = detail::settled(what);
     detail::check_not_stopped(*of_, "wait_drained");
@@ -255,7 +267,8 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
             continue;
         }
         if (began >= until) return left;
-        std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(detail::pause_after(began), until - began));
+        std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(detail::pause_after(began),
+                                                                       until - began));
     }
 }
 
@@ -266,7 +279,8 @@ std::size_t gate_control::kill(const selection& what, std::string_view reason) {
 void gate_control::storage_limit(storage tier, int limit) {
     detail::check_tier(tier);
     if (limit < 1)
-        throw configuration_error("configuration_error: gate::storage_limit: " + std::to_string(limit) +
+        throw configuration_error("configuration_error: gate::storage_limit: " +
+                                  std::to_string(limit) +
                                   " is too low: a tier admits at least 1 operation at a time");
     of_->at_gate.set_limit(tier, limit);
     of_->sweep_gate();

@@ -25,10 +25,10 @@
 //     them frees this structure.
 //  6. Rings are closed with their loops, after all of this.
 
-#include "token/awaiters.hpp"
 #include "base/deadline.hpp"
-#include "token/operations.hpp"
 #include "lifecycle/runtime_core.hpp"
+#include "token/awaiters.hpp"
+#include "token/operations.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/error.hpp>
@@ -69,14 +69,17 @@ void admit_from_mail(hook* item) noexcept {
 void runtime_core::check_hostable() const {
     if (on_a_loop())
         throw wrong_thread(
-            "wrong_thread: runtime::run or start was called on an event loop's thread, which it would block: "
+            "wrong_thread: runtime::run or start was called on an event loop's thread, which it "
+            "would block: "
             "await a task there, or use a thread of your own");
     if (executors.back()->loop.closed())
         throw gate_closed(
-            "gate_closed: the runtime is stopping or has stopped and runs nothing any more: make a new one");
+            "gate_closed: the runtime is stopping or has stopped and runs nothing any more: make a "
+            "new one");
     if (hosted_)
         throw wrong_thread(
-            "wrong_thread: the runtime is running already (run or start was called before and has not ended)");
+            "wrong_thread: the runtime is running already (run or start was called before and has "
+            "not ended)");
 }
 
 runtime_core::hosting::hosting(runtime_core& of) : of_(of) {
@@ -105,7 +108,8 @@ void runtime_core::run_main(promise_base& main) {
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
     main.token.run = admit_posted;
     if (!control().loop.submit(&main.token))  // stop came in between: one atomic decides
-        throw gate_closed("gate_closed: the runtime has been stopped, and the task was not started");
+        throw gate_closed(
+            "gate_closed: the runtime has been stopped, and the task was not started");
     control().host();
 }
 
@@ -113,7 +117,8 @@ void runtime_core::start() {
     std::promise<void> up;
     std::future<void> is_up = up.get_future();
     {
-        const std::scoped_lock lock(lifecycle_);  // until the thread is assigned: `stop` joins it under the same lock
+        const std::scoped_lock lock(
+            lifecycle_);  // until the thread is assigned: `stop` joins it under the same lock
         check_hostable();
         if (control_thread_.joinable()) control_thread_.join();  // of a start that failed
         control_thread_ = std::thread([this, up = std::move(up)]() mutable {
@@ -163,17 +168,20 @@ void runtime_core::begin_to_stop(bool for_ever) {
     places.close();
     if (for_ever) lift_holds_for_good();  // what is held would never end by itself
     const std::scoped_lock lock(lifecycle_);
-    if (!std::exchange(stop_posted_, true)) control().loop.post(&stop_);  // behind every submit that was accepted
+    if (!std::exchange(stop_posted_, true))
+        control().loop.post(&stop_);  // behind every submit that was accepted
 }
 
 stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace) {
     if (on_a_loop())
         throw wrong_thread(
-            "wrong_thread: runtime::stop was called on an event loop's thread, which it would block for ever: "
+            "wrong_thread: runtime::stop was called on an event loop's thread, which it would "
+            "block for ever: "
             "call it on a thread of your own");
     if (stalls && stalls->on_own_thread())
         throw wrong_thread(
-            "wrong_thread: runtime::stop was called by a report of a stall, for whose end it would wait for ever: call "
+            "wrong_thread: runtime::stop was called by a report of a stall, for whose end it would "
+            "wait for ever: call "
             "it on a thread of your own");
     const auto ask_at = from_now(grace);
     const auto deadline_at = from_now(deadline);
@@ -191,7 +199,8 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
             const bool only_services_late = until >= deadline_at + std::chrono::milliseconds(200);
             stop_report report{tokens(only_services_late)};  // services end when all others have
             if (!report.complete()) return report;
-            until = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);  // they have ended just now
+            until = std::chrono::steady_clock::now() +
+                    std::chrono::milliseconds(10);  // they have ended just now
         } else if (!hosted_) {
             // Nobody lends the control loop a thread, so this one serves what is left.
             hosted_ = true;
@@ -237,7 +246,8 @@ private:
 std::vector<const token_record*> runtime_core::insiders() {
     std::vector<const token_record*> all;
     for (const token_record* each : inside_)
-        for (; each && std::ranges::find(all, each) == all.end(); each = awaiter_of(*each)) all.push_back(each);
+        for (; each && std::ranges::find(all, each) == all.end(); each = awaiter_of(*each))
+            all.push_back(each);
     return all;
 }
 
@@ -248,7 +258,8 @@ bool runtime_core::only_insiders_are_left() {
     const auto counted = std::ranges::count_if(insiders(), [](const token_record* each) {
         return !(each->flags.load_acquire() & ran_in_place) && !is_service(*each->operation.load());
     });
-    const std::uint64_t ended = count_ended();  // first, as in step 3: then nobody else was alive in between
+    const std::uint64_t ended =
+        count_ended();  // first, as in step 3: then nobody else was alive in between
     return count_admitted() - ended == static_cast<std::uint64_t>(counted);
 }
 
@@ -257,29 +268,35 @@ stop_report runtime_core::outsiders() {
     const std::vector<const token_record*> inside = insiders();
     stop_report left{tokens(false)};
     std::erase_if(left.survivors, [&](const token_info& info) {
-        return info.state == token_state::created ||  // nobody has admitted it: its holder goes, or survives
-               std::ranges::any_of(inside,
-                                   [&](const token_record* each) { return each->sequence.load() == info.id.sequence; });
+        return info.state ==
+                   token_state::created ||  // nobody has admitted it: its holder goes, or survives
+               std::ranges::any_of(inside, [&](const token_record* each) {
+                   return each->sequence.load() == info.id.sequence;
+               });
     });
     return left;
 }
 
-task<stop_report> runtime_core::stop_others(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace) {
+task<stop_report> runtime_core::stop_others(std::chrono::nanoseconds deadline,
+                                            std::chrono::nanoseconds grace) {
     if (!on_a_loop() || this_core->runtime != this || !this_core->current)
         throw wrong_runtime(
-            "wrong_runtime: runtime::stop_others was awaited outside of this runtime's own tokens: call stop there");
+            "wrong_runtime: runtime::stop_others was awaited outside of this runtime's own tokens: "
+            "call stop there");
     const auto ask_at = from_now(grace);
     const auto deadline_at = from_now(deadline);
     const shielding deaf;  // to the stop that it asks for itself
     const insider here(*this);
     begin_to_stop(deadline == std::chrono::nanoseconds::max());
     constexpr std::chrono::nanoseconds longest_pause = std::chrono::milliseconds(10);
-    for (std::chrono::nanoseconds pause = std::chrono::microseconds(50);; pause = std::min(2 * pause, longest_pause)) {
+    for (std::chrono::nanoseconds pause = std::chrono::microseconds(50);;
+         pause = std::min(2 * pause, longest_pause)) {
         if (only_insiders_are_left()) co_return {};
         const auto now = std::chrono::steady_clock::now();
         if (now >= deadline_at) {
             stop_report left = outsiders();
-            if (!left.complete()) co_return left;  // else they have ended just now, or are on their way to the gate
+            if (!left.complete())
+                co_return left;  // else they have ended just now, or are on their way to the gate
         } else if (now >= ask_at) {
             const std::scoped_lock lock(lifecycle_);
             ask_everything_to_stop();
@@ -291,11 +308,13 @@ task<stop_report> runtime_core::stop_others(std::chrono::nanoseconds deadline, s
 void runtime_core::submit(token_record& token) {
     if (on_a_loop() && this_core->runtime == this)
         throw wrong_thread(
-            "wrong_thread: runtime::submit was called on a thread of this runtime, where waiting for the future "
+            "wrong_thread: runtime::submit was called on a thread of this runtime, where waiting "
+            "for the future "
             "would block its loop: await the token, or admit() it");
     const token_id id = token.id();
     if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != this)
-        throw wrong_runtime("wrong_runtime: " + id.text() + " inherited a seed in another runtime: submit it there");
+        throw wrong_runtime("wrong_runtime: " + id.text() +
+                            " inherited a seed in another runtime: submit it there");
     const bool in_mail = places.enter_from_outside(token);
     token.awaited_by.store(0);
     token.run = in_mail ? admit_from_mail : admit_posted;
@@ -303,7 +322,8 @@ void runtime_core::submit(token_record& token) {
         if (in_mail) places.leave_mail();
         if (token.state.load() == token_state::waiting) places.leave();
         token.state.store(token_state::created);
-        throw gate_closed("gate_closed: " + id.text() + " was not admitted: the runtime is stopping or has stopped");
+        throw gate_closed("gate_closed: " + id.text() +
+                          " was not admitted: the runtime is stopping or has stopped");
     }
 }
 
@@ -311,7 +331,8 @@ void runtime_core::submit(token_record& token) {
 
 void runtime_core::join_executors() noexcept {
     if (stalls) stalls->stop();
-    for (unsigned position = 0; position < positions(); ++position) executors[position]->ask_to_quit();
+    for (unsigned position = 0; position < positions(); ++position)
+        executors[position]->ask_to_quit();
     for (unsigned position = 0; position < positions(); ++position) executors[position]->join();
     blocking.reset();
     {

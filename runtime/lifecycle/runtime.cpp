@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/runtime.hpp>
 
-#include "token/operations.hpp"
 #include "lifecycle/runtime_core.hpp"
+#include "token/operations.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/operation.hpp>
@@ -19,33 +19,39 @@ namespace tokengate {
 
 namespace detail {
 
-runtime_core::runtime_core(runtime_options&& chosen, core_layout layout) : shared_state(std::move(chosen), layout) {
+runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
+    : shared_state(std::move(chosen), layout) {
     asymmetric_lock::prepare();
     signals = &signals_;
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;
-        core.stop_seen_.store(true, std::memory_order_release);  // pairs with only_insiders_are_left
+        core.stop_seen_.store(true,
+                              std::memory_order_release);  // pairs with only_insiders_are_left
         core.control().begin_to_end();
     };
     release_.of = this;
-    release_.run = [](hook* self) noexcept { static_cast<release_hook*>(self)->of->release_some(); };
+    release_.run = [](hook* self) noexcept {
+        static_cast<release_hook*>(self)->of->release_some();
+    };
     // More threads than CPUs: who spins keeps somebody else from running.
     const bool crowded = layout.positions() > options.cpus.size();
     const auto spin_ns = crowded ? 0 : static_cast<std::uint64_t>(options.spin.count());
     for (unsigned position = 0; position <= layout.positions(); ++position)
-        executors.push_back(std::make_unique<executor>(*this, position, options.ring_entries,
-                                                       position == layout.positions() ? 0 : spin_ns));
+        executors.push_back(std::make_unique<executor>(
+            *this, position, options.ring_entries, position == layout.positions() ? 0 : spin_ns));
     std::vector<event_loop*> loops;
     for (const auto& each : executors) loops.push_back(&each->loop);
     for (const auto& each : executors) each->loop.connect(loops);
 
     try {
         if (options.stall.threshold.count() != 0) stalls.emplace(*this);
-        control().loop.open();  // here, where it can be reported; whoever hosts it later finds it ready
+        control()
+            .loop.open();  // here, where it can be reported; whoever hosts it later finds it ready
         for (unsigned position = 0; position < positions(); ++position)
             executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
-        for (unsigned position = 0; position < positions(); ++position) executors[position]->wait_until_up();
+        for (unsigned position = 0; position < positions(); ++position)
+            executors[position]->wait_until_up();
         if (stalls) stalls->start();
     } catch (...) {
         join_executors();
@@ -62,7 +68,8 @@ std::vector<token_info> runtime_core::tokens(bool services) const {
     std::vector<token_info> found;
     const std::uint64_t ended = count_ended();
     const std::uint64_t admitted = count_admitted();
-    if (admitted > ended) found.reserve(admitted - ended);  // nearly all there are: growing takes longer than looking
+    if (admitted > ended)
+        found.reserve(admitted - ended);  // nearly all there are: growing takes longer than looking
     look([&](const token_info& info, const operation_record& operation) {
         if (services || !is_service(operation)) found.push_back(info);
     });
@@ -76,7 +83,9 @@ std::vector<token_info> runtime_core::tokens(bool services) const {
 namespace {
 
 time_span usual_grace(time_span deadline) noexcept {
-    return deadline.count() == time_span::max().count() ? deadline : time_span(std::chrono::nanoseconds(deadline) / 2);
+    return deadline.count() == time_span::max().count()
+               ? deadline
+               : time_span(std::chrono::nanoseconds(deadline) / 2);
 }
 
 detail::runtime_core* make_core(runtime_options&& options) {
@@ -109,10 +118,11 @@ runtime::~runtime() {
     for (;;) {
         const stop_report left = core_->stop(std::chrono::seconds(10), std::chrono::seconds(5));
         if (left.complete()) return;
-        std::string text =
-            "~runtime waits for " + std::to_string(left.survivors.size()) + " tokens that have not ended:";
+        std::string text = "~runtime waits for " + std::to_string(left.survivors.size()) +
+                           " tokens that have not ended:";
         for (std::size_t i = 0; i < std::min<std::size_t>(left.survivors.size(), 10); ++i)
-            text += ' ' + left.survivors[i].id.text() + " (" + std::string(name_of(left.survivors[i].state)) + ')';
+            text += ' ' + left.survivors[i].id.text() + " (" +
+                    std::string(name_of(left.survivors[i].state)) + ')';
         core_->warn(text);
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "lifecycle/service.hpp"
-#include "executor/shared.hpp"
 #include "await/signal_desk.hpp"
+#include "executor/shared.hpp"
+#include "lifecycle/service.hpp"
 
 #include <tokengate/error.hpp>
 #include <tokengate/gate.hpp>
@@ -36,7 +36,8 @@ struct runtime_core final : shared_state {
     void run_main(promise_base& main);
     void start();
     stop_report stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
-    [[nodiscard]] task<stop_report> stop_others(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
+    [[nodiscard]] task<stop_report> stop_others(std::chrono::nanoseconds deadline,
+                                                std::chrono::nanoseconds grace);
     void submit(token_record& token);
     /// `services`: also those, and what works for them.
     [[nodiscard]] std::vector<token_info> tokens(bool services = true) const;
@@ -50,7 +51,8 @@ struct runtime_core final : shared_state {
     void begin_drain(const selection& what, const sequence_marks& marks);
     [[nodiscard]] std::size_t kill(const selection& what, std::string_view reason);
     /// Tokens alive that are meant and had been made by then.
-    [[nodiscard]] std::vector<token_info> alive(const selection& what, const sequence_marks& made_before) const;
+    [[nodiscard]] std::vector<token_info> alive(const selection& what,
+                                                const sequence_marks& made_before) const;
 
 private:
     struct stop_hook : hook {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "lifecycle/service.hpp"
 
-#include "executor/executor.hpp"
-#include "lifecycle/runtime_core.hpp"
-#include "executor/stop.hpp"
 #include "base/what_of.hpp"
+#include "executor/executor.hpp"
+#include "executor/stop.hpp"
+#include "lifecycle/runtime_core.hpp"
 
 #include <tokengate/detail/promise.hpp>
 #include <tokengate/operation.hpp>
@@ -62,7 +62,8 @@ runtime_core& runtime_access::core(runtime& of) noexcept { return *of.core_; }
 
 // ---- service ------------------------------------------------------------------------------------------------------------
 
-service::service(runtime_core& of, std::function<task<>()> make, const char* name) : node_(std::make_shared<node>()) {
+service::service(runtime_core& of, std::function<task<>()> make, const char* name)
+    : node_(std::make_shared<node>()) {
     node_->of = &of;
     node_->make = std::move(make);
     node_->operation = &service_operation(name);
@@ -104,7 +105,8 @@ void service_desk::remove(service::node& leaving) noexcept {
 }
 
 std::shared_ptr<service::node> service_desk::forget(const service::node& gone) noexcept {
-    const auto found = std::find_if(all_.begin(), all_.end(), [&](const auto& each) { return each.get() == &gone; });
+    const auto found = std::find_if(all_.begin(), all_.end(),
+                                    [&](const auto& each) { return each.get() == &gone; });
     std::shared_ptr<service::node> last = std::move(*found);
     all_.erase(found);
     return last;
@@ -131,7 +133,8 @@ void service_desk::update() noexcept {
     {
         const std::scoped_lock lock(mutex_);
         const core_context* here = this_core;
-        if (!open_ || !here || here->host != &of_.control()) return;  // mail that was left when all had ended
+        if (!open_ || !here || here->host != &of_.control())
+            return;  // mail that was left when all had ended
         for (const auto& each : all_) {
             if (each->removed && each->token && !std::exchange(each->asked, true)) {
                 each->token->stop.set_bits(stop_asked);
@@ -159,7 +162,8 @@ void service_desk::start(service::node& chosen) {
         auto& ended_one = static_cast<service::node&>(self);
         ended_one.of->services().ended(of, ended_one);
     };
-    chosen.home = nullptr;  // so that the end is counted after `ended`, in one step with the admission there
+    chosen.home =
+        nullptr;  // so that the end is counted after `ended`, in one step with the admission there
     chosen.token = &token;
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&chosen));
     token.awaited_by.store(0);
@@ -175,7 +179,8 @@ void service_desk::ended(token_record& token, service::node& of) noexcept {
     std::exception_ptr error = std::exchange(promise.error, nullptr);
     if (error && was_asked_for(token, error)) error = nullptr;
     const operation_record& operation = *of.operation;
-    promise.handle().destroy();           // first: it may refer to what the destroyer of the service destroys next
+    promise.handle()
+        .destroy();  // first: it may refer to what the destroyer of the service destroys next
     std::shared_ptr<service::node> gone;  // whose destruction is not for under the lock
     {
         const std::scoped_lock lock(mutex_);

@@ -87,7 +87,7 @@ private:
     std::shared_ptr<service::node> forget(const service::node& gone) noexcept;  // under the mutex
 
     runtime_core& of_;
-    std::mutex mutex_;              // guards all that follows, and the nodes; taken by nobody who holds another
+    std::mutex mutex_;  // guards all that follows, and the nodes; taken by nobody who holds another
     std::condition_variable left_;  // notified when an instance has ended
     std::vector<std::shared_ptr<service::node>> all_;
     bool open_ = false;  // the loop serves, and is not about to leave

@@ -13,11 +13,13 @@
 namespace tokengate::detail {
 
 // Some versions of the kernel's header put something in front of it when read as C++.
-static_assert(offsetof(io_uring_buf_ring, bufs) == 0, "the kernel's ring of buffers begins with its first entry");
+static_assert(offsetof(io_uring_buf_ring, bufs) == 0,
+              "the kernel's ring of buffers begins with its first entry");
 
 namespace {
 
-constexpr unsigned most_buffers = 32768;  // ids have 16 bits, and the kernel wants to tell full from empty
+constexpr unsigned most_buffers =
+    32768;  // ids have 16 bits, and the kernel wants to tell full from empty
 
 std::size_t descriptor_bytes(unsigned buffers) noexcept {
     constexpr std::size_t page = 4096;  // so that the buffers begin with a page
@@ -30,17 +32,21 @@ std::size_t descriptor_bytes(unsigned buffers) noexcept {
 
 }  // namespace
 
-buffer_ring::buffer_ring(io_uring& ring, std::uint16_t group, unsigned buffers, std::size_t bytes_each)
+buffer_ring::buffer_ring(io_uring& ring, std::uint16_t group, unsigned buffers,
+                         std::size_t bytes_each)
     : ring_(ring), bytes_each_(bytes_each), buffers_(buffers), group_(group) {
-    const std::string call = "io_uring_register_buf_ring(" + std::to_string(group) + ", " + std::to_string(buffers) +
-                             " buffers of " + std::to_string(bytes_each) + " bytes)";
+    const std::string call = "io_uring_register_buf_ring(" + std::to_string(group) + ", " +
+                             std::to_string(buffers) + " buffers of " + std::to_string(bytes_each) +
+                             " bytes)";
     // The kernel would say the same, but only after that much has been mapped.
     if (!std::has_single_bit(buffers) || buffers > most_buffers || bytes_each == 0 ||
         bytes_each > std::numeric_limits<decltype(io_uring_buf::len)>::max())
         fail(EINVAL, call);
 
-    void* memory = ::mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail(errno, "mmap of " + std::to_string(mapped_bytes()) + " bytes for buffers");
+    void* memory =
+        ::mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        fail(errno, "mmap of " + std::to_string(mapped_bytes()) + " bytes for buffers");
     shared_ = static_cast<io_uring_buf_ring*>(memory);
     bytes_ = static_cast<std::byte*>(memory) + descriptor_bytes(buffers);
 
@@ -54,7 +60,8 @@ buffer_ring::buffer_ring(io_uring& ring, std::uint16_t group, unsigned buffers, 
     }
 
     io_uring_buf_ring_init(shared_);
-    for (unsigned id = 0; id < buffers; ++id) offer(static_cast<std::uint16_t>(id), static_cast<int>(id));
+    for (unsigned id = 0; id < buffers; ++id)
+        offer(static_cast<std::uint16_t>(id), static_cast<int>(id));
     io_uring_buf_ring_advance(shared_, static_cast<int>(buffers));
 }
 
@@ -68,6 +75,8 @@ buffer_ring::~buffer_ring() {
     if (!leaked_) ::munmap(shared_, mapped_bytes());
 }
 
-std::size_t buffer_ring::mapped_bytes() const noexcept { return descriptor_bytes(buffers_) + buffers_ * bytes_each_; }
+std::size_t buffer_ring::mapped_bytes() const noexcept {
+    return descriptor_bytes(buffers_) + buffers_ * bytes_each_;
+}
 
 }  // namespace tokengate::detail

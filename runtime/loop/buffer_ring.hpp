@@ -47,18 +47,22 @@ public:
     void give_back(std::uint16_t id) noexcept {
         --lent_;
         offer(id, 0);
-        io_uring_buf_ring_advance(shared_, 1);  // release: our reads of the buffer come before the kernel's next write
+        io_uring_buf_ring_advance(
+            shared_, 1);  // release: our reads of the buffer come before the kernel's next write
     }
 
     /// The kernel forgets the buffers; what is lent stays readable until the destructor, which any thread may call then.
     void retire() noexcept;
 
-    [[nodiscard]] unsigned lent() const noexcept { return lent_; }  ///< taken, and not yet given back
+    [[nodiscard]] unsigned lent() const noexcept {
+        return lent_;
+    }  ///< taken, and not yet given back
     [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
 
 private:
     void offer(std::uint16_t id, int behind_tail) noexcept {
-        io_uring_buf_ring_add(shared_, bytes_ + id * bytes_each_, static_cast<unsigned>(bytes_each_), id,
+        io_uring_buf_ring_add(shared_, bytes_ + id * bytes_each_,
+                              static_cast<unsigned>(bytes_each_), id,
                               io_uring_buf_ring_mask(buffers_), behind_tail);
     }
     [[nodiscard]] std::size_t mapped_bytes() const noexcept;

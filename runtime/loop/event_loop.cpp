@@ -22,13 +22,16 @@ namespace {
 // What a completion belongs to.
 constexpr std::uint64_t tag_wake = 1;  // another loop's MSG_RING: being awake is all it asks for
 constexpr std::uint64_t tag_eventfd = 2;
-constexpr std::uint64_t tag_wake_lost = 3;  // our own MSG_RING failed; the destination is in the upper half
-constexpr std::uint64_t tag_cancel = 4;     // what becomes of a cancellation is told by what it cancels
+constexpr std::uint64_t tag_wake_lost =
+    3;  // our own MSG_RING failed; the destination is in the upper half
+constexpr std::uint64_t tag_cancel =
+    4;  // what becomes of a cancellation is told by what it cancels
 // A request's: this tag in the lowest 8 bits, the index of its slot in 24 more, its generation in the upper 32.
 constexpr std::uint64_t tag_request = 5;
 constexpr std::uint32_t most_tickets = 1U << 24;
 
-constexpr unsigned polls_before_yield = 2000;  // about 10 µs of spinning before others on this CPU are let through
+constexpr unsigned polls_before_yield =
+    2000;  // about 10 µs of spinning before others on this CPU are let through
 
 inline void relax() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
@@ -45,9 +48,9 @@ std::uint64_t event_loop::steady_ns() noexcept {
 }
 
 std::uint64_t event_loop::wall_ns() noexcept {
-    return static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-            .count());
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                          std::chrono::system_clock::now().time_since_epoch())
+                                          .count());
 }
 
 event_loop::event_loop(const options& chosen, guest& of)
@@ -57,9 +60,10 @@ event_loop::event_loop(const options& chosen, guest& of)
       eventfd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
     if (eventfd_ < 0) {
         const int code = errno;
-        throw ring_unavailable(std::string("ring_unavailable: eventfd failed: ") + std::strerror(code) +
-                                   ". Each executor needs two descriptors: raise `ulimit -n` (systemd: LimitNOFILE=)",
-                               code);
+        throw ring_unavailable(
+            std::string("ring_unavailable: eventfd failed: ") + std::strerror(code) +
+                ". Each executor needs two descriptors: raise `ulimit -n` (systemd: LimitNOFILE=)",
+            code);
     }
 }
 
@@ -130,7 +134,8 @@ void event_loop::turn() noexcept {
     if (ran > 0) {
         woke_for_nothing_ = false;
         const std::uint64_t now = steady_ns();
-        turn_ns_.store(now);  // the next turn begins where this one ended: one look at the clock for both
+        turn_ns_.store(
+            now);  // the next turn begins where this one ended: one look at the clock for both
         // Afterwards: a turn that is counted as a whole is not open any more; see executor::busy_ns.
         guest_.turn_ended(now - began, ran);
     }
@@ -320,7 +325,8 @@ event_loop::outbox event_loop::take_from(outbox& left) noexcept {
 bool event_loop::put_in_mailbox(const outbox& arrived) noexcept {
     bool wake_owed = arrived.lent.newest && mailbox_.lend(arrived.lent.newest, arrived.lent.oldest);
     if (arrived.bound.newest)
-        wake_owed |= mailbox_.push(arrived.bound.newest, arrived.bound.oldest) == mailbox::pushed::wake_owed;
+        wake_owed |=
+            mailbox_.push(arrived.bound.newest, arrived.bound.oldest) == mailbox::pushed::wake_owed;
     return wake_owed;
 }
 
@@ -373,8 +379,9 @@ bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
         if (&other == this) continue;
         const std::uint32_t moves = other.moves_.load();
         const bool moved = std::exchange(seen_moves_[index], moves) != moves;
-        if (other.turn_ns_.load() == 0) {           // who runs nothing keeps nothing back
-            if (other.has_lent()) stay_watchful();  // it wakes up to begin the first; then the rest is kept
+        if (other.turn_ns_.load() == 0) {  // who runs nothing keeps nothing back
+            if (other.has_lent())
+                stay_watchful();  // it wakes up to begin the first; then the rest is kept
             continue;
         }
         if (only_where_nothing_moves && moved) continue;
@@ -424,7 +431,8 @@ void event_loop::note_awake() noexcept {
 
 void event_loop::wake(event_loop& parked_loop) noexcept {
     if (parked_loop.wake_latency_) parked_loop.note_wake_asked();
-    const int descriptor = parked_loop.ring_descriptor_.load(std::memory_order_acquire);  // pairs with open()
+    const int descriptor =
+        parked_loop.ring_descriptor_.load(std::memory_order_acquire);  // pairs with open()
     io_uring_sqe* entry = descriptor >= 0 && ring_->has_msg_ring() ? ring_->entry() : nullptr;
     if (!entry) {
         parked_loop.wake_by_eventfd();
@@ -472,7 +480,8 @@ void event_loop::start(io_request& request) {
     ticket_slot& slot = tickets_[index];
     free_ticket_ = slot.next_free;
     slot.request = &request;
-    request.ticket = tag_request | std::uint64_t{index} << 8 | std::uint64_t{++slot.generation} << 32;
+    request.ticket =
+        tag_request | std::uint64_t{index} << 8 | std::uint64_t{++slot.generation} << 32;
     request.cancel_wanted = false;
     ++in_flight_;
     if (!starts_waiting_.empty() || !submit_one(request)) {  // first come, first served
@@ -527,7 +536,8 @@ void event_loop::submit_requests() noexcept {
 void event_loop::complete(const io_uring_cqe& done) noexcept {
     const auto index = static_cast<std::uint32_t>(done.user_data >> 8 & (most_tickets - 1));
     const ticket_slot& slot = tickets_[index];
-    if (!slot.request || slot.generation != done.user_data >> 32) return;  // late, for one that has ended
+    if (!slot.request || slot.generation != done.user_data >> 32)
+        return;  // late, for one that has ended
     if (done.flags & IORING_CQE_F_MORE)
         slot.request->completed(*this, *slot.request, done.res, done.flags, false);
     else
@@ -540,7 +550,8 @@ void event_loop::finish(io_request& request, std::int32_t result, std::uint32_t 
     slot.request = nullptr;
     slot.next_free = std::exchange(free_ticket_, index + 1);
     --in_flight_;
-    if (request.in_cancels) cancels_.remove(&request);  // the link must be free, and the cancellation is pointless
+    if (request.in_cancels)
+        cancels_.remove(&request);  // the link must be free, and the cancellation is pointless
     request.in_cancels = false;
     request.now = io_request::phase::idle;
     if (result == -ECANCELED && !request.cancel_wanted && options_.changes_thread && !settling_) {
@@ -554,7 +565,8 @@ void event_loop::finish(io_request& request, std::int32_t result, std::uint32_t 
 void event_loop::watch_eventfd() noexcept {
     if (watching_eventfd_) return;
     io_uring_sqe* entry = ring_->entry();
-    if (!entry) return;  // the queue is full of what the next enter submits; parking is tried again after that
+    if (!entry)
+        return;  // the queue is full of what the next enter submits; parking is tried again after that
     io_uring_prep_poll_add(entry, eventfd_, POLLIN);
     entry->user_data = tag_eventfd;
     watching_eventfd_ = true;
@@ -574,7 +586,8 @@ void event_loop::stop_watching_eventfd() noexcept {
 }
 
 bool event_loop::something_came() const noexcept {
-    return has_mail() || !nothing_ready() || guest_.work_waits() || ring_->has_completions() || ring_->wants_enter();
+    return has_mail() || !nothing_ready() || guest_.work_waits() || ring_->has_completions() ||
+           ring_->wants_enter();
 }
 
 void event_loop::idle() noexcept {
@@ -642,8 +655,10 @@ void event_loop::park() noexcept {
         if (looks_again) {
             --looks_left_;
             guest_.looks_again();
-            const std::uint64_t until_look = std::exchange(looks_soon_, false) ? look_soon_ns : look_every_ns;
-            timeout = std::min(timeout.value_or(std::chrono::nanoseconds::max()), std::chrono::nanoseconds(until_look));
+            const std::uint64_t until_look =
+                std::exchange(looks_soon_, false) ? look_soon_ns : look_every_ns;
+            timeout = std::min(timeout.value_or(std::chrono::nanoseconds::max()),
+                               std::chrono::nanoseconds(until_look));
         }
         ring_->wait(timeout);
         if (wake_latency_) note_awake();
@@ -668,7 +683,8 @@ bool event_loop::may_sleep() noexcept {
     lock_.enter();
     const bool nothing_left = nothing_ready();
     lock_.leave();
-    return mailbox_.parked() && watching_eventfd_ && nothing_left && dirty_.empty() && !wakes_to_submit_;
+    return mailbox_.parked() && watching_eventfd_ && nothing_left && dirty_.empty() &&
+           !wakes_to_submit_;
 }
 
 }  // namespace tokengate::detail

@@ -65,8 +65,10 @@ public:
     static constexpr unsigned outbox_limit = 32;
     static constexpr unsigned turn_budget = 64;
     static constexpr std::uint64_t hungry_after_ns = 10'000;
-    static constexpr std::uint64_t look_around_every_ns = 5'000;  // and 40 ns more for each loop there is
-    static constexpr std::uint64_t patient_for_ns = 20'000;  // as long an idle loop leaves alone those that move on
+    static constexpr std::uint64_t look_around_every_ns =
+        5'000;  // and 40 ns more for each loop there is
+    static constexpr std::uint64_t patient_for_ns =
+        20'000;  // as long an idle loop leaves alone those that move on
     /// Who was woken and found nothing stays watchful: it sleeps no longer than this, so many times.
     static constexpr std::uint64_t look_every_ns = 500'000;
     static constexpr std::uint64_t look_soon_ns = 50'000;
@@ -137,12 +139,16 @@ public:
     [[nodiscard]] bool closed() const noexcept { return mailbox_.closed(); }
     [[nodiscard]] bool parked() const noexcept { return mailbox_.parked(); }
     /// A glance: something has been pushed and not been taken.
-    [[nodiscard]] bool has_mail() const noexcept { return !mailbox_.empty() || mailbox_.has_lent(); }
+    [[nodiscard]] bool has_mail() const noexcept {
+        return !mailbox_.empty() || mailbox_.has_lent();
+    }
     /// Steady. 0 while the loop has nothing to run: idle, spinning, parked, or not run at all.
     [[nodiscard]] std::uint64_t turn_began_ns() const noexcept { return turn_ns_.load(); }
     /// A glance: something is lent to this loop and has not begun. In this order: who takes it from the list to the shelf has
     /// noted that before.
-    [[nodiscard]] bool has_lent() const noexcept { return mailbox_.has_lent() || shelved_.load() != 0; }
+    [[nodiscard]] bool has_lent() const noexcept {
+        return mailbox_.has_lent() || shelved_.load() != 0;
+    }
     /// A glance: something that this loop lends waits in an outbox.
     [[nodiscard]] bool lends() const noexcept { return lent_away_.load() != 0; }
     /// Who is inside may use what is under it, here and in the guest. Another loop's thread.
@@ -322,18 +328,20 @@ private:
     // The loop's thread alone.
     hook_queue ready_;
     hook_queue starts_;
-    hook_queue fresh_;                       // by ready_first, since the hook at hand was taken
-    hook_queue own_;                         // by ready_first before, the latest in front
-    hook_queue older_own_;                   // the same from earlier turns: nothing is put before them any more
-    bool own_turn_ = false;                  // older_own_ was passed over when the last turn served the oldest start
-    std::vector<unsigned> dirty_;            // destinations whose outbox has had something since it left last
+    hook_queue fresh_;      // by ready_first, since the hook at hand was taken
+    hook_queue own_;        // by ready_first before, the latest in front
+    hook_queue older_own_;  // the same from earlier turns: nothing is put before them any more
+    bool own_turn_ =
+        false;  // older_own_ was passed over when the last turn served the oldest start
+    std::vector<unsigned> dirty_;  // destinations whose outbox has had something since it left last
     std::vector<std::uint32_t> seen_moves_;  // of each loop, when this one looked last
     unsigned looks_left_ = 0;                // so often it wakes up by itself to look around
     bool looks_soon_ = false;                // the next time sooner
     bool woke_for_nothing_ = false;          // then it does not spin before it sleeps again
-    bool shelf_next_ = false;                // whose turn it is: the shelf's, or that of the other starts
+    bool shelf_next_ = false;  // whose turn it is: the shelf's, or that of the other starts
     timer_wheel timers_;
-    relaxed<std::uint64_t> turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by who watches it
+    relaxed<std::uint64_t>
+        turn_ns_{};  // see turn_began_ns; stored by the loop, loaded by who watches it
     std::uint64_t wall_offset_ns_ = 0;  // wall clock minus steady clock, as of `run`
     unsigned start_budget_ = turn_budget;
     bool turn_over_ = false;
@@ -346,7 +354,8 @@ private:
     std::uint32_t free_ticket_ = 0;  // index + 1 of the first free slot
     std::size_t in_flight_ = 0;      // requests with a ticket
     hook_queue starts_waiting_;      // requests that the kernel did not take yet
-    hook_queue cancels_;             // requests to be cancelled: those that are in flight and linked nowhere else
+    hook_queue
+        cancels_;  // requests to be cancelled: those that are in flight and linked nowhere else
     std::unique_ptr<ring> ring_;
     const std::unique_ptr<histogram> wake_latency_;
 

@@ -34,7 +34,7 @@ public:
     enum class pushed : std::uint8_t {
         delivered,  ///< the owner is awake and will look
         wake_owed,  ///< the owner was parked: the caller must wake it now
-        refused     ///< closed, and the push came from a foreign thread: the chain is still the caller's
+        refused  ///< closed, and the push came from a foreign thread: the chain is still the caller's
     };
 
     /// Any thread. `newest` … `oldest` is a chain linked from the newest to the oldest hook.
@@ -45,9 +45,11 @@ public:
 
     /// Any thread. Unparks the owner without a message; true if it was parked and the caller must wake it.
     bool nudge() noexcept {
-        std::uintptr_t seen = word_.load(std::memory_order_seq_cst);  // pairs with the CAS in park()
+        std::uintptr_t seen =
+            word_.load(std::memory_order_seq_cst);  // pairs with the CAS in park()
         while (seen & parked_bit)
-            if (word_.compare_exchange_weak(seen, seen & ~parked_bit, std::memory_order_seq_cst)) return true;
+            if (word_.compare_exchange_weak(seen, seen & ~parked_bit, std::memory_order_seq_cst))
+                return true;
         return false;
     }
 
@@ -55,7 +57,8 @@ public:
     bool lend(hook* newest, hook* oldest) noexcept {
         hook* seen = nullptr;
         do oldest->next = seen;
-        while (!lent_.compare_exchange_weak(seen, newest, std::memory_order_seq_cst, std::memory_order_relaxed));
+        while (!lent_.compare_exchange_weak(seen, newest, std::memory_order_seq_cst,
+                                            std::memory_order_relaxed));
         return nudge();  // filled before: see the head of this file
     }
     /// Any thread. Takes everything that is lent and has not been taken, oldest first. Unparks nobody.
@@ -65,20 +68,30 @@ public:
         return in_order(lent_.exchange(nullptr, std::memory_order_acq_rel));
     }
     /// Any thread: a glance, but for the owner after `park`, who finds what was lent before the nudge that came too early.
-    [[nodiscard]] bool has_lent() const noexcept { return lent_.load(std::memory_order_seq_cst) != nullptr; }
+    [[nodiscard]] bool has_lent() const noexcept {
+        return lent_.load(std::memory_order_seq_cst) != nullptr;
+    }
 
     /// Any thread. From here on `submit` is refused; what was accepted before is in the list. Wakes nobody: nudge
     /// afterwards.
-    void close() noexcept { word_.fetch_or(closed_bit, std::memory_order_acq_rel); }  // pairs with the CAS in submit()
+    void close() noexcept {
+        word_.fetch_or(closed_bit, std::memory_order_acq_rel);
+    }  // pairs with the CAS in submit()
 
     /// A glance from any thread.
-    [[nodiscard]] bool parked() const noexcept { return word_.load(std::memory_order_relaxed) & parked_bit; }
+    [[nodiscard]] bool parked() const noexcept {
+        return word_.load(std::memory_order_relaxed) & parked_bit;
+    }
 
-    [[nodiscard]] bool closed() const noexcept { return word_.load(std::memory_order_acquire) & closed_bit; }
+    [[nodiscard]] bool closed() const noexcept {
+        return word_.load(std::memory_order_acquire) & closed_bit;
+    }
 
     // ---- the owner alone ----
 
-    [[nodiscard]] bool empty() const noexcept { return !(word_.load(std::memory_order_relaxed) & ~flag_bits); }
+    [[nodiscard]] bool empty() const noexcept {
+        return !(word_.load(std::memory_order_relaxed) & ~flag_bits);
+    }
 
     /// Takes everything, oldest first. Also unparks.
     hook* take() noexcept {
@@ -101,7 +114,8 @@ public:
     void unpark() noexcept { word_.fetch_and(~parked_bit, std::memory_order_acq_rel); }
 
 private:
-    static constexpr std::uintptr_t parked_bit = 1, closed_bit = 2, flag_bits = parked_bit | closed_bit;
+    static constexpr std::uintptr_t parked_bit = 1, closed_bit = 2,
+                                    flag_bits = parked_bit | closed_bit;
 
     static hook* in_order(hook* newest_first) noexcept {
         hook* oldest_first = nullptr;
@@ -121,8 +135,9 @@ private:
         do {
             if (seen & refused_by) return pushed::refused;
             oldest->next = reinterpret_cast<hook*>(seen & ~flag_bits);
-        } while (!word_.compare_exchange_weak(seen, reinterpret_cast<std::uintptr_t>(newest) | (seen & closed_bit),
-                                              std::memory_order_acq_rel, std::memory_order_relaxed));
+        } while (!word_.compare_exchange_weak(
+            seen, reinterpret_cast<std::uintptr_t>(newest) | (seen & closed_bit),
+            std::memory_order_acq_rel, std::memory_order_relaxed));
         return seen & parked_bit ? pushed::wake_owed : pushed::delivered;
     }
 

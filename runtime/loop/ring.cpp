@@ -25,44 +25,52 @@ namespace {
 // Best first. DEFER_TASKRUN (6.1) keeps completions from interrupting running tokens; TASKRUN_FLAG (5.19) tells when to
 // enter for them; SUBMIT_ALL (5.18) keeps one bad entry from holding up the others.
 constexpr unsigned flag_sets[] = {
-    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-        IORING_SETUP_SUBMIT_ALL,
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
+        IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
     IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
     0,
 };
 
 std::string explain(int code, unsigned entries) {
-    std::string text =
-        "ring_unavailable: io_uring_setup(" + std::to_string(entries) + ") failed: " + std::strerror(code);
+    std::string text = "ring_unavailable: io_uring_setup(" + std::to_string(entries) +
+                       ") failed: " + std::strerror(code);
     switch (code) {
         case EPERM: {
             std::string level;
             std::ifstream("/proc/sys/kernel/io_uring_disabled") >> level;
             if (level == "1" || level == "2")
                 return text + ". The sysctl kernel.io_uring_disabled is " + level +
-                       (level == "1"
-                            ? ": set it to 0, or give this process CAP_SYS_ADMIN or the group kernel.io_uring_group"
-                            : ": set it to 0 or 1");
+                       (level == "1" ? ": set it to 0, or give this process CAP_SYS_ADMIN or the "
+                                       "group kernel.io_uring_group"
+                                     : ": set it to 0 or 1");
             return text +
-                   ". A seccomp filter or security module denies it (containers often do): allow io_uring_setup, "
+                   ". A seccomp filter or security module denies it (containers often do): allow "
+                   "io_uring_setup, "
                    "io_uring_enter and io_uring_register in the container's seccomp profile";
         }
         case ENOSYS:
             return text +
-                   ". The kernel has no io_uring (older than 5.1 or built without it), or a seccomp filter hides it: "
-                   "use a newer kernel, or allow io_uring_setup, io_uring_enter and io_uring_register in the filter";
+                   ". The kernel has no io_uring (older than 5.1 or built without it), or a "
+                   "seccomp filter hides it: "
+                   "use a newer kernel, or allow io_uring_setup, io_uring_enter and "
+                   "io_uring_register in the filter";
         case ENOMEM: {
             rlimit limit{};
             getrlimit(RLIMIT_MEMLOCK, &limit);
             return text + ". Locked memory is limited to " + std::to_string(limit.rlim_cur / 1024) +
-                   " KiB (RLIMIT_MEMLOCK): raise `ulimit -l` (systemd: LimitMEMLOCK=), or make ring_entries or the "
+                   " KiB (RLIMIT_MEMLOCK): raise `ulimit -l` (systemd: LimitMEMLOCK=), or make "
+                   "ring_entries or the "
                    "number "
                    "of cores smaller";
         }
         case EMFILE:
         case ENFILE:
-            return text + ". No descriptor is left: raise `ulimit -n` (systemd: LimitNOFILE=); each executor needs two";
-        case EINVAL: return text + ". The kernel takes no ring of that size: ring_entries must be from 1 to 32768";
+            return text +
+                   ". No descriptor is left: raise `ulimit -n` (systemd: LimitNOFILE=); each "
+                   "executor needs two";
+        case EINVAL:
+            return text +
+                   ". The kernel takes no ring of that size: ring_entries must be from 1 to 32768";
         default: return text;
     }
 }

@@ -36,7 +36,8 @@ public:
     /// nobody else enters meanwhile. Where the kernel refuses, nothing changes.
     void begin_use() noexcept { static_cast<void>(io_uring_register_ring_fd(&ring_)); }
     void end_use() noexcept {
-        if (ring_.enter_ring_fd != ring_.ring_fd) static_cast<void>(io_uring_unregister_ring_fd(&ring_));
+        if (ring_.enter_ring_fd != ring_.ring_fd)
+            static_cast<void>(io_uring_unregister_ring_fd(&ring_));
     }
 
     /// A submission entry; makes room by submitting when the queue is full. Null only if the kernel will take nothing until
@@ -50,7 +51,8 @@ public:
     /// brings to the completion queue.
     [[nodiscard]] bool wants_enter() const noexcept {
         return io_uring_sq_ready(&ring_) != 0 ||
-               (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+               (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) &
+                (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
     }
     [[nodiscard]] bool has_entries() const noexcept { return io_uring_sq_ready(&ring_) != 0; }
     [[nodiscard]] bool has_completions() const noexcept { return io_uring_cq_ready(&ring_) != 0; }
@@ -66,7 +68,8 @@ public:
         io_uring_cqe* done;
         while (io_uring_cq_ready(&ring_) != 0 && io_uring_peek_cqe(&ring_, &done) == 0) {
             const io_uring_cqe copy = *done;
-            io_uring_cqe_seen(&ring_, done);  // before the visit, which may submit and need the room
+            io_uring_cqe_seen(&ring_,
+                              done);  // before the visit, which may submit and need the room
             visit(copy);
         }
     }

@@ -66,7 +66,8 @@ public:
 
 private:
     static constexpr unsigned digit_bits = 6;
-    static constexpr unsigned levels = (64 - tick_bits + 1 + digit_bits - 1) / digit_bits;  // + 1: rounding up carries
+    static constexpr unsigned levels =
+        (64 - tick_bits + 1 + digit_bits - 1) / digit_bits;  // + 1: rounding up carries
     static constexpr std::uint64_t never = ~std::uint64_t{0};
     static constexpr std::uint64_t latest_reported = never >> 1 >> tick_bits;
 
@@ -85,7 +86,8 @@ private:
     [[nodiscard]] position position_of(const timer& any) const noexcept {
         const std::uint64_t whole = any.deadline_ns >> tick_bits;
         const std::uint64_t tick = std::max(tick_, whole + (whole << tick_bits != any.deadline_ns));
-        const unsigned level = static_cast<unsigned>(std::bit_width((tick ^ tick_) | 1) - 1) / digit_bits;
+        const unsigned level =
+            static_cast<unsigned>(std::bit_width((tick ^ tick_) | 1) - 1) / digit_bits;
         return {level, static_cast<unsigned>(tick >> level * digit_bits & 63)};
     }
 
@@ -172,8 +174,9 @@ private:
         __builtin_prefetch(std::bit_cast<const void*>(from + 16 * stride));
     }
 
-    std::uint64_t tick_ = 0;         // where the wheel is: nothing armed is before it
-    std::uint64_t look_at_ = never;  // before this tick `pop_due` has nothing to do; withdrawing leaves it too early
+    std::uint64_t tick_ = 0;  // where the wheel is: nothing armed is before it
+    std::uint64_t look_at_ =
+        never;  // before this tick `pop_due` has nothing to do; withdrawing leaves it too early
     std::uint32_t occupied_levels_ = 0;
     std::uint64_t occupied_[levels] = {};
     slot slots_[levels][64] = {};

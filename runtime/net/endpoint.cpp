@@ -45,20 +45,24 @@ std::uint32_t scope_in(std::string_view scope, std::string_view whole) {
     // Digits first, as `scope_text` never gives an interface's name that is a number: each reads what the other wrote.
     if (const auto index = number_in<std::uint32_t>(scope); index && *index != 0) return *index;
     if (const unsigned index = ::if_nametoindex(std::string(scope).c_str())) return index;
-    const std::string reason = std::system_category().message(errno);  // no descriptor left, perhaps
-    refuse(whole, "the scope " + quoted(scope) + " is no network interface's name or index (" + reason + ')');
+    const std::string reason =
+        std::system_category().message(errno);  // no descriptor left, perhaps
+    refuse(whole, "the scope " + quoted(scope) + " is no network interface's name or index (" +
+                      reason + ')');
 }
 
 std::string scope_text(std::uint32_t scope) {
     std::array<char, IF_NAMESIZE> name{};
     // An interface that has gone since leaves its index.
-    if (!::if_indextoname(scope, name.data()) || number_in<std::uint32_t>(name.data())) return std::to_string(scope);
+    if (!::if_indextoname(scope, name.data()) || number_in<std::uint32_t>(name.data()))
+        return std::to_string(scope);
     return name.data();
 }
 
 template <typename Address>
 endpoint made(const Address& address, std::size_t size = sizeof(Address)) {
-    return endpoint::from(reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(size));
+    return endpoint::from(reinterpret_cast<const sockaddr*>(&address),
+                          static_cast<socklen_t>(size));
 }
 
 endpoint v4(in_addr address, std::uint16_t port) {
@@ -80,18 +84,22 @@ endpoint v6(const in6_addr& address, std::uint16_t port, std::uint32_t scope = 0
 
 /// `whole` is what the user wrote, for the message.
 endpoint numeric(std::string_view address, std::uint16_t port, std::string_view whole) {
-    if (address.find('\0') == address.npos) {  // inet_pton and if_nametoindex would stop there and be content
+    if (address.find('\0') ==
+        address.npos) {  // inet_pton and if_nametoindex would stop there and be content
         const std::size_t percent = address.find('%');
         const std::string host(address.substr(0, percent));
         in_addr four{};
         in6_addr six{};
-        if (percent == address.npos && ::inet_pton(AF_INET, host.c_str(), &four) == 1) return v4(four, port);
+        if (percent == address.npos && ::inet_pton(AF_INET, host.c_str(), &four) == 1)
+            return v4(four, port);
         if (::inet_pton(AF_INET6, host.c_str(), &six) == 1)
-            return v6(six, port, percent == address.npos ? 0 : scope_in(address.substr(percent + 1), whole));
+            return v6(six, port,
+                      percent == address.npos ? 0 : scope_in(address.substr(percent + 1), whole));
     }
-    refuse(whole, quoted(address) +
-                      " is no numeric IPv4 or IPv6 address; names are resolved by tg::resolve, and all "
-                      "interfaces are \"0.0.0.0\" or \"::\"");
+    refuse(whole,
+           quoted(address) +
+               " is no numeric IPv4 or IPv6 address; names are resolved by tg::resolve, and all "
+               "interfaces are \"0.0.0.0\" or \"::\"");
 }
 
 /// Through memcpy: a sockaddr that lies in somebody's byte buffer need not be aligned, nor be that type's object.
@@ -110,8 +118,8 @@ endpoint::endpoint(std::string_view numeric_address, std::uint16_t port)
 endpoint endpoint::local(std::string_view path) {
     if (path.empty()) refuse(path, "a UNIX address needs a path, or '@' and an abstract name");
     if (path.size() > longest_path)
-        refuse(path, "a UNIX address has at most " + std::to_string(longest_path) + " bytes, and this one " +
-                         std::to_string(path.size()));
+        refuse(path, "a UNIX address has at most " + std::to_string(longest_path) +
+                         " bytes, and this one " + std::to_string(path.size()));
     const bool abstract = path.front() == '@';
     if (!abstract && path.find('\0') != path.npos)
         refuse(path, "a path has no NUL in it, and an abstract name is written with a leading '@'");
@@ -129,8 +137,9 @@ endpoint endpoint::loopback_v6(std::uint16_t port) { return v6(in6addr_loopback,
 
 endpoint endpoint::from(const sockaddr* address, socklen_t size) {
     const auto too = [&](const char* what) {
-        throw configuration_error("configuration_error: endpoint: a socket address of " + std::to_string(size) +
-                                  " bytes is too " + what + " for its family");
+        throw configuration_error("configuration_error: endpoint: a socket address of " +
+                                  std::to_string(size) + " bytes is too " + what +
+                                  " for its family");
     };
     if (!address || size < sizeof(sa_family_t)) too("short");
     endpoint out;
@@ -157,13 +166,14 @@ endpoint endpoint::from(const sockaddr* address, socklen_t size) {
             if (is_path) length = ::strnlen(path, length);
             if (length > longest_path) too("long");
             const auto un = read<sockaddr_un>(address, path_offset + length);
-            if (is_path && length < longest_path) ++length;  // with its NUL, as the kernel counts it
+            if (is_path && length < longest_path)
+                ++length;  // with its NUL, as the kernel counts it
             out.keep(&un, path_offset + length);
             return out;
         }
         default:
-            throw configuration_error("configuration_error: endpoint: address family " + std::to_string(family) +
-                                      " is none of IPv4, IPv6 and UNIX");
+            throw configuration_error("configuration_error: endpoint: address family " +
+                                      std::to_string(family) + " is none of IPv4, IPv6 and UNIX");
     }
 }
 
@@ -182,7 +192,8 @@ endpoint endpoint::parse(std::string_view text) {
         }
     }
     refuse(text,
-           "is none of \"IPV4:PORT\", \"[IPV6]:PORT\", \"unix:PATH\" and \"unix:@NAME\"; names are resolved by "
+           "is none of \"IPV4:PORT\", \"[IPV6]:PORT\", \"unix:PATH\" and \"unix:@NAME\"; names are "
+           "resolved by "
            "tg::resolve");
 }
 
@@ -225,6 +236,8 @@ void endpoint::keep(const void* address, std::size_t size) noexcept {
     size_ = static_cast<socklen_t>(size);
 }
 
-std::string_view endpoint::bytes() const noexcept { return {reinterpret_cast<const char*>(&storage_), size_}; }
+std::string_view endpoint::bytes() const noexcept {
+    return {reinterpret_cast<const char*>(&storage_), size_};
+}
 
 }  // namespace tokengate

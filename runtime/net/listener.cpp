@@ -28,7 +28,8 @@ namespace detail {
 /// What has been accepted and not taken. See socket_core.hpp for who may touch it when.
 class listener_core final : public source_core {
 public:
-    listener_core(int fd, const endpoint& at, std::size_t ahead) : source_core(fd, at), ahead_(ahead) {
+    listener_core(int fd, const endpoint& at, std::size_t ahead)
+        : source_core(fd, at), ahead_(ahead) {
         untaken_.reserve(ahead);
     }
 
@@ -72,7 +73,9 @@ private:
         }
     }
 
-    [[nodiscard]] bool is_full() const noexcept override { return untaken_.size() - next_ >= ahead_; }
+    [[nodiscard]] bool is_full() const noexcept override {
+        return untaken_.size() - next_ >= ahead_;
+    }
 
     const std::size_t ahead_;
     std::vector<int> untaken_;  // from `next_` on
@@ -104,14 +107,16 @@ stream accepting::await_resume() {
     // Gone already (ENOTCONN): it is nobody's, but it is a stream, which tells its reader how it ended.
     if (::getpeername(taken_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
         const endpoint& here = from().known();
-        const endpoint nobody = here.is_local()            ? endpoint::from(here.data(), sizeof(sa_family_t))
+        const endpoint nobody = here.is_local() ? endpoint::from(here.data(), sizeof(sa_family_t))
                                 : here.family() == AF_INET ? endpoint::any_v4(0)
                                                            : endpoint::any_v6(0);
         stream made = stream::from_descriptor(taken_, nobody);
         taken_ = -1;
         return made;
     }
-    stream made = stream::from_descriptor(taken_, endpoint::from(reinterpret_cast<sockaddr*>(&address), size));
+    stream made =
+        stream::from_descriptor(taken_,
+                                endpoint::from(reinterpret_cast<sockaddr*>(&address), size));
     taken_ = -1;
     return made;
 }
@@ -120,7 +125,8 @@ stream accepting::await_resume() {
 
 connecting::connecting(const endpoint& to, std::chrono::nanoseconds limit) noexcept
     : io_wait("connect"), to_(to), limit_(limit) {
-    completed = [](event_loop& loop, io_request& request, std::int32_t result, std::uint32_t, bool) noexcept {
+    completed = [](event_loop& loop, io_request& request, std::int32_t result, std::uint32_t,
+                   bool) noexcept {
         auto& self = static_cast<connecting&>(request);
         loop.withdraw(self.timer_);
         self.result_ = result;
@@ -136,7 +142,8 @@ namespace {
 
 void set(int fd, int level, int name, int value, const char* call, const endpoint& of) {
     if (::setsockopt(fd, level, name, &value, sizeof value) != 0)
-        throw std::system_error(errno, std::system_category(), std::string(call) + " (" + of.text() + ")");
+        throw std::system_error(errno, std::system_category(),
+                                std::string(call) + " (" + of.text() + ")");
 }
 
 }  // namespace
@@ -168,7 +175,8 @@ stream connecting::await_resume() {
     if (result_ < 0) {
         const int error = given_up && over_ ? ETIMEDOUT : -result_;
         throw std::system_error(error, std::system_category(),
-                                "connect to (" + to_.text() + ")" + (over_ && given_up ? " in time" : ""));
+                                "connect to (" + to_.text() + ")" +
+                                    (over_ && given_up ? " in time" : ""));
     }
     stream made = stream::from_descriptor(fd_, to_);
     fd_ = -1;
@@ -177,8 +185,9 @@ stream connecting::await_resume() {
 
 const endpoint& check_internet(const endpoint& address) {
     if (address.is_local())
-        throw configuration_error("configuration_error: " + address.text() +
-                                  " is no address of TCP or UDP: give an IPv4 or IPv6 one, or use tokengate::local");
+        throw configuration_error(
+            "configuration_error: " + address.text() +
+            " is no address of TCP or UDP: give an IPv4 or IPv6 one, or use tokengate::local");
     return address;
 }
 
@@ -193,24 +202,31 @@ listener::~listener() {
 listener listener::open(const endpoint& at, const listen_options& options) {
     const auto fail = [&at](const char* remedy) {
         const int error = errno;
-        throw std::system_error(error, std::system_category(), "listen at (" + at.text() + ")" + remedy);
+        throw std::system_error(error, std::system_category(),
+                                "listen at (" + at.text() + ")" + remedy);
     };
     detail::unique_fd fd = detail::make_socket(at, SOCK_STREAM, "listen at");
     if (!at.is_local()) {
         // The accepted inherit what is said of the connection.
         detail::set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "setsockopt(SO_REUSEADDR)", at);
-        if (options.reuse_port) detail::set(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1, "setsockopt(SO_REUSEPORT)", at);
-        if (options.no_delay) detail::set(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1, "setsockopt(TCP_NODELAY)", at);
-        if (options.keep_alive) detail::set(fd.get(), SOL_SOCKET, SO_KEEPALIVE, 1, "setsockopt(SO_KEEPALIVE)", at);
+        if (options.reuse_port)
+            detail::set(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1, "setsockopt(SO_REUSEPORT)", at);
+        if (options.no_delay)
+            detail::set(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1, "setsockopt(TCP_NODELAY)", at);
+        if (options.keep_alive)
+            detail::set(fd.get(), SOL_SOCKET, SO_KEEPALIVE, 1, "setsockopt(SO_KEEPALIVE)", at);
     }
     if (at.family() == AF_INET6)
-        detail::set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, options.v6_only, "setsockopt(IPV6_V6ONLY)", at);
+        detail::set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, options.v6_only, "setsockopt(IPV6_V6ONLY)",
+                    at);
     if (::bind(fd.get(), at.data(), at.size()) != 0) {
         const bool file_there = errno == EADDRINUSE && at.is_local();
-        fail(file_there ? ". The file is there already: remove it if no other server listens at it" : "");
+        fail(file_there ? ". The file is there already: remove it if no other server listens at it"
+                        : "");
     }
     if (::listen(fd.get(), options.backlog) != 0) fail("");
-    listener made(new detail::listener_core(fd.get(), detail::local_of(fd.get()), options.accept_ahead));
+    listener made(new detail::listener_core(fd.get(), detail::local_of(fd.get()),
+                                            options.accept_ahead));
     static_cast<void>(fd.release());
     return made;
 }
@@ -224,6 +240,8 @@ endpoint listener::local_endpoint() const {
 
 bool listener::is_open() const noexcept { return core_ && !core_->is_closing(); }
 
-int listener::descriptor() const { return detail::socket_core::open_fd(core_, "look at a listener"); }
+int listener::descriptor() const {
+    return detail::socket_core::open_fd(core_, "look at a listener");
+}
 
 }  // namespace tokengate

@@ -8,8 +8,10 @@
 
 namespace tokengate::detail {
 
-provided_buffers::provided_buffers(io_uring& ring) : ring_(ring, group_id, count, bytes_each), pieces_(count) {
-    for (unsigned id = 0; id < count; ++id) pieces_[id] = {nullptr, nullptr, this, 0, static_cast<std::uint16_t>(id)};
+provided_buffers::provided_buffers(io_uring& ring)
+    : ring_(ring, group_id, count, bytes_each), pieces_(count) {
+    for (unsigned id = 0; id < count; ++id)
+        pieces_[id] = {nullptr, nullptr, this, 0, static_cast<std::uint16_t>(id)};
 }
 
 piece* provided_buffers::take(std::uint32_t flags, std::int32_t length) noexcept {
@@ -62,7 +64,8 @@ void provided_buffers::retire() noexcept {
     ring_.retire();
     {
         const std::scoped_lock lock(mutex_);
-        for (; returned_; returned_ = returned_->next) ring_.give_back(returned_->id);  // since then
+        for (; returned_; returned_ = returned_->next)
+            ring_.give_back(returned_->id);  // since then
         retired_ = true;
         left_ = ring_.lent();
         if (left_ != 0) return;
@@ -74,7 +77,8 @@ void provided_buffers::retire() noexcept {
 
 piece* make_piece() {
     void* memory = ::operator new(sizeof(piece) + provided_buffers::bytes_each);
-    return ::new (memory) piece{nullptr, static_cast<std::byte*>(memory) + sizeof(piece), nullptr, 0, 0};
+    return ::new (memory)
+        piece{nullptr, static_cast<std::byte*>(memory) + sizeof(piece), nullptr, 0, 0};
 }
 
 void give_back(piece* used) noexcept {

@@ -55,7 +55,8 @@ private:
     buffer_ring ring_;
     std::vector<piece> pieces_;  // by buffer
 
-    std::mutex mutex_;  // guards what follows; taken for pieces that end elsewhere, and to look for them
+    std::mutex
+        mutex_;  // guards what follows; taken for pieces that end elsewhere, and to look for them
     piece* returned_ = nullptr;
     bool retired_ = false;
     unsigned left_ = 0;  // lent, once retired

@@ -27,21 +27,24 @@ struct question {
 };
 
 [[noreturn]] void refuse(const question& of, int code, const std::string& why) {
-    throw resolve_error(
-        "resolve_error: " + detail::quoted(of.host) + ", service " + detail::quoted(of.service) + ": " + why, code);
+    throw resolve_error("resolve_error: " + detail::quoted(of.host) + ", service " +
+                            detail::quoted(of.service) + ": " + why,
+                        code);
 }
 
 /// What getaddrinfo would take for something else: strtoul reads its ports, which wraps and skips blanks and signs, and
 /// texts end at a NUL for it.
 void check(const question& asked) {
     const auto has_nul = [](std::string_view text) { return text.find('\0') != text.npos; };
-    if (asked.host.empty() || has_nul(asked.host)) refuse(asked, EAI_NONAME, "that is no name of a host");
+    if (asked.host.empty() || has_nul(asked.host))
+        refuse(asked, EAI_NONAME, "that is no name of a host");
     const std::string& service = asked.service;
     const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
     if (std::ranges::any_of(service, is_letter) && !has_nul(service)) return;
     std::uint16_t port;
     const char* const end = service.data() + service.size();
-    if (const auto [stop, problem] = std::from_chars(service.data(), end, port); problem != std::errc{} || stop != end)
+    if (const auto [stop, problem] = std::from_chars(service.data(), end, port);
+        problem != std::errc{} || stop != end)
         refuse(asked, EAI_SERVICE, "that is neither a port (0 to 65535) nor the name of a service");
 }
 
@@ -59,7 +62,8 @@ answer ask(const question& asked, int flags) {
     const int system_code = errno;
     if (code == 0) return {found, &::freeaddrinfo};
     if (code == EAI_NONAME && (flags & AI_NUMERICHOST)) return {nullptr, &::freeaddrinfo};
-    refuse(asked, code, code == EAI_SYSTEM ? std::system_category().message(system_code) : ::gai_strerror(code));
+    refuse(asked, code,
+           code == EAI_SYSTEM ? std::system_category().message(system_code) : ::gai_strerror(code));
 }
 
 /// Without those that differ only in the type of a socket.
@@ -77,7 +81,8 @@ std::vector<endpoint> endpoints_in(const addrinfo* each) {
 task<std::vector<endpoint>> resolve(std::string host, std::string service, sa_family_t family) {
     const question asked{std::move(host), std::move(service), family};
     check(asked);
-    if (const answer numeric = ask(asked, AI_NUMERICHOST | AI_NUMERICSERV)) co_return endpoints_in(numeric.get());
+    if (const answer numeric = ask(asked, AI_NUMERICHOST | AI_NUMERICSERV))
+        co_return endpoints_in(numeric.get());
     auto look_up = [&asked] { return endpoints_in(ask(asked, 0).get()); };
     co_return co_await blocking(look_up);
 }

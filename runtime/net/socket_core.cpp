@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "net/socket_core.hpp"
 
-#include "executor/executor.hpp"
 #include "await/stopped_text.hpp"
-#include "net/provided_buffers.hpp"
+#include "executor/executor.hpp"
 #include "executor/shared.hpp"
+#include "net/provided_buffers.hpp"
 
 #include <tokengate/error.hpp>
 
@@ -23,8 +23,10 @@ namespace {
 /// All bits of a direction's count.
 constexpr std::uint64_t count_of(way direction) noexcept {
     switch (direction) {
-        case way::guest: return static_cast<std::uint64_t>(way::in) - static_cast<std::uint64_t>(way::guest);
-        case way::in: return static_cast<std::uint64_t>(way::out) - static_cast<std::uint64_t>(way::in);
+        case way::guest:
+            return static_cast<std::uint64_t>(way::in) - static_cast<std::uint64_t>(way::guest);
+        case way::in:
+            return static_cast<std::uint64_t>(way::out) - static_cast<std::uint64_t>(way::in);
         case way::out: break;
     }
     return ~(static_cast<std::uint64_t>(way::out) - 1);
@@ -38,8 +40,8 @@ bool socket_core::try_enter(way direction, std::uint64_t others, std::uint64_t& 
     do {
         if ((seen & closing) || (seen & counted) > others) [[unlikely]]
             return false;
-    } while (!use_.compare_exchange_weak(seen, seen + static_cast<std::uint64_t>(direction), std::memory_order_acquire,
-                                         std::memory_order_relaxed));
+    } while (!use_.compare_exchange_weak(seen, seen + static_cast<std::uint64_t>(direction),
+                                         std::memory_order_acquire, std::memory_order_relaxed));
     return true;
 }
 
@@ -52,14 +54,16 @@ void socket_core::enter_alone(way direction, const char* what) {
 void socket_core::enter(way direction, const char* what) {
     std::uint64_t seen;
     // All bits set: one more would count in the next direction.
-    if (!try_enter(direction, count_of(direction) - static_cast<std::uint64_t>(direction), seen)) [[unlikely]]
+    if (!try_enter(direction, count_of(direction) - static_cast<std::uint64_t>(direction), seen))
+        [[unlikely]]
         refuse(seen, what);
 }
 
 void socket_core::refuse(std::uint64_t seen, const char* what) {
     if (seen & closing) fail_closed(what);
-    throw socket_busy(std::string("socket_busy: it was to ") + what + " (" + name() +
-                      "), but another token is at that: let one token read, and one write, at a time");
+    throw socket_busy(
+        std::string("socket_busy: it was to ") + what + " (" + name() +
+        "), but another token is at that: let one token read, and one write, at a time");
 }
 
 int socket_core::open_fd(socket_core* of, const char* what) {
@@ -80,7 +84,8 @@ void socket_core::go_out(std::uint64_t user) noexcept {
             if (closer) closer->wake_from_anywhere();
             return;
         }
-    } while (!use_.compare_exchange_weak(seen, seen - user, std::memory_order_acq_rel, std::memory_order_acquire));
+    } while (!use_.compare_exchange_weak(seen, seen - user, std::memory_order_acq_rel,
+                                         std::memory_order_acquire));
 }
 
 bool socket_core::begin_to_close(std::uint64_t given_up, suspension* waiter) noexcept {
@@ -90,9 +95,11 @@ bool socket_core::begin_to_close(std::uint64_t given_up, suspension* waiter) noe
         if ((seen & closing) && given_up == 0) return false;
         wanted = (seen | closing) & ~given_up;
         if (!(seen & closing)) wanted += static_cast<std::uint64_t>(way::guest);
-    } while (!use_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel, std::memory_order_relaxed));
+    } while (!use_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
+                                         std::memory_order_relaxed));
     if (seen & closing) {
-        if (!(wanted & users)) delete this;  // the descriptor has been closed; else who is there will do it
+        if (!(wanted & users))
+            delete this;  // the descriptor has been closed; else who is there will do it
         return false;
     }
     const bool others = seen & users;
@@ -104,7 +111,9 @@ bool socket_core::begin_to_close(std::uint64_t given_up, suspension* waiter) noe
     return others;
 }
 
-bool socket_core::lend() noexcept { return !(use_.fetch_or(lent, std::memory_order_acq_rel) & closing); }
+bool socket_core::lend() noexcept {
+    return !(use_.fetch_or(lent, std::memory_order_acq_rel) & closing);
+}
 
 void socket_core::take_back() noexcept { use_.fetch_and(~lent, std::memory_order_relaxed); }
 
@@ -175,10 +184,13 @@ core_context& socket_core::begin(socket_core* of, const char* what) {
 
 const char* remedy_of(int error) noexcept {
     switch (error) {
-        case EMFILE: return ". No descriptor is left to this process: raise `ulimit -n` (systemd: LimitNOFILE=)";
+        case EMFILE:
+            return ". No descriptor is left to this process: raise `ulimit -n` (systemd: "
+                   "LimitNOFILE=)";
         case ENFILE: return ". No descriptor is left on this machine: raise the sysctl fs.file-max";
         case ENOBUFS:
-        case ENOMEM: return ". The kernel has no memory for it (net.ipv4.tcp_mem, the cgroup's limit)";
+        case ENOMEM:
+            return ". The kernel has no memory for it (net.ipv4.tcp_mem, the cgroup's limit)";
         case ECONNABORTED: return ". The client gave up before: accept the next one";
         default: return "";
     }
@@ -259,7 +271,8 @@ void inward::stop(core_context& core, wait_point& point) noexcept {
     self.stopped_ = true;
     if (self.travelling_) return;  // it will be back soon
     self.source_->forget_waiter();
-    if (self.source_->is_full()) self.source_->cancel(*core.host);  // it was armed for this one alone
+    if (self.source_->is_full())
+        self.source_->cancel(*core.host);  // it was armed for this one alone
     self.wake();
 }
 
@@ -308,8 +321,9 @@ std::uint32_t source_core::elsewhere(const core_context& here, const char* what)
     if (at == 0 || at == number_of(here)) [[likely]]
         return 0;
     if (at >> 16 != here.runtime_slot)
-        throw wrong_runtime(std::string("wrong_runtime: it was to ") + what + " (" + name() +
-                            ") while it still receives in another runtime: use a socket in one runtime");
+        throw wrong_runtime(
+            std::string("wrong_runtime: it was to ") + what + " (" + name() +
+            ") while it still receives in another runtime: use a socket in one runtime");
     return at;
 }
 
@@ -328,8 +342,10 @@ void source_core::arm(core_context& here) {
     here.host->enlist(*this);
 }
 
-void source_core::fetch_from(std::uint32_t elsewhere, const core_context& here, inward& waiter) noexcept {
-    executor& former = *here.runtime->executors[elsewhere & 0xffff];  // who knows, if it has ended there since
+void source_core::fetch_from(std::uint32_t elsewhere, const core_context& here,
+                             inward& waiter) noexcept {
+    executor& former =
+        *here.runtime->executors[elsewhere & 0xffff];  // who knows, if it has ended there since
     waiter.travelling_ = true;
     hook* item = static_cast<suspension*>(&waiter);
     item->run = &inward::come_to_former;
@@ -338,7 +354,8 @@ void source_core::fetch_from(std::uint32_t elsewhere, const core_context& here, 
 
 void source_core::cancel(executor& here) noexcept { here.loop.cancel(request_); }
 
-void source_core::came(event_loop&, io_request& request, std::int32_t result, std::uint32_t flags, bool last) noexcept {
+void source_core::came(event_loop&, io_request& request, std::int32_t result, std::uint32_t flags,
+                       bool last) noexcept {
     source_core& self = *static_cast<multishot&>(request).of;
     executor& here = *this_core->host;
     self.keep(here, result, flags);

@@ -65,7 +65,9 @@ public:
     void drop() noexcept { begin_to_close(held, nullptr); }
     /// True if the waiter will be woken when it is closed; else it is.
     [[nodiscard]] bool close(suspension* waiter) noexcept { return begin_to_close(0, waiter); }
-    [[nodiscard]] bool is_closing() const noexcept { return use_.load(std::memory_order_relaxed) & closing; }
+    [[nodiscard]] bool is_closing() const noexcept {
+        return use_.load(std::memory_order_relaxed) & closing;
+    }
 
     // ---- by who writes without copying: the kernel holds on to the bytes until the peer has taken them ----
 
@@ -91,7 +93,8 @@ public:
     static core_context& begin(socket_core* of, const char* what);
 
 protected:
-    static constexpr std::uint64_t closing = 1, held = 2, lent = 4, armed = 8;  // armed: twice, for a moment
+    static constexpr std::uint64_t closing = 1, held = 2, lent = 4,
+                                   armed = 8;  // armed: twice, for a moment
     static constexpr std::uint64_t users = ~(closing | held | lent);
 
     virtual ~socket_core() = default;
@@ -110,7 +113,8 @@ private:
     [[noreturn]] void refuse(std::uint64_t seen, const char* what);
 
     const int fd_;
-    suspension* closer_ = nullptr;  // of who set `closing`, while a guest; read by who closes the descriptor
+    suspension* closer_ =
+        nullptr;  // of who set `closing`, while a guest; read by who closes the descriptor
     const endpoint known_;
 };
 
@@ -154,7 +158,9 @@ public:
     /// The other loop that the source is armed on, or 0. If not 0, nothing else of it may be looked at. Throws
     /// wrong_runtime.
     [[nodiscard]] std::uint32_t elsewhere(const core_context& here, const char* what);
-    [[nodiscard]] bool is_armed() const noexcept { return home_.load(std::memory_order_acquire) != 0; }
+    [[nodiscard]] bool is_armed() const noexcept {
+        return home_.load(std::memory_order_acquire) != 0;
+    }
     /// `take` of the waiter is called whenever something has come, until it returns true; then the waiter is woken.
     void await_here(core_context& here, inward& waiter);
     void forget_waiter() noexcept { waiter_ = nullptr; }
@@ -185,8 +191,8 @@ private:
 
     void arm(core_context& here);
     void detach(executor& here) noexcept;
-    static void came(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                     bool last) noexcept;
+    static void came(event_loop& loop, io_request& request, std::int32_t result,
+                     std::uint32_t flags, bool last) noexcept;
 
     multishot request_{};
     /// The loop that it is armed on (slot of its runtime and position), or 0. Stored by the loop: at arming (relaxed;

@@ -25,7 +25,9 @@ namespace detail {
 
 namespace {
 
-unsigned length_of(std::size_t bytes) noexcept { return static_cast<unsigned>(std::min(bytes, most_at_once)); }
+unsigned length_of(std::size_t bytes) noexcept {
+    return static_cast<unsigned>(std::min(bytes, most_at_once));
+}
 
 /// What the kernel says where it does not send from memory of ours: it cannot here, or too little may be locked
 /// (RLIMIT_MEMLOCK, net.core.optmem_max). Whatever else is meant by it, an ordinary write will say too.
@@ -83,7 +85,8 @@ void stream_core::keep(executor& here, std::int32_t result, std::uint32_t flags)
 
 // ---- reading ------------------------------------------------------------------------------------------------------------
 
-reading::reading(const char* what, stream_core* source, std::span<std::byte> into, bool all) noexcept
+reading::reading(const char* what, stream_core* source, std::span<std::byte> into,
+                 bool all) noexcept
     : inward(what, source), into_(into), all_(all) {
     completed = &came;
 }
@@ -117,18 +120,21 @@ void reading::ask(core_context& core) {
 
 void reading::prepare() noexcept {
     const std::span<std::byte> rest = into_.subspan(done_);
-    io_uring_prep_recv(sqe(), from().fd(), rest.data(), length_of(rest.size()), all_ ? MSG_WAITALL : 0);
+    io_uring_prep_recv(sqe(), from().fd(), rest.data(), length_of(rest.size()),
+                       all_ ? MSG_WAITALL : 0);
     if (from().seems_empty) sqe()->ioprio = IORING_RECVSEND_POLL_FIRST;
 }
 
-void reading::came(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags, bool) noexcept {
+void reading::came(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
+                   bool) noexcept {
     auto& self = static_cast<reading&>(request);
     self.result_ = result;
     if (result > 0) {
         // A short read has emptied the socket; of TCP the kernel says whether something is left.
         stream_core& source = self.from();
         self.done_ += static_cast<std::size_t>(result);
-        source.seems_empty = (source.is_tcp || self.done_ < self.into_.size()) && !(flags & IORING_CQE_F_SOCK_NONEMPTY);
+        source.seems_empty = (source.is_tcp || self.done_ < self.into_.size()) &&
+                             !(flags & IORING_CQE_F_SOCK_NONEMPTY);
         if (self.all_ && self.done_ < self.into_.size() && !self.cancel_wanted) {
             self.prepare();
             loop.start(self);  // whose ticket was just given back: it allocates nothing
@@ -149,8 +155,9 @@ std::size_t reading::await_resume() {
     if (result < 0) from().fail(-result, what_);
     if (from().is_closing()) from().fail_closed(what_);
     if (all_)
-        throw unexpected_end("unexpected_end: " + from().name() + " ended the stream after " + std::to_string(done_) +
-                                 " of " + std::to_string(into_.size()) + " bytes",
+        throw unexpected_end("unexpected_end: " + from().name() + " ended the stream after " +
+                                 std::to_string(done_) + " of " + std::to_string(into_.size()) +
+                                 " bytes",
                              done_);
     return 0;
 }
@@ -181,7 +188,8 @@ chunk receiving::await_resume() {
 
 // ---- writing ------------------------------------------------------------------------------------------------------------
 
-writing::writing(const char* what, stream_core* to, std::span<const std::byte> bytes, how much) noexcept
+writing::writing(const char* what, stream_core* to, std::span<const std::byte> bytes,
+                 how much) noexcept
     : at_socket(what, to), bytes_(bytes), how_(much) {
     completed = &went;
 }
@@ -196,7 +204,8 @@ bool writing::await_suspend(std::coroutine_handle<> awaiting) {
 
 void writing::prepare() noexcept {
     const std::span<const std::byte> rest = bytes_.subspan(done_);
-    const int flags = MSG_NOSIGNAL | (how_ == how::some ? 0 : MSG_WAITALL);  // the kernel goes on where it can
+    const int flags =
+        MSG_NOSIGNAL | (how_ == how::some ? 0 : MSG_WAITALL);  // the kernel goes on where it can
     if (how_ == how::all_without_copy)
         io_uring_prep_send_zc(sqe(), socket_->fd(), rest.data(), length_of(rest.size()), flags, 0);
     else
@@ -218,7 +227,8 @@ void writing::went(event_loop& loop, io_request& request, std::int32_t result, s
     if (std::exchange(self.lent_, false)) self.socket_->take_back();
     const bool must_copy = self.how_ == how::all_without_copy && cannot_lend(self.result_);
     if (must_copy) self.how_ = how::all;
-    if (((self.result_ > 0 && self.how_ != how::some && self.done_ < self.bytes_.size()) || must_copy) &&
+    if (((self.result_ > 0 && self.how_ != how::some && self.done_ < self.bytes_.size()) ||
+         must_copy) &&
         !self.cancel_wanted && !self.given_up_) {
         self.prepare();
         loop.start(self);
@@ -271,7 +281,8 @@ bool gathering::prepare() noexcept {
     for (const std::span<const std::byte>& part : parts_) {
         if (message_.msg_iovlen == std::size(window_) || room == 0) break;
         const std::size_t length = std::min(part.size() - skip, room);
-        if (length != 0) window_[message_.msg_iovlen++] = {const_cast<std::byte*>(part.data()) + skip, length};
+        if (length != 0)
+            window_[message_.msg_iovlen++] = {const_cast<std::byte*>(part.data()) + skip, length};
         room -= length;
         skip = 0;
     }
@@ -279,7 +290,8 @@ bool gathering::prepare() noexcept {
     return message_.msg_iovlen != 0;
 }
 
-void gathering::went(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t, bool) noexcept {
+void gathering::went(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t,
+                     bool) noexcept {
     auto& self = static_cast<gathering&>(request);
     self.result_ = result;
     for (std::size_t done = result > 0 ? static_cast<std::size_t>(result) : 0; done != 0;) {
@@ -313,7 +325,9 @@ stream::~stream() {
     if (core_) core_->drop();
 }
 
-stream stream::from_descriptor(int fd, const endpoint& remote) { return stream(new detail::stream_core(fd, remote)); }
+stream stream::from_descriptor(int fd, const endpoint& remote) {
+    return stream(new detail::stream_core(fd, remote));
+}
 
 detail::closing_socket stream::close() noexcept { return detail::closing_socket(core_); }
 
@@ -342,7 +356,11 @@ void stream::set_option(const char* what, int level, int name, int value) {
     if (::setsockopt(core_->fd(), level, name, &value, sizeof value) != 0) core_->fail(errno, what);
 }
 
-void stream::no_delay(bool on) { set_option("set no_delay of a stream", IPPROTO_TCP, TCP_NODELAY, on); }
-void stream::keep_alive(bool on) { set_option("set keep_alive of a stream", SOL_SOCKET, SO_KEEPALIVE, on); }
+void stream::no_delay(bool on) {
+    set_option("set no_delay of a stream", IPPROTO_TCP, TCP_NODELAY, on);
+}
+void stream::keep_alive(bool on) {
+    set_option("set keep_alive of a stream", SOL_SOCKET, SO_KEEPALIVE, on);
+}
 
 }  // namespace tokengate

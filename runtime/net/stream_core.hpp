@@ -12,7 +12,8 @@ namespace tokengate::detail {
 
 class stream_core final : public source_core {
 public:
-    stream_core(int fd, const endpoint& remote) : source_core(fd, remote), is_tcp(!remote.is_local()) {}
+    stream_core(int fd, const endpoint& remote)
+        : source_core(fd, remote), is_tcp(!remote.is_local()) {}
 
     const bool is_tcp;
 
@@ -33,7 +34,8 @@ private:
     void keep(executor& here, std::int32_t result, std::uint32_t flags) noexcept override;
     [[nodiscard]] bool is_full() const noexcept override { return waiting_ >= most_waiting; }
 
-    static constexpr unsigned most_waiting = 32;  // what the kernel brings at a time, when there is much
+    static constexpr unsigned most_waiting =
+        32;  // what the kernel brings at a time, when there is much
 
     piece* first_ = nullptr;
     piece* last_ = nullptr;

@@ -48,7 +48,8 @@ std::size_t exchange::result() {
     std::string text(what_);
     if (outward_ && message_.msg_name) {
         text += ' ';
-        text += endpoint::from(static_cast<sockaddr*>(message_.msg_name), message_.msg_namelen).text();
+        text +=
+            endpoint::from(static_cast<sockaddr*>(message_.msg_name), message_.msg_namelen).text();
     }
     throw std::system_error(-size, std::system_category(), text + " (" + socket_->name() + ")");
 }
@@ -82,7 +83,8 @@ using tokengate::detail::socket_core;
 using tokengate::detail::visit;
 
 [[noreturn]] void fail_at(const char* what, const endpoint& with) {
-    throw std::system_error(errno, std::system_category(), std::string(what) + " (" + with.text() + ")");
+    throw std::system_error(errno, std::system_category(),
+                            std::string(what) + " (" + with.text() + ")");
 }
 
 /// Its peer may change; errors name the one of the moment.
@@ -111,7 +113,8 @@ private:
 };
 
 tokengate::detail::unique_fd make_socket(const endpoint& with) {
-    return tokengate::detail::make_socket(tokengate::detail::check_internet(with), SOCK_DGRAM, "make a socket for");
+    return tokengate::detail::make_socket(tokengate::detail::check_internet(with), SOCK_DGRAM,
+                                          "make a socket for");
 }
 
 }  // namespace
@@ -144,7 +147,9 @@ void socket::set_peer(const endpoint& to) {
     static_cast<udp_core&>(*core_).set_peer(to);
 }
 
-tokengate::detail::closing_socket socket::close() noexcept { return tokengate::detail::closing_socket(core_); }
+tokengate::detail::closing_socket socket::close() noexcept {
+    return tokengate::detail::closing_socket(core_);
+}
 
 endpoint socket::local_endpoint() const {
     const visit here(core_, "look at a socket");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "report/health.hpp"
 
-#include "token/context.hpp"
-#include "gate/selection.hpp"
 #include "gate/guard.hpp"
-#include "report/metrics.hpp"
+#include "gate/selection.hpp"
 #include "lifecycle/runtime_core.hpp"
+#include "report/metrics.hpp"
+#include "token/context.hpp"
 
 #include <tokengate/gate.hpp>
 #include <tokengate/runtime.hpp>
@@ -54,7 +54,8 @@ void take(operation_health& health, const operation_totals& from) noexcept {
 }
 
 /// None if there is nothing to say.
-std::optional<operation_health> health_of(const shared_state& runtime, std::string_view name, const records& of) {
+std::optional<operation_health> health_of(const shared_state& runtime, std::string_view name,
+                                          const records& of) {
     operation_health health{.operation = name};
     operation_totals totals;
     for (const operation_record* each : of) {
@@ -69,7 +70,8 @@ std::optional<operation_health> health_of(const shared_state& runtime, std::stri
         health.failure_rate = static_cast<double>(failures) / static_cast<double>(runs);
     health.grade = grade_of(health.completed, failures);
     health.paused = runtime.holds.paused({name});
-    const bool counted = health.admitted != 0 || health.started != 0 || health.refused != 0 || health.retries != 0;
+    const bool counted =
+        health.admitted != 0 || health.started != 0 || health.refused != 0 || health.retries != 0;
     if (!counted && !health.paused && health.blocked.empty()) return {};
     return health;
 }
@@ -79,7 +81,8 @@ std::optional<operation_health> health_of(const shared_state& runtime, std::stri
 health grade_of(std::uint64_t succeeded, std::uint64_t failed) noexcept {
     const std::uint64_t runs = succeeded + failed;
     if (runs < too_few) return health::unknown;
-    const double share = static_cast<double>(succeeded) / static_cast<double>(runs);  // 95 of 100 is 0.95 exactly
+    const double share =
+        static_cast<double>(succeeded) / static_cast<double>(runs);  // 95 of 100 is 0.95 exactly
     return share >= 0.95  ? health::excellent
            : share >= 0.8 ? health::healthy
            : share >= 0.5 ? health::at_risk
@@ -110,7 +113,8 @@ snapshot counts_of(shared_state& runtime) {
     snapshot now;
     now.held = runtime.holds.held();
     now.paused = runtime.holds.paused({});
-    for (const storage tier : storage_tiers) now.waiting_for_permit += runtime.at_gate.waiting_for_permit(tier);
+    for (const storage tier : storage_tiers)
+        now.waiting_for_permit += runtime.at_gate.waiting_for_permit(tier);
     now.ended = runtime.count_ended();
     now.admitted = runtime.count_admitted();
     for (const auto& each : runtime.executors) {
@@ -132,12 +136,14 @@ snapshot counts_of(shared_state& runtime) {
         now.retries += counts.retries.load();
         const bool controls = runtime.is_control(each->position());
         if (!controls) now.busy_ns.push_back(each->busy_ns());
-        now.cores.push_back(
-            {.executor = each->position(),
-             .core = runtime.core_of(each->position()),
-             .queued = controls ? 0 : static_cast<std::uint64_t>(std::max(runtime.loads.occupancy(each->position()), 0)),
-             .busy_ns = each->busy_ns(),
-             .parked = each->loop.parked()});
+        now.cores.push_back({.executor = each->position(),
+                             .core = runtime.core_of(each->position()),
+                             .queued = controls
+                                           ? 0
+                                           : static_cast<std::uint64_t>(std::max(
+                                                 runtime.loads.occupancy(each->position()), 0)),
+                             .busy_ns = each->busy_ns(),
+                             .parked = each->loop.parked()});
     }
     return now;
 }

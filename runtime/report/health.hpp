@@ -22,7 +22,8 @@ struct shared_state;
 
 /// By name: those of which something has been counted, and those that are held by their name.
 [[nodiscard]] std::vector<operation_health> health_of_all(const shared_state& runtime);
-[[nodiscard]] std::optional<operation_health> health_of(const shared_state& runtime, std::string_view name);
+[[nodiscard]] std::optional<operation_health> health_of(const shared_state& runtime,
+                                                        std::string_view name);
 
 /// Lets in what a breaker or a quarantine keeps out; false if nothing did.
 bool release_guards(const shared_state& runtime, std::string_view name);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "report/metrics.hpp"
 
-#include "token/context.hpp"
-#include "gate/guard.hpp"
-#include "report/health.hpp"
-#include "lifecycle/runtime_core.hpp"
 #include "executor/shared.hpp"
+#include "gate/guard.hpp"
+#include "lifecycle/runtime_core.hpp"
+#include "report/health.hpp"
+#include "token/context.hpp"
 
 #include <tokengate/runtime.hpp>
 
@@ -45,7 +45,8 @@ void append(std::string& text, Number value) {
     std::array<char, 32> digits;
     std::to_chars_result written{};
     if constexpr (std::floating_point<Number>)
-        written = std::to_chars(digits.data(), digits.data() + digits.size(), value, std::chars_format::general);
+        written = std::to_chars(digits.data(), digits.data() + digits.size(), value,
+                                std::chars_format::general);
     else
         written = std::to_chars(digits.data(), digits.data() + digits.size(), value);
     text.append(digits.data(), written.ptr);
@@ -81,7 +82,9 @@ public:
     }
 
     void distribution(const histogram_sum& of, std::string_view labels) {
-        of.up_to(bounds, [&](std::size_t i, std::uint64_t count) { line("_bucket", labels, upper[i], count); });
+        of.up_to(bounds, [&](std::size_t i, std::uint64_t count) {
+            line("_bucket", labels, upper[i], count);
+        });
         line("_bucket", labels, "le=\"+Inf\"", of.count());
         line("_sum", labels, {}, seconds(of.total()));
         line("_count", labels, {}, of.count());
@@ -91,7 +94,8 @@ public:
 
 private:
     template <class Number>
-    void line(std::string_view suffix, std::string_view labels, std::string_view more, Number value) {
+    void line(std::string_view suffix, std::string_view labels, std::string_view more,
+              Number value) {
         text_.append(name_).append(suffix);
         if (!labels.empty() || !more.empty()) {
             text_.append("{").append(labels);
@@ -133,25 +137,30 @@ std::vector<core_row> rows_by_core(const shared_state& runtime) {
     for (const auto& each : runtime.executors) {
         const unsigned core = runtime.core_of(each->position());
         core_row& row = core == control_core ? rows.back() : rows[core];
-        if (row.of.empty()) row.labels = label("core", core == control_core ? "control" : std::to_string(core));
+        if (row.of.empty())
+            row.labels = label("core", core == control_core ? "control" : std::to_string(core));
         row.of.push_back(each.get());
     }
     return rows;
 }
 
-std::vector<operation_row> rows_by_operation(const shared_state& runtime, const std::vector<core_row>& cores) {
+std::vector<operation_row> rows_by_operation(const shared_state& runtime,
+                                             const std::vector<core_row>& cores) {
     std::map<std::string_view, std::vector<std::uint32_t>> indices;
-    for (const operation_record* each : known_operations()) indices[each->name].push_back(each->index);
+    for (const operation_record* each : known_operations())
+        indices[each->name].push_back(each->index);
     std::vector<operation_row> rows;
     for (const auto& [name, known] : indices)
         for (const core_row& core : cores) {
             operation_row row;
             for (const executor* each : core.of)
                 for (const std::uint32_t index : known)
-                    if (const operation_stats* found = each->known_stats_of(index)) row.of.push_back(found);
+                    if (const operation_stats* found = each->known_stats_of(index))
+                        row.of.push_back(found);
             if (&core == &cores.back())  // the control loop, which was to admit them
                 for (const std::uint32_t index : known)
-                    if (const operation_stats* found = runtime.places.refused()->find(index)) row.of.push_back(found);
+                    if (const operation_stats* found = runtime.places.refused()->find(index))
+                        row.of.push_back(found);
             if (row.of.empty()) continue;
             row.labels = label("operation", name) + ',' + core.labels;
             rows.push_back(std::move(row));
@@ -166,17 +175,22 @@ auto sum(const std::vector<Of>& of, Field field) {
     return total;
 }
 
-void write_operations(exposition& out, const shared_state& runtime, const std::vector<core_row>& cores) {
+void write_operations(exposition& out, const shared_state& runtime,
+                      const std::vector<core_row>& cores) {
     const std::vector<operation_row> rows = rows_by_operation(runtime, cores);
-    const auto counter = [&](const operation_row& row, relaxed<std::uint64_t> operation_stats::* which,
+    const auto counter = [&](const operation_row& row,
+                             relaxed<std::uint64_t> operation_stats::* which,
                              std::string_view more = {}) {
-        out.sample(sum(row.of, [&](const operation_stats& each) { return (each.*which).load(); }), row.labels, more);
+        out.sample(sum(row.of, [&](const operation_stats& each) { return (each.*which).load(); }),
+                   row.labels, more);
     };
-    const auto counters = [&](const char* name, const char* help, relaxed<std::uint64_t> operation_stats::* which) {
+    const auto counters = [&](const char* name, const char* help,
+                              relaxed<std::uint64_t> operation_stats::* which) {
         out.family(name, "counter", help);
         for (const operation_row& row : rows) counter(row, which);
     };
-    const auto histograms = [&](const char* name, const char* help, histogram operation_stats::* which) {
+    const auto histograms = [&](const char* name, const char* help,
+                                histogram operation_stats::* which) {
         out.family(name, "histogram", help);
         for (const operation_row& row : rows) {
             histogram_sum all;
@@ -184,10 +198,12 @@ void write_operations(exposition& out, const shared_state& runtime, const std::v
             out.distribution(all, row.labels);
         }
     };
-    counters("tokengate_operation_admitted_total", "Tokens handed to the gate, by the core that did so.",
-             &operation_stats::admitted);
-    counters("tokengate_operation_started_total", "Tokens whose body has begun.", &operation_stats::started);
-    out.family("tokengate_operation_ended_total", "counter", "Tokens that have ended, by what became of them.");
+    counters("tokengate_operation_admitted_total",
+             "Tokens handed to the gate, by the core that did so.", &operation_stats::admitted);
+    counters("tokengate_operation_started_total", "Tokens whose body has begun.",
+             &operation_stats::started);
+    out.family("tokengate_operation_ended_total", "counter",
+               "Tokens that have ended, by what became of them.");
     for (const operation_row& row : rows) {
         counter(row, &operation_stats::completed, R"(outcome="completed")");
         counter(row, &operation_stats::failed, R"(outcome="failed")");
@@ -195,30 +211,38 @@ void write_operations(exposition& out, const shared_state& runtime, const std::v
         counter(row, &operation_stats::timed_out, R"(outcome="timeout")");
         counter(row, &operation_stats::expired, R"(outcome="expired")");
     }
-    counters("tokengate_operation_refused_total", "Tokens that the gate refused.", &operation_stats::refused);
-    counters("tokengate_operation_retries_total", "Attempts after the first one.", &operation_stats::retries);
-    histograms("tokengate_operation_queue_wait_seconds", "Time from a token's admission to its start.",
-               &operation_stats::queue_wait);
-    histograms("tokengate_operation_run_time_seconds", "Time that a token's body held its core, from start to end.",
+    counters("tokengate_operation_refused_total", "Tokens that the gate refused.",
+             &operation_stats::refused);
+    counters("tokengate_operation_retries_total", "Attempts after the first one.",
+             &operation_stats::retries);
+    histograms("tokengate_operation_queue_wait_seconds",
+               "Time from a token's admission to its start.", &operation_stats::queue_wait);
+    histograms("tokengate_operation_run_time_seconds",
+               "Time that a token's body held its core, from start to end.",
                &operation_stats::run_time);
     out.family("tokengate_operation_uncounted_total", "counter",
                "Events of operations that were not counted because there was no memory.");
     for (const core_row& row : cores)
-        out.sample(sum(row.of, [](const executor& each) { return each.stats->lost(); }), row.labels);
+        out.sample(sum(row.of, [](const executor& each) { return each.stats->lost(); }),
+                   row.labels);
 }
 
 void write_cores(exposition& out, const shared_state& runtime, const std::vector<core_row>& cores) {
     out.family("tokengate_core_busy_seconds_total", "counter",
                "Time that executors spent in turns that ran something.");
     for (const core_row& row : cores)
-        out.sample(seconds(sum(row.of, [](const executor& each) { return each.busy_ns(); })), row.labels);
-    out.family("tokengate_core_parked_executors", "gauge", "Executors asleep because they have nothing to do.");
+        out.sample(seconds(sum(row.of, [](const executor& each) { return each.busy_ns(); })),
+                   row.labels);
+    out.family("tokengate_core_parked_executors", "gauge",
+               "Executors asleep because they have nothing to do.");
     for (const core_row& row : cores) {
-        if (runtime.is_control(row.of.front()->position())) continue;  // not in the gate's map of parked ones
+        if (runtime.is_control(row.of.front()->position()))
+            continue;  // not in the gate's map of parked ones
         out.sample(sum(row.of,
                        [&](const executor& each) {
                            const unsigned at = each.position();
-                           return static_cast<unsigned>(runtime.at_gate.find_parked(at, at + 1) == at);
+                           return static_cast<unsigned>(runtime.at_gate.find_parked(at, at + 1) ==
+                                                        at);
                        }),
                    row.labels);
     }
@@ -239,31 +263,42 @@ void write_gate(exposition& out, gate& at_gate, const snapshot& now) {
                                                                     {"moderate", storage::moderate},
                                                                     {"fast", storage::fast},
                                                                     {"insane", storage::insane}}};
-    out.family("tokengate_gate_waiting_tokens", "gauge", "Tokens that wait at the gate for a core of their class.");
-    for (const auto& [name, which] : classes) out.sample(at_gate.waiting(which), label("class", name));
-    out.family("tokengate_gate_held_tokens", "gauge", "Tokens that a pause or a drain holds at the gate.");
+    out.family("tokengate_gate_waiting_tokens", "gauge",
+               "Tokens that wait at the gate for a core of their class.");
+    for (const auto& [name, which] : classes)
+        out.sample(at_gate.waiting(which), label("class", name));
+    out.family("tokengate_gate_held_tokens", "gauge",
+               "Tokens that a pause or a drain holds at the gate.");
     out.sample(now.held);
     out.family("tokengate_gate_paused", "gauge", "1 while everything is held at the gate.");
     out.sample(static_cast<unsigned>(now.paused));
-    out.family("tokengate_storage_permits_in_use", "gauge", "Tokens that hold a permit of their storage tier.");
+    out.family("tokengate_storage_permits_in_use", "gauge",
+               "Tokens that hold a permit of their storage tier.");
     for (const auto& [name, which] : tiers) out.sample(at_gate.in_use(which), label("tier", name));
     out.family("tokengate_storage_permits_limit", "gauge", "Permits that a storage tier has.");
     for (const auto& [name, which] : tiers) out.sample(at_gate.limit(which), label("tier", name));
-    out.family("tokengate_storage_waiting_tokens", "gauge", "Tokens that wait for a permit of their storage tier.");
-    for (const auto& [name, which] : tiers) out.sample(at_gate.waiting_for_permit(which), label("tier", name));
+    out.family("tokengate_storage_waiting_tokens", "gauge",
+               "Tokens that wait for a permit of their storage tier.");
+    for (const auto& [name, which] : tiers)
+        out.sample(at_gate.waiting_for_permit(which), label("tier", name));
 }
 
 void write_guards(exposition& out, const shared_state& runtime) {
-    std::map<std::string_view, bool> blocked;  // of those that have a breaker or a quarantine and have been here
+    std::map<std::string_view, bool>
+        blocked;  // of those that have a breaker or a quarantine and have been here
     for (const operation_record* each : known_operations())
-        if (const guard_desk* desk = runtime.guards.find(each->index)) blocked[each->name] |= !desk->blocked().empty();
+        if (const guard_desk* desk = runtime.guards.find(each->index))
+            blocked[each->name] |= !desk->blocked().empty();
     if (blocked.empty()) return;
-    out.family("tokengate_operation_blocked", "gauge", "1 while a breaker or a quarantine keeps an operation out.");
-    for (const auto& [name, is] : blocked) out.sample(static_cast<unsigned>(is), label("operation", name));
+    out.family("tokengate_operation_blocked", "gauge",
+               "1 while a breaker or a quarantine keeps an operation out.");
+    for (const auto& [name, is] : blocked)
+        out.sample(static_cast<unsigned>(is), label("operation", name));
 }
 
 void write_totals(exposition& out, const shared_state& runtime, const snapshot& now) {
-    const auto one = [&](const char* name, const char* type, const char* help, std::uint64_t value) {
+    const auto one = [&](const char* name, const char* type, const char* help,
+                         std::uint64_t value) {
         out.family(name, type, help);
         out.sample(value);
     };
@@ -271,17 +306,19 @@ void write_totals(exposition& out, const shared_state& runtime, const snapshot& 
     one("tokengate_tokens_ended_total", "counter", "Tokens that have ended.", now.ended);
     one("tokengate_domains", "gauge", "Seed domains alive.", now.domains);
     one("tokengate_pins", "gauge", "Sticky keys in flight.", now.pins);
-    one("tokengate_redirections_total", "counter", "Sticky tokens that an existing pin sent to its core.",
-        now.redirections);
-    one("tokengate_sticky_bypassed_total", "counter", "Sticky operations called inside a conducted chain.",
-        now.sticky_bypassed);
+    one("tokengate_redirections_total", "counter",
+        "Sticky tokens that an existing pin sent to its core.", now.redirections);
+    one("tokengate_sticky_bypassed_total", "counter",
+        "Sticky operations called inside a conducted chain.", now.sticky_bypassed);
     one("tokengate_cores", "gauge", "Cores that this runtime uses.", runtime.loads.layout().cores);
-    one("tokengate_executors", "gauge", "Executors of this runtime, without the control loop.", runtime.positions());
+    one("tokengate_executors", "gauge", "Executors of this runtime, without the control loop.",
+        runtime.positions());
     const frame_pool_statistics frames = frame_pool::statistics();
     one("tokengate_frame_pool_live_slots", "gauge",
-        "Coroutine frames and small objects that exist, of all runtimes of the process.", frames.live_slots);
-    one("tokengate_frame_pool_mapped_bytes", "gauge", "Memory of the frame pools, of all runtimes of the process.",
-        frames.mapped_bytes);
+        "Coroutine frames and small objects that exist, of all runtimes of the process.",
+        frames.live_slots);
+    one("tokengate_frame_pool_mapped_bytes", "gauge",
+        "Memory of the frame pools, of all runtimes of the process.", frames.mapped_bytes);
 }
 
 }  // namespace
@@ -320,6 +357,8 @@ std::string metrics_text(shared_state& runtime, const snapshot& now) {
 
 }  // namespace detail
 
-std::string runtime::metrics() const { return detail::metrics_text(*core_, detail::counts_of(*core_)); }
+std::string runtime::metrics() const {
+    return detail::metrics_text(*core_, detail::counts_of(*core_));
+}
 
 }  // namespace tokengate

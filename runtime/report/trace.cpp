@@ -2,8 +2,8 @@
 #include "report/trace.hpp"
 
 #include "base/quoted.hpp"
-#include "lifecycle/runtime_core.hpp"
 #include "executor/shared.hpp"
+#include "lifecycle/runtime_core.hpp"
 
 #include <tokengate/detail/token_record.hpp>
 #include <tokengate/runtime.hpp>
@@ -37,7 +37,8 @@ struct journey {
     std::uint64_t spawned_ns = never;
     std::uint64_t admitted_ns = never;
     std::uint64_t started_ns = never;
-    std::uint64_t known_since_ns = 0;  ///< before that, the ring in which it runs has forgotten everything
+    std::uint64_t known_since_ns =
+        0;  ///< before that, the ring in which it runs has forgotten everything
     bool leaves_a_slice = false;
 
     /// A token stays on its thread. So if the ring there remembers the time of the spawn, it knows the true start.
@@ -55,7 +56,8 @@ public:
     row_reader(const trace_reading& from, journeys& all) : from_(from), all_(all) {
         std::uint64_t latest = 0;
         for (trace_event each : from.events) {
-            latest = each.ns = std::max(each.ns, latest);  // slices nest only if time does not go backwards
+            latest = each.ns =
+                std::max(each.ns, latest);  // slices nest only if time does not go backwards
             take(each);
         }
     }
@@ -95,7 +97,8 @@ private:
                 break;
             case trace_kind::ended:
                 if (const std::size_t depth = depth_of(event.sequence); depth != 0) {
-                    marks_[open_[depth - 1]].outcome = name_of(static_cast<token_state>(event.argument));
+                    marks_[open_[depth - 1]].outcome =
+                        name_of(static_cast<token_state>(event.argument));
                     close_above(depth - 1, event.ns);
                 } else {
                     marks_.push_back({mark::shape::instant, event});
@@ -172,13 +175,16 @@ public:
                 break;
             case mark::shape::instant: {
                 const bool ended = event.kind == trace_kind::ended;
-                const std::string_view what = ended ? name_of(static_cast<token_state>(event.argument))
-                                              : event.kind == trace_kind::paused ? "paused"
-                                                                                 : "refused";
-                begin("i", std::string(event.operation->name) + ' ' + std::string(what), "token", thread, event.ns);
+                const std::string_view what =
+                    ended ? name_of(static_cast<token_state>(event.argument))
+                    : event.kind == trace_kind::paused ? "paused"
+                                                       : "refused";
+                begin("i", std::string(event.operation->name) + ' ' + std::string(what), "token",
+                      thread, event.ns);
                 out_ += ",\"s\":\"t\",\"args\":{";
                 // An end does not say when its token was made; its number is enough to find it.
-                out_ += ended ? "\"sequence\":" + quoted(std::to_string(event.sequence)) : "\"token\":" + id_of(event);
+                out_ += ended ? "\"sequence\":" + quoted(std::to_string(event.sequence))
+                              : "\"token\":" + id_of(event);
                 out_ += "}}";
                 break;
             }
@@ -190,12 +196,14 @@ public:
 private:
     static constexpr unsigned process_number = 1;
 
-    void begin(const char* phase, std::string_view name, const char* category, unsigned thread, std::uint64_t ns) {
+    void begin(const char* phase, std::string_view name, const char* category, unsigned thread,
+               std::uint64_t ns) {
         out_ += first_ ? "\n{\"ph\":\"" : ",\n{\"ph\":\"";
         first_ = false;
         out_ += phase;
         out_ += "\",\"name\":" + quoted(name) + ",\"cat\":\"" + category;
-        out_ += "\",\"pid\":" + std::to_string(process_number) + ",\"tid\":" + std::to_string(thread) + ",\"ts\":";
+        out_ += "\",\"pid\":" + std::to_string(process_number) +
+                ",\"tid\":" + std::to_string(thread) + ",\"ts\":";
         microseconds(ns - origin_ns_);
     }
 
@@ -207,7 +215,8 @@ private:
     /// Right behind the slice at which it arrives, so that who reads in order binds it to that one.
     void arrow(const char* phase, unsigned thread, const trace_event& event) {
         begin(phase, "spawn", "spawn", thread, event.ns);
-        out_ += ",\"id\":\"" + std::to_string(event.sequence) + (*phase == 'f' ? "\",\"bp\":\"e\"}" : "\"}");
+        out_ += ",\"id\":\"" + std::to_string(event.sequence) +
+                (*phase == 'f' ? "\",\"bp\":\"e\"}" : "\"}");
     }
 
     void waited(const char* what, std::uint64_t since_ns, std::uint64_t until_ns) {
@@ -236,7 +245,8 @@ private:
 
 std::string trace_json(std::span<const trace_row> rows, std::uint64_t now_ns) {
     std::vector<trace_reading> readings;
-    for (const trace_row& each : rows) readings.push_back(each.ring ? each.ring->read(now_ns) : trace_reading{});
+    for (const trace_row& each : rows)
+        readings.push_back(each.ring ? each.ring->read(now_ns) : trace_reading{});
 
     std::uint64_t first = now_ns;
     std::uint64_t last = now_ns;

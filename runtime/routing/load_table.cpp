@@ -7,13 +7,15 @@ namespace tokengate::detail {
 
 load_table::load_table(core_layout layout) : layout_(layout) {
     unsigned positions = layout.positions();
-    if (positions == 0 || positions > most_positions) throw std::length_error("a load_table has 1 … 1024 positions");
+    if (positions == 0 || positions > most_positions)
+        throw std::length_error("a load_table has 1 … 1024 positions");
     slots_ = std::make_unique<slot[]>(positions);
     position_at_.resize(positions);
     turn_of_.resize(positions + 1);
     turn_of_[positions] = static_cast<std::uint16_t>(positions);
     for (unsigned position = 0; position < positions; ++position) {
-        unsigned core = position / layout.workers_per_core, worker = position % layout.workers_per_core;
+        unsigned core = position / layout.workers_per_core,
+                 worker = position % layout.workers_per_core;
         unsigned turn = worker * layout.cores + core;
         slots_[position].turn = turn;
         position_at_[turn] = static_cast<std::uint16_t>(position);
@@ -27,7 +29,7 @@ int load_table::retract(unsigned position) noexcept {
     std::atomic<std::uint64_t>& word = room_[turn / 64].bits;
     std::uint64_t bit = std::uint64_t{1} << turn % 64;
     word.fetch_and(~bit, std::memory_order_seq_cst);  // pairs with the load in publish_room()
-    int now = free(position);                         // reads `started` seq_cst: pairs with the exchange there
+    int now = free(position);  // reads `started` seq_cst: pairs with the exchange there
     if (now > 0) word.fetch_or(bit, std::memory_order_seq_cst);
     return now;
 }

@@ -68,12 +68,14 @@ public:
     void started(unsigned position, unsigned count) noexcept {
         slot& s = slots_[position];
         // Only the owner stores. release: a router that reads this also sees the window set before.
-        s.started.store(s.started.load(std::memory_order_relaxed) + count, std::memory_order_release);
+        s.started.store(s.started.load(std::memory_order_relaxed) + count,
+                        std::memory_order_release);
         s.changed = true;
     }
 
     void set_window(unsigned position, unsigned window) noexcept {
-        slots_[position].window.store(window, std::memory_order_relaxed);  // published with `started`
+        slots_[position].window.store(window,
+                                      std::memory_order_relaxed);  // published with `started`
         slots_[position].changed = true;
     }
 
@@ -95,11 +97,13 @@ public:
         if (s.changed) {
             s.changed = false;
             // seq_cst, before the load of the bit below: pairs with the second look in retract().
-            s.started.exchange(s.started.load(std::memory_order_relaxed), std::memory_order_seq_cst);
+            s.started.exchange(s.started.load(std::memory_order_relaxed),
+                               std::memory_order_seq_cst);
         }
         std::atomic<std::uint64_t>& word = room_[s.turn / 64].bits;
         std::uint64_t bit = std::uint64_t{1} << s.turn % 64;
-        if (word.load(std::memory_order_seq_cst) & bit) return;  // pairs with the fetch_and in retract()
+        if (word.load(std::memory_order_seq_cst) & bit)
+            return;  // pairs with the fetch_and in retract()
         if (half_free(position) > 0) word.fetch_or(bit, std::memory_order_seq_cst);
     }
 
@@ -116,7 +120,8 @@ public:
         if (asleep) room_[turn / 64].asleep.fetch_or(bit, std::memory_order_seq_cst);
         if (room_[turn / 64].looks.load(std::memory_order_relaxed) & bit)
             room_[turn / 64].looks.fetch_and(~bit, std::memory_order_relaxed);
-        if (!(room_[turn / 64].hungry.fetch_or(bit, std::memory_order_seq_cst) & bit)) count_hungry(position, 1);
+        if (!(room_[turn / 64].hungry.fetch_or(bit, std::memory_order_seq_cst) & bit))
+            count_hungry(position, 1);
     }
     /// It sleeps, but not for long: then it looks around by itself. Until it starves anew.
     void looks_again(unsigned position) noexcept {
@@ -128,7 +133,8 @@ public:
         if (!starving(position)) return false;
         const unsigned turn = turn_of_[position];
         const std::uint64_t bit = std::uint64_t{1} << turn % 64;
-        const std::uint64_t before = room_[turn / 64].hungry.fetch_and(~bit, std::memory_order_relaxed);
+        const std::uint64_t before =
+            room_[turn / 64].hungry.fetch_and(~bit, std::memory_order_relaxed);
         if (room_[turn / 64].asleep.load(std::memory_order_relaxed) & bit)
             room_[turn / 64].asleep.fetch_and(~bit, std::memory_order_relaxed);
         if (!(before & bit)) return false;
@@ -150,7 +156,8 @@ public:
     /// Below zero for the moment in which a loop has started, but not yet published, what it routed to itself.
     [[nodiscard]] int occupancy(unsigned position) const noexcept {
         const slot& s = slots_[position];
-        std::uint32_t done = s.started.load(std::memory_order_seq_cst);  // pairs with the exchange in publish_room()
+        std::uint32_t done =
+            s.started.load(std::memory_order_seq_cst);  // pairs with the exchange in publish_room()
         // relaxed: whichever of the two is older, the other end corrects it (see above); counts wrap modulo 2^32.
         return static_cast<int>(s.routed.load(std::memory_order_relaxed) - done);
     }
@@ -180,15 +187,18 @@ public:
 private:
     friend class router;
 
-    static constexpr unsigned most_words = most_positions / 64 + 1;  // one bit more than positions: the control loop's
+    static constexpr unsigned most_words =
+        most_positions / 64 + 1;  // one bit more than positions: the control loop's
 
     /// One line, not two: who publishes into `routed` reads the others in the same breath.
     struct alignas(64) slot {
         std::atomic<std::uint32_t> routed = 0;   // added to by routers and by the owner
         std::atomic<std::uint32_t> started = 0;  // the owner alone
         std::atomic<std::uint32_t> window = window_for(0);
-        std::uint32_t turn = 0;  // constant: the position's place in the order of staggering, and in the bitmap
-        bool changed = false;    // the owner's: `started` or `window` were stored since the last publish_room
+        std::uint32_t turn =
+            0;  // constant: the position's place in the order of staggering, and in the bitmap
+        bool changed =
+            false;  // the owner's: `started` or `window` were stored since the last publish_room
     };
     struct alignas(64) room_word {
         std::atomic<std::uint64_t> bits = 0;

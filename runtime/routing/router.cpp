@@ -37,7 +37,8 @@ router::found router::walk(const lane& l, Bits bits_of, Free free_of) const noex
             if (int free = free_of(position); free > 0) return {turn, position, free};
             bits &= ~bit_of(turn);
         }
-        if (left == 0) return {};  // the first word has been visited twice: from the cursor on, and now as a whole
+        if (left == 0)
+            return {};  // the first word has been visited twice: from the cursor on, and now as a whole
         if (l.backward != 0)
             word = (word == 0 ? words_ : word) - 1;
         else
@@ -49,7 +50,9 @@ router::found router::walk(const lane& l, Bits bits_of, Free free_of) const noex
 router::found router::search(const lane& l) noexcept {
     return walk(
         l, [&](unsigned word) { return candidates(l, word); },
-        [&](unsigned position) { return mine_[position].credit != 0 ? mine_[position].credit : look(position); });
+        [&](unsigned position) {
+            return mine_[position].credit != 0 ? mine_[position].credit : look(position);
+        });
 }
 
 int router::look(unsigned position) noexcept {
@@ -83,7 +86,8 @@ unsigned router::spilled(weight w) noexcept {
 unsigned router::place(weight w) noexcept {
     lane& l = lane_of(w);
     found next = next_with_room(l);
-    if (next.free == 0) next = walk(l, [&](unsigned word) { return l.home[word]; }, [](unsigned) { return 1; });
+    if (next.free == 0)
+        next = walk(l, [&](unsigned word) { return l.home[word]; }, [](unsigned) { return 1; });
     step(l, next.turn);
     return next.position;
 }

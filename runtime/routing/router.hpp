@@ -39,7 +39,8 @@ namespace tokengate::detail {
 class router {
 public:
     static constexpr unsigned no_room = ~0u;
-    static constexpr unsigned batch = 32;  ///< publish at the latest after so many tokens to one position
+    static constexpr unsigned batch =
+        32;  ///< publish at the latest after so many tokens to one position
 
     router(load_table& loads, unsigned loop_index, spill = spill::when_saturated);
 
@@ -114,10 +115,14 @@ public:
     }
 
     /// Decided and not yet published.
-    [[nodiscard]] unsigned pending(unsigned position) const noexcept { return mine_[position].pending; }
+    [[nodiscard]] unsigned pending(unsigned position) const noexcept {
+        return mine_[position].pending;
+    }
 
     /// Where the home range of the class begins; it ends with the last position.
-    [[nodiscard]] unsigned first_position(weight w) const noexcept { return lane_of(w).first_position; }
+    [[nodiscard]] unsigned first_position(weight w) const noexcept {
+        return lane_of(w).first_position;
+    }
 
     /// Whether the position is in the home range of the class.
     [[nodiscard]] bool may_serve(unsigned position, weight w) const noexcept {
@@ -145,7 +150,8 @@ private:
     };
     struct local {
         std::uint16_t pending = 0;
-        std::uint16_t credit = 0;  // room seen at the last look and not used; never without something pending
+        std::uint16_t credit =
+            0;  // room seen at the last look and not used; never without something pending
     };
     struct found {
         unsigned turn;
@@ -156,12 +162,15 @@ private:
     lane& lane_of(weight w) noexcept { return lanes_[static_cast<std::size_t>(w)]; }
     const lane& lane_of(weight w) const noexcept { return lanes_[static_cast<std::size_t>(w)]; }
 
-    static constexpr std::uint64_t bit_of(unsigned turn) noexcept { return std::uint64_t{1} << turn % 64; }
+    static constexpr std::uint64_t bit_of(unsigned turn) noexcept {
+        return std::uint64_t{1} << turn % 64;
+    }
 
     /// The bits of the cursor's word that lie at or behind the cursor. Without branches, here and below: classes
     /// alternate unforeseeably, and a mispredicted branch costs more than all the rest.
     static std::uint64_t from_cursor(const lane& l) noexcept {
-        std::uint64_t forward = ~std::uint64_t{} << l.cursor % 64, backward = ~std::uint64_t{} >> (63 - l.cursor % 64);
+        std::uint64_t forward = ~std::uint64_t{} << l.cursor % 64,
+                      backward = ~std::uint64_t{} >> (63 - l.cursor % 64);
         return forward ^ ((forward ^ backward) & l.backward);
     }
 
@@ -200,9 +209,10 @@ private:
     found next_with_room(const lane& l) noexcept {
         unsigned word = l.cursor / 64;
         std::uint64_t all = candidates(l, word);
-        if (const std::uint64_t hungry = loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word])
-            [[unlikely]] {
-            const std::uint64_t awake = hungry & ~loads_.room_[word].asleep.load(std::memory_order_relaxed);
+        if (const std::uint64_t hungry =
+                loads_.hungry(word) & l.home[word] & ~filled_[word] & ~fed_[word]) [[unlikely]] {
+            const std::uint64_t awake =
+                hungry & ~loads_.room_[word].asleep.load(std::memory_order_relaxed);
             all = awake != 0 ? awake : hungry;
         }
         std::uint64_t bits = all & from_cursor(l);
@@ -241,9 +251,9 @@ private:
     std::uint64_t only_word_;  // all ones if there is but one word
     spill spill_;
     std::array<lane, 3> lanes_;  // by weight
-    bitmap filled_{};            // by turn: full through what is pending here, until that is published
-    bitmap fed_{};               // by turn: hungry, and given something here, until that is published
-    std::vector<local> mine_;    // by position
+    bitmap filled_{};  // by turn: full through what is pending here, until that is published
+    bitmap fed_{};     // by turn: hungry, and given something here, until that is published
+    std::vector<local> mine_;  // by position
 };
 
 }  // namespace tokengate::detail

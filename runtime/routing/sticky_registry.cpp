@@ -68,7 +68,9 @@ struct table_memory {
         void* memory = std::exchange(reserved, nullptr);
         return static_cast<T*>(memory ? memory : ::operator new(count * sizeof(T), alignment));
     }
-    void deallocate(T* memory, std::size_t /*count*/) noexcept { ::operator delete(memory, alignment); }
+    void deallocate(T* memory, std::size_t /*count*/) noexcept {
+        ::operator delete(memory, alignment);
+    }
 
     [[nodiscard]] static bool reserve(std::size_t count) noexcept {
         reserved = ::operator new(count * sizeof(T), alignment, std::nothrow);
@@ -152,7 +154,9 @@ struct sticky_registry::bucket {
         return &leaving.held;
     }
 
-    void move_item(bucket& /*from*/, iterator which) noexcept { (*which).next = std::exchange(first, &*which); }
+    void move_item(bucket& /*from*/, iterator which) noexcept {
+        (*which).next = std::exchange(first, &*which);
+    }
 
     void clear() noexcept { first = nullptr; }
     template <class Dispose>
@@ -176,7 +180,8 @@ struct bucket_hash {
 
 /// The pins are counted here, under the lock: StripedSet's own counter takes a locked instruction for each of them.
 struct alignas(64) sticky_registry::table
-    : private cds::intrusive::StripedSet<bucket, cds::opt::hash<bucket_hash>, cds::opt::mutex_policy<one_lock>,
+    : private cds::intrusive::StripedSet<bucket, cds::opt::hash<bucket_hash>,
+                                         cds::opt::mutex_policy<one_lock>,
                                          cds::opt::item_counter<cds::atomicity::empty_item_counter>,
                                          cds::opt::allocator<table_memory<bucket>>> {
     using StripedSet::bucket_count;
@@ -223,7 +228,9 @@ struct alignas(64) sticky_registry::table
 
 private:
     [[nodiscard]] bool is_full() const noexcept { return pins() > bucket_count(); }
-    [[nodiscard]] bool is_sparse() const noexcept { return pins() < bucket_count() / 8 && bucket_count() > least_; }
+    [[nodiscard]] bool is_sparse() const noexcept {
+        return pins() < bucket_count() / 8 && bucket_count() > least_;
+    }
 
     /// Looks again: somebody else may have been here.
     void fit() noexcept {
@@ -247,12 +254,14 @@ sticky_registry::table& sticky_registry::table_of(std::uint64_t key) const noexc
 sticky_registry::sticky_registry(std::size_t expected_pins) : tables_(new table[table_count]) {
     static_assert(sizeof(table) == 64 && table_count == std::size_t{1} << (32 - bucket_bits));
     for (std::size_t i = 0; i < table_count; ++i)
-        tables_[i].begin_with(std::bit_ceil(expected_pins / table_count + (expected_pins % table_count != 0)));
+        tables_[i].begin_with(std::bit_ceil(expected_pins / table_count +
+                                            (expected_pins % table_count != 0)));
 }
 
 sticky_registry::~sticky_registry() = default;
 
-sticky_registry::acquired sticky_registry::acquire(std::uint64_t key, unsigned (*place)(const void*),
+sticky_registry::acquired sticky_registry::acquire(std::uint64_t key,
+                                                   unsigned (*place)(const void*),
                                                    const void* erased) {
     table& in = table_of(key);
     node* const fresh = node::make(key);
@@ -280,7 +289,8 @@ std::size_t sticky_registry::size() const noexcept {
 
 std::size_t sticky_registry::table_bytes() const noexcept {
     std::size_t bytes = 0;
-    for (std::size_t i = 0; i < table_count; ++i) bytes += sizeof(table) + tables_[i].bucket_count() * sizeof(bucket);
+    for (std::size_t i = 0; i < table_count; ++i)
+        bytes += sizeof(table) + tables_[i].bucket_count() * sizeof(bucket);
     return bytes;
 }
 

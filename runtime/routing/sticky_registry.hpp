@@ -73,7 +73,10 @@ public:
     [[nodiscard]] acquired acquire(std::uint64_t key, Place&& place) {
         using callable = std::remove_reference_t<Place>;
         return acquire(
-            key, [](const void* erased) -> unsigned { return (*static_cast<callable*>(const_cast<void*>(erased)))(); },
+            key,
+            [](const void* erased) -> unsigned {
+                return (*static_cast<callable*>(const_cast<void*>(erased)))();
+            },
             std::addressof(place));
     }
 

@@ -18,9 +18,13 @@ namespace tokengate::detail {
 // ---- brief_lock ---------------------------------------------------------------------------------------------------------
 
 void brief_lock::lock_slowly() noexcept {
-    constexpr unsigned looks = 200, looks_and_yields = 1000;  // about 5 µs, and as many times as others want this CPU
+    constexpr unsigned looks = 200,
+                       looks_and_yields =
+                           1000;  // about 5 µs, and as many times as others want this CPU
     for (unsigned i = 0;; ++i) {
-        if (!held_.load(std::memory_order_relaxed) && !held_.exchange(true, std::memory_order_acquire)) return;
+        if (!held_.load(std::memory_order_relaxed) &&
+            !held_.exchange(true, std::memory_order_acquire))
+            return;
         if (i < looks) {
 #if defined(__x86_64__) || defined(__i386__)
             __builtin_ia32_pause();
@@ -30,7 +34,8 @@ void brief_lock::lock_slowly() noexcept {
         } else if (i < looks_and_yields) {
             sched_yield();
         } else {
-            std::this_thread::sleep_for(std::chrono::microseconds(50));  // the holder may have a lower priority
+            std::this_thread::sleep_for(
+                std::chrono::microseconds(50));  // the holder may have a lower priority
         }
     }
 }
@@ -72,14 +77,16 @@ wait_queue::~wait_queue() {
             const std::scoped_lock waits_for_the_last_holder(lock);
             if (empty()) return;
             const bool somebody_waits = front() != nullptr;
-            assert(!somebody_waits && "destroyed while a coroutine waits for it: it would never be resumed");
+            assert(!somebody_waits &&
+                   "destroyed while a coroutine waits for it: it would never be resumed");
             if (somebody_waits) return;
         }
         sched_yield();
     }
 }
 
-void wait_queue::push(queued_wait& last, core_context& core, std::coroutine_handle<> awaiting) noexcept {
+void wait_queue::push(queued_wait& last, core_context& core,
+                      std::coroutine_handle<> awaiting) noexcept {
     last.suspend(core, awaiting, &queued_wait::stop);
     last.in_ = this;
     last.before_ = last_;
@@ -124,7 +131,8 @@ void post_chain(executor& home, hook* newest, hook* oldest) noexcept {
         hook* newest;
         hook* oldest;
     } const chain{home, newest, oldest};
-    with_runtime(home.runtime.slot, [&chain](shared_state&) { chain.home.loop.post(chain.newest, chain.oldest); });
+    with_runtime(home.runtime.slot,
+                 [&chain](shared_state&) { chain.home.loop.post(chain.newest, chain.oldest); });
 }
 
 }  // namespace

@@ -26,7 +26,9 @@ void append(std::string& text, Number value) {
 class limited_buffer : public std::streambuf {
 public:
     limited_buffer() { setp(room_.data(), room_.data() + room_.size()); }
-    [[nodiscard]] std::string_view text() const { return {pbase(), static_cast<std::size_t>(pptr() - pbase())}; }
+    [[nodiscard]] std::string_view text() const {
+        return {pbase(), static_cast<std::size_t>(pptr() - pbase())};
+    }
 
 private:
     std::array<char, argument_text::longest + 1> room_;

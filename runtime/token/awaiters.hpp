@@ -13,7 +13,8 @@ namespace tokengate::detail {
 [[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
 
 /// The same, if its body belongs to this thread as this one's does: then neither changes while this one runs.
-[[nodiscard]] const token_record* awaiter_here(const core_context& core, const token_record& token) noexcept;
+[[nodiscard]] const token_record* awaiter_here(const core_context& core,
+                                               const token_record& token) noexcept;
 
 /// The token that keeps this one's time limit, or the arguments for its next attempt; null if there is none, or if it has
 /// admitted this one and does not await it yet.

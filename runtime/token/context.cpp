@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <tokengate/detail/core_context.hpp>
 
-#include "token/context.hpp"
 #include "loop/event_loop.hpp"
+#include "token/context.hpp"
 
 #include <tokengate/detail/promise.hpp>
 
@@ -57,8 +57,8 @@ pthread_key_t thread_end_key() {
 
 operation_counters* map_counters() {
     // Zero pages that cost memory only once an operation has been called here.
-    void* memory = mmap(nullptr, most_operations * sizeof(operation_counters), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(nullptr, most_operations * sizeof(operation_counters),
+                        PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     return static_cast<operation_counters*>(memory);
 }
@@ -108,7 +108,9 @@ core_context& make_context() {
     return *taken;
 }
 
-void* allocate_frame_slowly(std::size_t bytes) { return context().pool->allocate(bytes, slab_kind::frame); }
+void* allocate_frame_slowly(std::size_t bytes) {
+    return context().pool->allocate(bytes, slab_kind::frame);
+}
 void free_frame_slowly(void* frame, std::size_t bytes) noexcept {
     context().pool->deallocate(frame, bytes, slab_kind::frame);
 }
@@ -134,7 +136,8 @@ std::size_t live_frames_of(const operation_record& operation) {
     std::size_t live = 0;
     frame_pool::for_each_slot([&](void* slot, std::size_t) {
         const token_record& token = promise_base::record_in(slot);
-        live += token.state.load_acquire() != token_state::none && token.operation.load() == &operation;
+        live +=
+            token.state.load_acquire() != token_state::none && token.operation.load() == &operation;
     });
     return live;
 }

@@ -12,7 +12,8 @@
 
 namespace tokengate::detail {
 
-inline constexpr std::size_t most_operations = 65536;  ///< distinct ones over the life of the process
+inline constexpr std::size_t most_operations =
+    65536;  ///< distinct ones over the life of the process
 
 inline constexpr unsigned sequence_bits =
     40;  ///< of a token's number; above them stands the number of its thread's context
@@ -28,7 +29,8 @@ struct sequence_marks {
     /// What either covers.
     void unite(const sequence_marks& other) {
         if (next.size() < other.next.size()) next.resize(other.next.size());
-        for (std::size_t i = 0; i < other.next.size(); ++i) next[i] = std::max(next[i], other.next[i]);
+        for (std::size_t i = 0; i < other.next.size(); ++i)
+            next[i] = std::max(next[i], other.next[i]);
     }
     friend bool operator==(const sequence_marks&, const sequence_marks&) = default;
 };

@@ -16,14 +16,17 @@ void forget(frame_pool& pool, token_notes& notes) noexcept {
     pool.deallocate(&notes, sizeof(token_notes), slab_kind::object);
 }
 
-bool is_guarded(const token_record& token) noexcept { return token.operation.load()->special.load() & guarded; }
+bool is_guarded(const token_record& token) noexcept {
+    return token.operation.load()->special.load() & guarded;
+}
 
 void begin_notes(token_record& token, argument_text&& arguments) {
     promise_base& promise = promise_base::of(token);
     promise.keep_notes(nullptr);  // if what follows throws
     if (token.operation.load()->quarantine.factor == 0) return;
     auto text = std::make_unique<std::string>(std::move(arguments).take());
-    auto* notes = new (context().pool->allocate(sizeof(token_notes), slab_kind::object)) token_notes;
+    auto* notes =
+        new (context().pool->allocate(sizeof(token_notes), slab_kind::object)) token_notes;
     notes->arguments = text.release();
     promise.keep_notes(notes);
 }

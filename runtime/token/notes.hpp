@@ -20,7 +20,6 @@ struct token_notes {
 };
 void forget(frame_pool& pool, token_notes& notes) noexcept;
 
-
 /// Its operation has a breaker or a quarantine.
 [[nodiscard]] bool is_guarded(const token_record& token) noexcept;
 /// What its call has begun; null if nothing, or the token is not guarded.

@@ -12,7 +12,8 @@ run_outcome outcome_of(const token_record& token) noexcept {
         case token_state::timeout:
             return token.stop.load() & stop_unrun ? run_outcome::expired : run_outcome::timed_out;
         case token_state::killed: return run_outcome::killed;
-        default: return token.stop.load() & stop_refused ? run_outcome::refused : run_outcome::failed;
+        default:
+            return token.stop.load() & stop_refused ? run_outcome::refused : run_outcome::failed;
     }
 }
 

@@ -50,7 +50,9 @@ public:
     }
 
     /// Any thread. Null for an operation that has not been here.
-    [[nodiscard]] const operation_stats* find(std::uint32_t index) const noexcept { return table_.find(index); }
+    [[nodiscard]] const operation_stats* find(std::uint32_t index) const noexcept {
+        return table_.find(index);
+    }
 
     [[nodiscard]] std::uint64_t lost() const noexcept { return lost_.load(); }
 

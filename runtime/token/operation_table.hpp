@@ -33,15 +33,18 @@ public:
     }
 
     [[nodiscard]] T* find(std::uint32_t index) const noexcept {
-        const chunk* rows = chunks_[index / chunk_size].load(std::memory_order_acquire);  // pairs with add()
+        const chunk* rows =
+            chunks_[index / chunk_size].load(std::memory_order_acquire);  // pairs with add()
         return rows ? (*rows)[index % chunk_size].load(std::memory_order_acquire) : nullptr;
     }
 
     T& add(std::uint32_t index, std::unique_ptr<T> made) {
         std::atomic<chunk*>& place = chunks_[index / chunk_size];
-        if (!place.load(std::memory_order_relaxed)) place.store(new chunk{}, std::memory_order_release);
+        if (!place.load(std::memory_order_relaxed))
+            place.store(new chunk{}, std::memory_order_release);
         T* added = made.release();
-        (*place.load(std::memory_order_relaxed))[index % chunk_size].store(added, std::memory_order_release);
+        (*place.load(std::memory_order_relaxed))[index % chunk_size].store(
+            added, std::memory_order_release);
         return *added;
     }
 

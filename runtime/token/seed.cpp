@@ -49,7 +49,8 @@ digest_text seed_digest(std::string_view token_id, std::span<const char* const> 
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned int size = 0;
     ERR_clear_error();
-    if (EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) != 1) throw_crypto_error();
+    if (EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) != 1)
+        throw_crypto_error();
 
     digest_text hex{};
     for (std::size_t i = 0; i < hex.size() / 2; ++i) {

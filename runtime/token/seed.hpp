@@ -25,10 +25,12 @@ using digest_text = std::array<char, 64>;
 [[nodiscard]] std::string frozen_call_list(std::span<const char* const> names);
 
 /// Lower-case hexadecimal digits, no terminator.
-[[nodiscard]] digest_text seed_digest(std::string_view token_id, std::span<const char* const> calls);
+[[nodiscard]] digest_text seed_digest(std::string_view token_id,
+                                      std::span<const char* const> calls);
 
 /// What `policy` shows of `digest`, which must outlive the view.
-[[nodiscard]] constexpr std::string_view shown(const digest_text& digest, digest_policy policy) noexcept {
+[[nodiscard]] constexpr std::string_view shown(const digest_text& digest,
+                                               digest_policy policy) noexcept {
     std::string_view all(digest.data(), digest.size());
     switch (policy) {
         case digest_policy::short_: return all.substr(0, 16);

@@ -4,7 +4,8 @@
 namespace tokengate {
 
 std::string token_id::text() const {
-    return std::string(operation) + '_' + std::to_string(created_ns) + '_' + std::to_string(sequence);
+    return std::string(operation) + '_' + std::to_string(created_ns) + '_' +
+           std::to_string(sequence);
 }
 
 std::string_view name_of(token_state state) noexcept {

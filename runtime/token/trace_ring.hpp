@@ -30,11 +30,11 @@ enum class trace_kind : std::uint8_t {
     admitted,        ///< routed; the position it was sent to
     segment_begin,   ///< the loop starts or resumes its body; created_ns of the token
     in_place_begin,  ///< its body starts inside its awaiter's segment; created_ns
-    continued,       ///< a token it awaited has ended, and it goes on in the same segment; created_ns
-    ended,           ///< the token_state it ended in
-    segment_end,     ///< of no token: control is back at the loop, whatever was open on this thread is over; 0
-    paused,          ///< held at the gate by a pause; created_ns
-    refused          ///< not admitted; created_ns
+    continued,  ///< a token it awaited has ended, and it goes on in the same segment; created_ns
+    ended,      ///< the token_state it ended in
+    segment_end,  ///< of no token: control is back at the loop, whatever was open on this thread is over; 0
+    paused,  ///< held at the gate by a pause; created_ns
+    refused  ///< not admitted; created_ns
 };
 
 struct trace_event {
@@ -63,8 +63,8 @@ public:
 
     [[nodiscard]] std::size_t capacity() const noexcept { return mask_ + 1; }
 
-    void note(trace_kind kind, std::uint64_t sequence, const operation_record* operation, std::uint64_t argument,
-              std::uint64_t ns) noexcept {
+    void note(trace_kind kind, std::uint64_t sequence, const operation_record* operation,
+              std::uint64_t argument, std::uint64_t ns) noexcept {
         const std::uint64_t at = head_.load();
         slot& into = slots_[at & mask_];
         // Each pairs with its load in `read`: who finds one of these words knows that the head had reached `at`.
@@ -72,7 +72,8 @@ public:
         into.sequence.store_release(sequence);
         into.operation.store_release(operation);
         into.argument.store_release(argument);
-        head_.store_release(at + 1);  // pairs with the first look at the head in `read`: the words are there
+        head_.store_release(
+            at + 1);  // pairs with the first look at the head in `read`: the words are there
     }
 
     /// `now_ns`: the steady clock, give or take a year.
@@ -83,12 +84,14 @@ public:
         copied.events.reserve(end - oldest);
         for (std::uint64_t at = oldest; at != end; ++at) {
             const slot& from = slots_[at & mask_];
-            const std::uint64_t time_and_kind = from.time_and_kind.load_acquire();  // pairs with `note`, like the next
+            const std::uint64_t time_and_kind =
+                from.time_and_kind.load_acquire();  // pairs with `note`, like the next
             const std::uint64_t sequence = from.sequence.load_acquire();
             const operation_record* operation = from.operation.load_acquire();
             const std::uint64_t argument = from.argument.load_acquire();
-            copied.events.push_back({restore(time_and_kind >> kind_bits, now_ns), sequence, operation, argument,
-                                     static_cast<trace_kind>(time_and_kind & ((1U << kind_bits) - 1))});
+            copied.events.push_back(
+                {restore(time_and_kind >> kind_bits, now_ns), sequence, operation, argument,
+                 static_cast<trace_kind>(time_and_kind & ((1U << kind_bits) - 1))});
         }
         // Meanwhile the owner may have gone round. Had one of the words above been of a later event, number n, the load
         // that found it would have acquired n too, so that this look finds n at least; and n overwrites number n −
@@ -98,7 +101,8 @@ public:
         if (whole_from > oldest) {
             copied.lost = std::min(whole_from, end);
             copied.events.erase(copied.events.begin(),
-                                copied.events.begin() + static_cast<std::ptrdiff_t>(copied.lost - oldest));
+                                copied.events.begin() +
+                                    static_cast<std::ptrdiff_t>(copied.lost - oldest));
         }
         return copied;
     }
@@ -107,7 +111,8 @@ private:
     static constexpr unsigned kind_bits = 8;
 
     struct slot {
-        relaxed<std::uint64_t> time_and_kind;  ///< without the time's upper 8 bits, which last 2.3 years each
+        relaxed<std::uint64_t>
+            time_and_kind;  ///< without the time's upper 8 bits, which last 2.3 years each
         relaxed<std::uint64_t> sequence;
         relaxed<const operation_record*> operation;
         relaxed<std::uint64_t> argument;

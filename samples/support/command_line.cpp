@@ -12,7 +12,9 @@
 namespace support {
 
 command_line::command_line(int argc, char** argv, std::string program, std::string about)
-    : left_(argv + std::min(argc, 1), argv + argc), program_(std::move(program)), help_(std::move(about) + "\n\n") {
+    : left_(argv + std::min(argc, 1), argv + argc),
+      program_(std::move(program)),
+      help_(std::move(about) + "\n\n") {
     help_wanted_ = std::erase(left_, "--help") + std::erase(left_, "-h") != 0;
     describe("--help", "this text");
 }
@@ -32,7 +34,8 @@ std::optional<unsigned> command_line::number(std::string_view name, unsigned lea
     return std::nullopt;
 }
 
-std::string command_line::choice(std::string_view name, std::initializer_list<std::string_view> choices,
+std::string command_line::choice(std::string_view name,
+                                 std::initializer_list<std::string_view> choices,
                                  std::string_view help) {
     const std::string option(name);
     std::string all;
@@ -46,14 +49,15 @@ std::string command_line::choice(std::string_view name, std::initializer_list<st
 
 std::string command_line::text(std::string_view name, std::string fallback, std::string_view help) {
     const std::string option(name);
-    describe(option + " TEXT", std::string(help) + (fallback.empty() ? "" : " (default: " + fallback + ")"));
+    describe(option + " TEXT",
+             std::string(help) + (fallback.empty() ? "" : " (default: " + fallback + ")"));
     return take(option).value_or(std::move(fallback));
 }
 
 std::string command_line::operand(std::string_view name, std::string_view help) {
     describe(std::string(name), help);
-    const auto found =
-        std::find_if(left_.begin(), left_.end(), [](const auto& each) { return !each.starts_with("--"); });
+    const auto found = std::find_if(left_.begin(), left_.end(),
+                                    [](const auto& each) { return !each.starts_with("--"); });
     if (found == left_.end()) {
         refuse(std::string(name) + " is missing: " + std::string(help));
         return {};
@@ -71,7 +75,8 @@ std::optional<std::string> command_line::json_file() {
     describe("--json FILE", "write the figures there");
     std::optional<std::string> path = take("--json");
     // Now, not after minutes of work.
-    if (path && !std::ofstream(*path, std::ios::app)) refuse("--json is '" + *path + "', which cannot be written");
+    if (path && !std::ofstream(*path, std::ios::app))
+        refuse("--json is '" + *path + "', which cannot be written");
     return path;
 }
 
@@ -82,7 +87,8 @@ void command_line::finish() {
     }
     if (!left_.empty()) refuse("unknown argument '" + left_.front() + "'");
     if (refused_.empty()) return;
-    std::fprintf(stderr, "%s: %s (see %s --help)\n", program_.c_str(), refused_.c_str(), program_.c_str());
+    std::fprintf(stderr, "%s: %s (see %s --help)\n", program_.c_str(), refused_.c_str(),
+                 program_.c_str());
     std::exit(2);
 }
 

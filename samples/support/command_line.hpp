@@ -23,9 +23,11 @@ class command_line {
 public:
     command_line(int argc, char** argv, std::string program, std::string about);
 
-    std::optional<unsigned> number(std::string_view name, unsigned least, unsigned most, std::string_view help);
+    std::optional<unsigned> number(std::string_view name, unsigned least, unsigned most,
+                                   std::string_view help);
     /// The first choice is the default.
-    std::string choice(std::string_view name, std::initializer_list<std::string_view> choices, std::string_view help);
+    std::string choice(std::string_view name, std::initializer_list<std::string_view> choices,
+                       std::string_view help);
 
     std::string text(std::string_view name, std::string fallback, std::string_view help);
     /// What stands without a name; after all that have one. It must be given.

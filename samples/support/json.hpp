@@ -28,7 +28,8 @@ public:
         if constexpr (std::floating_point<Number>)
             if (!std::isfinite(value)) return field(name, "null");
         char digits[std::numeric_limits<double>::max_digits10 + 16];
-        return field(name, std::string_view(digits, std::to_chars(digits, digits + sizeof digits, value).ptr));
+        return field(name, std::string_view(
+                               digits, std::to_chars(digits, digits + sizeof digits, value).ptr));
     }
 
     json& add(std::string_view name, const std::vector<json>& list) {

@@ -37,7 +37,8 @@ inline tg::task<> serve_one(tg::tcp::stream client, client_handler serve) {
     try {
         co_await serve(std::move(client));
     } catch (const std::system_error& error) {
-        if (error.code() != std::errc::connection_reset && error.code() != std::errc::broken_pipe) throw;
+        if (error.code() != std::errc::connection_reset && error.code() != std::errc::broken_pipe)
+            throw;
     }
 }
 
@@ -48,7 +49,8 @@ inline bool passes(const std::error_code& failure) {
     return false;
 }
 
-inline tg::task<> accept_clients(tg::tcp::listener& listener, tg::scope& clients, client_handler serve) {
+inline tg::task<> accept_clients(tg::tcp::listener& listener, tg::scope& clients,
+                                 client_handler serve) {
     for (;;) {
         tg::tcp::stream client;
         try {
@@ -58,9 +60,11 @@ inline tg::task<> accept_clients(tg::tcp::listener& listener, tg::scope& clients
             std::fprintf(stderr, "%s\n", failure.what());
         }
         if (client.is_open())
-            co_await clients.spawn(serve_one(std::move(client), serve));  // waits while there are too many
+            co_await clients.spawn(serve_one(std::move(client),
+                                             serve));  // waits while there are too many
         else
-            co_await tg::sleep_for(std::chrono::milliseconds(100));  // clients wait in the kernel's queue
+            co_await tg::sleep_for(
+                std::chrono::milliseconds(100));  // clients wait in the kernel's queue
     }
 }
 
@@ -70,13 +74,16 @@ inline tg::task<> wait_for(tg::event& event) { co_await event.wait(); }
 inline tg::task<> serve_core(const server& settings, client_handler serve, tg::event& closing) {
     const auto body = [&](tg::scope& clients) -> tg::task<> {
         tg::tcp::listener listener = tg::tcp::listen(settings.at);
-        co_await tg::when_any(tg::as_token(accept_clients(listener, clients, serve)), tg::as_token(wait_for(closing)));
+        co_await tg::when_any(tg::as_token(accept_clients(listener, clients, serve)),
+                              tg::as_token(wait_for(closing)));
     };
-    co_await tg::with_scope(tg::scope_options{.limit = settings.clients_per_core, .on_failure = tg::on_failure::report},
+    co_await tg::with_scope(tg::scope_options{.limit = settings.clients_per_core,
+                                              .on_failure = tg::on_failure::report},
                             body);
 }
 
-inline tg::task<> serve_all_cores(const server& settings, client_handler serve, tg::event& closing, unsigned cores) {
+inline tg::task<> serve_all_cores(const server& settings, client_handler serve, tg::event& closing,
+                                  unsigned cores) {
     const auto body = [&](tg::scope& parts) -> tg::task<> {
         for (unsigned core = 0; core < cores; ++core)
             co_await parts.spawn(tg::as_token(serve_core(settings, serve, closing), core));
@@ -86,8 +93,8 @@ inline tg::task<> serve_all_cores(const server& settings, client_handler serve, 
 
 inline tg::task<> close_on_signal(tg::event& closing, std::chrono::seconds grace) {
     const int which = co_await tg::signal(SIGINT, SIGTERM);
-    std::fprintf(stderr, "signal %d: no more clients are accepted; those connected have %lld s\n", which,
-                 static_cast<long long>(grace.count()));
+    std::fprintf(stderr, "signal %d: no more clients are accepted; those connected have %lld s\n",
+                 which, static_cast<long long>(grace.count()));
     closing.set();
     co_await tg::sleep_for(grace);
 }

@@ -50,7 +50,8 @@ public:
 
     void operator()(const void* data, std::size_t size, digest& to) {
         if (!EVP_DigestInit_ex2(context_.get(), algorithm_.get(), nullptr) ||
-            !EVP_DigestUpdate(context_.get(), data, size) || !EVP_DigestFinal_ex(context_.get(), to.data(), nullptr))
+            !EVP_DigestUpdate(context_.get(), data, size) ||
+            !EVP_DigestFinal_ex(context_.get(), to.data(), nullptr))
             throw_crypto_error();
     }
 

@@ -64,7 +64,8 @@ const tg::operation held{{.name = "blocking_test_held"}, [](holder* by) -> tg::t
                          }};
 
 /// What it says of the end of its call; `ran` if the call was made.
-const tg::operation asks{{.name = "blocking_test_asks"}, [](std::atomic<int>* ran) -> tg::task<std::string> {
+const tg::operation asks{{.name = "blocking_test_asks"},
+                         [](std::atomic<int>* ran) -> tg::task<std::string> {
                              auto run = [ran] { ++*ran; };
                              std::string end = "returned";
                              try {
@@ -75,7 +76,8 @@ const tg::operation asks{{.name = "blocking_test_asks"}, [](std::atomic<int>* ra
                              co_return end;
                          }};
 
-const tg::operation polls{{.name = "blocking_test_polls"}, [](manual_event* begun) -> tg::task<int> {
+const tg::operation polls{{.name = "blocking_test_polls"},
+                          [](manual_event* begun) -> tg::task<int> {
                               auto poll = [begun, stop = tg::this_token::stop()] {
                                   begun->set();
                                   while (!stop.stop_requested()) std::this_thread::yield();
@@ -88,7 +90,9 @@ const tg::operation polls{{.name = "blocking_test_polls"}, [](manual_event* begu
 }  // namespace
 
 TEST_SUITE("blocking") {
-    TEST_CASE("gives what the callable gives: nothing, a value, what only moves, a reference, an exception") {
+    TEST_CASE(
+        "gives what the callable gives: nothing, a value, what only moves, a reference, an "
+        "exception") {
         tg::runtime runtime{{.cores = 1}};
         counted::reset();
         runtime.run([]() -> tg::task<> {
@@ -176,13 +180,14 @@ TEST_SUITE("blocking") {
     TEST_CASE("the callable may drop what its own core has made, and make tokens") {
         tg::runtime runtime{{.cores = 1}};
         const tg::operation child{{.name = "blocking_test_child"}, [](counted) {}};
-        const tg::operation lead{{.name = "blocking_test_lead"}, tg::lead{"blocking_test_child"}, [&]() -> tg::task<> {
-                                     auto drop = [conducted = child(counted(1)), &child]() mutable {
-                                         auto gone = std::move(conducted);
-                                         auto made = child(counted(2));
-                                     };
-                                     co_await tg::blocking(std::move(drop));
-                                 }};
+        const tg::operation lead{
+            {.name = "blocking_test_lead"}, tg::lead{"blocking_test_child"}, [&]() -> tg::task<> {
+                auto drop = [conducted = child(counted(1)), &child]() mutable {
+                    auto gone = std::move(conducted);
+                    auto made = child(counted(2));
+                };
+                co_await tg::blocking(std::move(drop));
+            }};
         counted::reset();
         runtime.run([&]() -> tg::task<> { co_await lead(); });
         CHECK(counted::alive() == 0);
@@ -213,7 +218,8 @@ TEST_SUITE("blocking") {
                                            auto count = [&, n] {
                                                const int here = ++now;
                                                for (int seen = highest; seen < here;)
-                                                   if (highest.compare_exchange_weak(seen, here)) break;
+                                                   if (highest.compare_exchange_weak(seen, here))
+                                                       break;
                                                if (n < most) all_threads.arrive_and_wait();
                                                std::this_thread::yield();
                                                --now;
@@ -252,7 +258,8 @@ TEST_SUITE("blocking") {
             }
         };
         CHECK(refusal({.blocking_threads = 0}) ==
-              "configuration_error: runtime_options.blocking_threads is 0: at least 1; none is started before the "
+              "configuration_error: runtime_options.blocking_threads is 0: at least 1; none is "
+              "started before the "
               "first blocking call");
         CHECK(refusal({.blocking_idle = -1ns}) ==
               "configuration_error: runtime_options.blocking_idle is negative: 0 or more");
@@ -263,7 +270,8 @@ TEST_SUITE("blocking") {
         auto never = [] { FAIL("it ran"); };
         auto call = tg::blocking(never);
         CHECK_THROWS_WITH_AS(call.await_suspend(std::noop_coroutine()),
-                             "wrong_thread: a coroutine was to make a blocking call on a thread without an event loop: "
+                             "wrong_thread: a coroutine was to make a blocking call on a thread "
+                             "without an event loop: "
                              "await it inside a coroutine that the runtime runs",
                              tg::wrong_thread);
     }
@@ -277,7 +285,9 @@ TEST_SUITE("blocking") {
                     co_await *go;
                     CHECK(tg::this_token::stop_requested());
                     auto run = [&ran] { ++ran; };
-                    co_await tg::shield([](auto* f) -> tg::task<> { co_await tg::blocking(*f); }(&run));
+                    co_await tg::shield([](auto* f) -> tg::task<> {
+                        co_await tg::blocking(*f);
+                    }(&run));
                     CHECK(ran == 1);
                     CHECK_THROWS_AS(co_await tg::blocking(run), tg::token_stopped);
                 }};
@@ -403,7 +413,8 @@ TEST_SUITE("blocking") {
             return heard;
         });
         const std::string each =
-            "tg::blocking: there is no thread for blocking calls and none could be made: Resource temporarily "
+            "tg::blocking: there is no thread for blocking calls and none could be made: Resource "
+            "temporarily "
             "unavailable\n";
         CHECK(child.said == each + each + "ran");
         CHECK(child.complained == "");
@@ -418,34 +429,36 @@ TEST_SUITE("blocking") {
         const std::size_t slots_before = tg::test::live_slots();
         {
             tg::runtime runtime{{.cores = 4, .blocking_threads = 8, .blocking_idle = 200us}};
-            const tg::operation calls_once{{.name = "blocking_test_calls_once"}, [&](unsigned n) -> tg::task<> {
-                                               const unsigned core = tg::this_token::core();
-                                               const counted number(static_cast<int>(n));
-                                               auto call = [&ran, number] {
-                                                   ++ran;
-                                                   if (number.number() % 7 == 0)
-                                                       throw std::runtime_error(std::to_string(number.number()));
-                                                   if (number.number() % 3 == 0) std::this_thread::yield();
-                                                   return number;
-                                               };
-                                               try {
-                                                   const counted same = co_await tg::blocking(call);
-                                                   if (same.number() != number.number()) ++wrong;
-                                               } catch (const std::runtime_error& thrown) {
-                                                   if (dynamic_cast<const tg::token_stopped*>(&thrown))
-                                                       ++stopped_in_time;
-                                                   else if (thrown.what() == std::to_string(n))
-                                                       ++failed;
-                                                   else
-                                                       ++wrong;
-                                               }
-                                               if (tg::this_token::core() != core) ++strayed;
-                                           }};
+            const tg::operation calls_once{
+                {.name = "blocking_test_calls_once"}, [&](unsigned n) -> tg::task<> {
+                    const unsigned core = tg::this_token::core();
+                    const counted number(static_cast<int>(n));
+                    auto call = [&ran, number] {
+                        ++ran;
+                        if (number.number() % 7 == 0)
+                            throw std::runtime_error(std::to_string(number.number()));
+                        if (number.number() % 3 == 0) std::this_thread::yield();
+                        return number;
+                    };
+                    try {
+                        const counted same = co_await tg::blocking(call);
+                        if (same.number() != number.number()) ++wrong;
+                    } catch (const std::runtime_error& thrown) {
+                        if (dynamic_cast<const tg::token_stopped*>(&thrown))
+                            ++stopped_in_time;
+                        else if (thrown.what() == std::to_string(n))
+                            ++failed;
+                        else
+                            ++wrong;
+                    }
+                    if (tg::this_token::core() != core) ++strayed;
+                }};
             runtime.run([&]() -> tg::task<> {
                 std::minstd_rand random(seed);
                 for (unsigned made = 0; made < calls;) {
                     std::vector<tg::token<>> all;
-                    for (unsigned wave = std::min<unsigned>(random() % 300 + 1, calls - made); wave > 0; --wave) {
+                    for (unsigned wave = std::min<unsigned>(random() % 300 + 1, calls - made);
+                         wave > 0; --wave) {
                         all.push_back(calls_once(made++));
                         all.back().admit();
                     }
@@ -459,7 +472,8 @@ TEST_SUITE("blocking") {
                             ++stopped_in_time;  // before it started
                         }
                     }
-                    if (random() % 4 == 0) co_await tg::sleep_for(300us);  // the pool's threads leave meanwhile
+                    if (random() % 4 == 0)
+                        co_await tg::sleep_for(300us);  // the pool's threads leave meanwhile
                 }
             });
         }

@@ -42,7 +42,8 @@ std::atomic<std::size_t> most_frames{0};
 void look_at_frames() {
     if (leaves.fetch_add(1) % 512 != 0) return;
     const std::size_t found = tg::detail::frame_pool::statistics().live_slots;
-    for (std::size_t most = most_frames; most < found && !most_frames.compare_exchange_weak(most, found);) {}
+    for (std::size_t most = most_frames;
+         most < found && !most_frames.compare_exchange_weak(most, found);) {}
 }
 
 tg::task<int> fork(int n);
@@ -98,11 +99,13 @@ tg::task<int> fork_admitted(int n) {
     co_return first + second;
 }
 
-const tg::operation leads{{.name = "group_test_leads", .weight = tg::weight::heavy},
-                          tg::lead{"group_test_forks", "group_test_fans"},
-                          [](tg::task<int> (*tree)(int), int n) -> tg::task<int> { co_return co_await tree(n); }};
-const tg::operation free_root{{.name = "group_test_root", .weight = tg::weight::heavy},
-                              [](tg::task<int> (*tree)(int), int n) -> tg::task<int> { co_return co_await tree(n); }};
+const tg::operation leads{
+    {.name = "group_test_leads", .weight = tg::weight::heavy},
+    tg::lead{"group_test_forks", "group_test_fans"},
+    [](tg::task<int> (*tree)(int), int n) -> tg::task<int> { co_return co_await tree(n); }};
+const tg::operation free_root{
+    {.name = "group_test_root", .weight = tg::weight::heavy},
+    [](tg::task<int> (*tree)(int), int n) -> tg::task<int> { co_return co_await tree(n); }};
 
 tg::task<int> result_of(tg::token<int> work) { co_return co_await work; }
 
@@ -110,8 +113,10 @@ tg::task<int> result_of(tg::token<int> work) { co_return co_await work; }
 
 std::vector<std::string> order;  // of one core's tokens
 
-const tg::operation notes{{.name = "group_test_notes"}, [](std::string what) { order.push_back(std::move(what)); }};
-const tg::operation suspends{{.name = "group_test_suspends"}, [](std::string what, manual_event* go) -> tg::task<> {
+const tg::operation notes{{.name = "group_test_notes"},
+                          [](std::string what) { order.push_back(std::move(what)); }};
+const tg::operation suspends{{.name = "group_test_suspends"},
+                             [](std::string what, manual_event* go) -> tg::task<> {
                                  order.push_back(what);
                                  co_await *go;
                                  order.push_back(what + " again");
@@ -120,8 +125,10 @@ const tg::operation sets{{.name = "group_test_sets"}, [](std::string what, manua
                              order.push_back(std::move(what));
                              go->set();
                          }};
-const tg::operation fails{{.name = "group_test_fails"}, [](std::string what) { throw std::runtime_error(what); }};
-const tg::operation fails_late{{.name = "group_test_fails_late"}, [](std::string what, manual_event* go) -> tg::task<> {
+const tg::operation fails{{.name = "group_test_fails"},
+                          [](std::string what) { throw std::runtime_error(what); }};
+const tg::operation fails_late{{.name = "group_test_fails_late"},
+                               [](std::string what, manual_event* go) -> tg::task<> {
                                    co_await *go;
                                    throw std::runtime_error(what);
                                }};
@@ -185,15 +192,18 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("children start in the order given, each goes as far as it can, and the rest follows") {
+    TEST_CASE(
+        "children start in the order given, each goes as far as it can, and the rest follows") {
         order.clear();
         tg::runtime runtime{{.cores = 1}};
         in_chain(runtime, []() -> tg::task<> {
             manual_event go;
-            co_await tg::when_all(notes("a"), suspends("b", &go), notes("c"), suspends("d", &go), sets("e", &go));
+            co_await tg::when_all(notes("a"), suspends("b", &go), notes("c"), suspends("d", &go),
+                                  sets("e", &go));
             order.push_back("all");
         });
-        CHECK(order == std::vector<std::string>{"a", "b", "c", "d", "e", "b again", "d again", "all"});
+        CHECK(order ==
+              std::vector<std::string>{"a", "b", "c", "d", "e", "b again", "d again", "all"});
         check_settled(runtime);
     }
 
@@ -225,7 +235,8 @@ TEST_SUITE("group") {
             manual_event go;
             std::string thrown;
             try {
-                co_await tg::when_all(notes("a"), fails_late("late", &go), fails("early"), sets("b", &go));
+                co_await tg::when_all(notes("a"), fails_late("late", &go), fails("early"),
+                                      sets("b", &go));
             } catch (const std::runtime_error& error) {
                 thrown = error.what();
             }
@@ -237,7 +248,8 @@ TEST_SUITE("group") {
             }
             order.push_back(thrown);
         });
-        CHECK(order == std::vector<std::string>{"a", "b", "reported early", "late", "reported second", "first"});
+        CHECK(order == std::vector<std::string>{"a", "b", "reported early", "late",
+                                                "reported second", "first"});
         check_settled(runtime);
     }
 
@@ -254,7 +266,8 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("more children than run in place between two turns: the loop has its turn, in between") {
+    TEST_CASE(
+        "more children than run in place between two turns: the loop has its turn, in between") {
         order.clear();
         tg::runtime runtime{{.cores = 1}};
         int ended_when_it_ran = -1;
@@ -273,15 +286,18 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a token that awaits groups without end starves neither what waits to start nor the mail") {
+    TEST_CASE(
+        "a token that awaits groups without end starves neither what waits to start nor the mail") {
         tg::runtime runtime{{.cores = 1}};
         flag = false;
         leaves = 0;
-        const tg::operation raises{{.name = "group_test_raises", .weight = tg::weight::heavy}, [] { flag = true; }};
-        const tg::operation busy{
-            {.name = "group_test_busy", .weight = tg::weight::heavy}, tg::lead{"group_test_forks"}, []() -> tg::task<> {
-                while (!flag) co_await fork(8);
-            }};
+        const tg::operation raises{{.name = "group_test_raises", .weight = tg::weight::heavy},
+                                   [] { flag = true; }};
+        const tg::operation busy{{.name = "group_test_busy", .weight = tg::weight::heavy},
+                                 tg::lead{"group_test_forks"},
+                                 []() -> tg::task<> {
+                                     while (!flag) co_await fork(8);
+                                 }};
         SUBCASE("routed from another loop") {
             runtime.run([&]() -> tg::task<> { co_await tg::when_all(busy(), raises()); });
         }
@@ -310,7 +326,8 @@ TEST_SUITE("group") {
             }
         };
         begun = 0;
-        const tg::operation raises{{.name = "group_test_raises", .weight = tg::weight::heavy}, [] { flag = true; }};
+        const tg::operation raises{{.name = "group_test_raises", .weight = tg::weight::heavy},
+                                   [] { flag = true; }};
         const tg::operation root{{.name = "group_test_endless", .weight = tg::weight::heavy},
                                  []() -> tg::task<> { co_await endless::go(); }};
         runtime.run([&]() -> tg::task<> { co_await tg::when_all(root(), raises()); });
@@ -321,11 +338,13 @@ TEST_SUITE("group") {
     TEST_CASE("where another core of the range has nothing to do, the oldest that wait go there") {
         tg::runtime runtime{{.cores = 2}};
         std::atomic<int> elsewhere{0};
-        const tg::operation meets{{.name = "group_test_meets", .weight = tg::weight::heavy}, [&](unsigned home) {
+        const tg::operation meets{{.name = "group_test_meets", .weight = tg::weight::heavy},
+                                  [&](unsigned home) {
                                       ++begun;
                                       elsewhere += tg::this_token::executor() != home;
                                       // Not for ever: the core that looked idle may have had something to do after all.
-                                      for (int i = 0; i < 100'000 && begun < 2; ++i) std::this_thread::yield();
+                                      for (int i = 0; i < 100'000 && begun < 2; ++i)
+                                          std::this_thread::yield();
                                   }};
         const tg::operation parent{
             {.name = "group_test_parent", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
@@ -336,8 +355,10 @@ TEST_SUITE("group") {
                     begun = 0;
                     elsewhere = 0;
                     tg::token<> first = meets(here), second = meets(here);
-                    const auto index = tg::detail::token_access::record(first).operation.load()->index;
-                    core.operations[index] = {.longest_ns = 1, .until_measured = 31, .is_short = true};
+                    const auto index =
+                        tg::detail::token_access::record(first).operation.load()->index;
+                    core.operations[index] = {
+                        .longest_ns = 1, .until_measured = 31, .is_short = true};
                     co_await tg::when_all(std::move(first), std::move(second));
                     CHECK(begun == 2);
                     met += elsewhere == 1;
@@ -351,18 +372,20 @@ TEST_SUITE("group") {
         tg::runtime runtime{{.cores = 2}};
         int met = 0;
         std::atomic<int> found{0};
-        const tg::operation meets{{.name = "group_test_meets_new", .weight = tg::weight::heavy}, [&] {
+        const tg::operation meets{{.name = "group_test_meets_new", .weight = tg::weight::heavy},
+                                  [&] {
                                       ++begun;
-                                      for (int i = 0; i < 100'000 && begun < 2; ++i) std::this_thread::yield();
+                                      for (int i = 0; i < 100'000 && begun < 2; ++i)
+                                          std::this_thread::yield();
                                       found += begun == 2;
                                   }};
-        const tg::operation parent{{.name = "group_test_parent_new", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
-                                       tg::token<> first = meets(), second = meets();
-                                       const auto index =
-                                           tg::detail::token_access::record(first).operation.load()->index;
-                                       tg::detail::this_core->operations[index] = {};  // nothing is known
-                                       co_await tg::when_all(std::move(first), std::move(second));
-                                   }};
+        const tg::operation parent{
+            {.name = "group_test_parent_new", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
+                tg::token<> first = meets(), second = meets();
+                const auto index = tg::detail::token_access::record(first).operation.load()->index;
+                tg::detail::this_core->operations[index] = {};  // nothing is known
+                co_await tg::when_all(std::move(first), std::move(second));
+            }};
         for (int round = 0; round < 20 || met == 0; ++round) {
             begun = found = 0;
             runtime.run([&]() -> tg::task<> { co_await parent(); });
@@ -372,7 +395,9 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a stop of the awaiter while a child runs in place: that one hears of it, and the next never starts") {
+    TEST_CASE(
+        "a stop of the awaiter while a child runs in place: that one hears of it, and the next "
+        "never starts") {
         tg::runtime runtime{{.cores = 2}};
         begun = 0;
         std::atomic<bool> started_after{false};
@@ -384,9 +409,10 @@ TEST_SUITE("group") {
                                   [&] { started_after = true; }};
         const tg::operation sleeps{{.name = "group_test_sleeps", .weight = tg::weight::heavy},
                                    []() -> tg::task<> { co_await tg::sleep_for(1h); }};
-        const tg::operation parent{{.name = "group_test_stopped", .weight = tg::weight::heavy},
-                                   tg::lead{"group_test_hears"},
-                                   [&]() -> tg::task<> { co_await tg::when_all(sleeps(), hears(), never()); }};
+        const tg::operation parent{
+            {.name = "group_test_stopped", .weight = tg::weight::heavy},
+            tg::lead{"group_test_hears"},
+            [&]() -> tg::task<> { co_await tg::when_all(sleeps(), hears(), never()); }};
         bool stopped = false;
         runtime.run([&]() -> tg::task<> {
             tg::token<> token = parent();
@@ -404,7 +430,9 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("killed or stopped while the rest of a group waits for its turn: what has not begun does not begin") {
+    TEST_CASE(
+        "killed or stopped while the rest of a group waits for its turn: what has not begun does "
+        "not begin") {
         tg::runtime runtime{{.cores = 1, .on_failure = [](const tg::failure&) {}}};
         begun = 0;
         flag = false;
@@ -446,8 +474,10 @@ TEST_SUITE("group") {
     TEST_CASE("operations on hold are held, whoever groups them") {
         tg::runtime runtime{{.cores = 1}};
         begun = 0;
-        const tg::operation child{{.name = "group_test_held", .weight = tg::weight::heavy}, [] { ++begun; }};
-        const tg::operation parent{{.name = "group_test_holds", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
+        const tg::operation child{{.name = "group_test_held", .weight = tg::weight::heavy},
+                                  [] { ++begun; }};
+        const tg::operation parent{{.name = "group_test_holds", .weight = tg::weight::heavy},
+                                   [&]() -> tg::task<> {
                                        for (int i = 0; i < 100; ++i) co_await child();
                                        begun = 0;
                                        flag = true;
@@ -469,18 +499,23 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("so they are where a sibling in place has just said so, and where they are awaited one by one") {
+    TEST_CASE(
+        "so they are where a sibling in place has just said so, and where they are awaited one by "
+        "one") {
         tg::runtime runtime{{.cores = 1}};
         std::atomic<bool> pauses{false};
         begun = 0;
-        const tg::operation child{{.name = "group_test_held_now", .weight = tg::weight::heavy}, [] { ++begun; }};
+        const tg::operation child{{.name = "group_test_held_now", .weight = tg::weight::heavy},
+                                  [] { ++begun; }};
         const tg::operation elder{{.name = "group_test_elder", .weight = tg::weight::heavy}, [&] {
                                       if (!pauses) return;
                                       runtime.gate().pause("group_test_held_now");
                                       flag = true;
                                   }};
-        const tg::operation parent{{.name = "group_test_family", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
-                                       for (int i = 0; i < 100; ++i) co_await tg::when_all(elder(), child());
+        const tg::operation parent{{.name = "group_test_family", .weight = tg::weight::heavy},
+                                   [&]() -> tg::task<> {
+                                       for (int i = 0; i < 100; ++i)
+                                           co_await tg::when_all(elder(), child());
                                        begun = 0;
                                        pauses = true;
                                        co_await tg::when_all(elder(), child(), child());
@@ -504,42 +539,46 @@ TEST_SUITE("group") {
         check_settled(runtime);
     }
 
-    TEST_CASE("an operation of which nothing is known is measured where its awaiter's core runs it at once") {
+    TEST_CASE(
+        "an operation of which nothing is known is measured where its awaiter's core runs it at "
+        "once") {
         tg::runtime runtime{{.cores = 1}};
         std::chrono::microseconds runs{0};
         bool suspends = false;
-        const tg::operation child{{.name = "group_test_measured", .weight = tg::weight::heavy}, [&]() -> tg::task<int> {
+        const tg::operation child{{.name = "group_test_measured", .weight = tg::weight::heavy},
+                                  [&]() -> tg::task<int> {
                                       const auto end = std::chrono::steady_clock::now() + runs;
                                       while (std::chrono::steady_clock::now() < end) {}
                                       if (suspends) co_await tg::yield();
                                       co_return 1;
                                   }};
-        const tg::operation parent{{.name = "group_test_measures", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
-                                       tg::detail::core_context& core = *tg::detail::this_core;
-                                       for (suspends = false;; suspends = true) {
-                                           tg::token<int> first = child();
-                                           const auto& record = tg::detail::token_access::record(first);
-                                           tg::detail::operation_counters& known =
-                                               core.operations[record.operation.load()->index];
-                                           known = {};
-                                           runs = 100us;  // longer than what counts as short
-                                           const auto in_place = core.counts.in_place.load();
-                                           const int one = co_await first;
-                                           CHECK(one == 1);
-                                           CHECK(core.counts.in_place.load() == in_place + 1);
-                                           CHECK(known.longest_ns >= 100'000);
-                                           CHECK_FALSE(known.is_short);
-                                           known = {};
-                                           runs = 0us;
-                                           // A machine may take the CPU away in any one of them.
-                                           for (int i = 0; i < 1000 && !known.is_short; ++i) {
-                                               const int each = co_await child();
-                                               CHECK(each == 1);
-                                           }
-                                           CHECK(known.is_short);
-                                           if (suspends) break;
-                                       }
-                                   }};
+        const tg::operation parent{
+            {.name = "group_test_measures", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
+                tg::detail::core_context& core = *tg::detail::this_core;
+                for (suspends = false;; suspends = true) {
+                    tg::token<int> first = child();
+                    const auto& record = tg::detail::token_access::record(first);
+                    tg::detail::operation_counters& known =
+                        core.operations[record.operation.load()->index];
+                    known = {};
+                    runs = 100us;  // longer than what counts as short
+                    const auto in_place = core.counts.in_place.load();
+                    const int one = co_await first;
+                    CHECK(one == 1);
+                    CHECK(core.counts.in_place.load() == in_place + 1);
+                    CHECK(known.longest_ns >= 100'000);
+                    CHECK_FALSE(known.is_short);
+                    known = {};
+                    runs = 0us;
+                    // A machine may take the CPU away in any one of them.
+                    for (int i = 0; i < 1000 && !known.is_short; ++i) {
+                        const int each = co_await child();
+                        CHECK(each == 1);
+                    }
+                    CHECK(known.is_short);
+                    if (suspends) break;
+                }
+            }};
         runtime.run([&]() -> tg::task<> { co_await parent(); });
         check_settled(runtime);
     }
@@ -548,12 +587,14 @@ TEST_SUITE("group") {
         tg::runtime_options options{.cores = 2};
         options.storage.slow = 1;
         tg::runtime runtime{std::move(options)};
-        const tg::operation child{{.name = "group_test_stores", .storage = tg::storage::slow}, [] { return 1; }};
+        const tg::operation child{{.name = "group_test_stores", .storage = tg::storage::slow},
+                                  [] { return 1; }};
         const tg::operation plain{{.name = "group_test_plain"}, [](int n) { return n; }};
-        const tg::operation parent{{.name = "group_test_store", .storage = tg::storage::slow}, [&]() -> tg::task<int> {
-                                       const auto [a, b, c] = co_await tg::when_all(child(), plain(2), child());
-                                       co_return a + b + c;
-                                   }};
+        const tg::operation parent{
+            {.name = "group_test_store", .storage = tg::storage::slow}, [&]() -> tg::task<int> {
+                const auto [a, b, c] = co_await tg::when_all(child(), plain(2), child());
+                co_return a + b + c;
+            }};
         runtime.run([&]() -> tg::task<> {
             for (int i = 0; i < 50; ++i) {
                 const int sum = co_await parent();
@@ -565,18 +606,20 @@ TEST_SUITE("group") {
 
     TEST_CASE("leads in place open domains of their own") {
         tg::runtime runtime{{.cores = 1}};
-        const tg::operation lead{{.name = "group_test_inner", .weight = tg::weight::heavy},
-                                 tg::lead{"x"},
-                                 []() -> tg::task<std::string> { co_return std::string(tg::this_token::seed()); }};
-        const tg::operation parent{{.name = "group_test_outer", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
-                                       for (int i = 0; i < 100; ++i) {
-                                           const auto [a, b] = co_await tg::when_all(lead(), lead());
-                                           const std::string c = co_await lead();
-                                           CHECK(a.size() == c.size());
-                                           CHECK(a != b);
-                                           CHECK(b != c);
-                                       }
-                                   }};
+        const tg::operation lead{
+            {.name = "group_test_inner", .weight = tg::weight::heavy},
+            tg::lead{"x"},
+            []() -> tg::task<std::string> { co_return std::string(tg::this_token::seed()); }};
+        const tg::operation parent{
+            {.name = "group_test_outer", .weight = tg::weight::heavy}, [&]() -> tg::task<> {
+                for (int i = 0; i < 100; ++i) {
+                    const auto [a, b] = co_await tg::when_all(lead(), lead());
+                    const std::string c = co_await lead();
+                    CHECK(a.size() == c.size());
+                    CHECK(a != b);
+                    CHECK(b != c);
+                }
+            }};
         runtime.run([&]() -> tg::task<> { co_await parent(); });
         check_settled(runtime);
     }

@@ -40,33 +40,38 @@ namespace {
 
 std::atomic<int> started{0};
 
-const tg::operation late{{.name = "operation_timeout_test_late", .timeout = 2ms}, [](counted) -> tg::task<int> {
+const tg::operation late{{.name = "operation_timeout_test_late", .timeout = 2ms},
+                         [](counted) -> tg::task<int> {
                              ++started;
                              co_await tg::sleep_for(1h);
                              co_return 1;
                          }};
-const tg::operation sleeps{{.name = "operation_timeout_test_sleeps", .timeout = 1h}, [](counted) -> tg::task<int> {
+const tg::operation sleeps{{.name = "operation_timeout_test_sleeps", .timeout = 1h},
+                           [](counted) -> tg::task<int> {
                                co_await tg::sleep_for(1h);
                                co_return 1;
                            }};
 const tg::operation in_time{{.name = "operation_timeout_test_in_time", .timeout = 1h},
                             [](int n) { return std::make_unique<int>(n); }};
-const tg::operation refers{{.name = "operation_timeout_test_refers", .timeout = 1h}, [](int& n) -> int& { return n; }};
+const tg::operation refers{{.name = "operation_timeout_test_refers", .timeout = 1h},
+                           [](int& n) -> int& { return n; }};
 const tg::operation fails{{.name = "operation_timeout_test_fails", .timeout = 1h},
                           []() { throw std::out_of_range("own"); }};
-const tg::operation sticky{
-    {.name = "operation_timeout_test_sticky", .timeout = 1h},
-    tg::sticky{"operation_timeout_test", [](int key) { return key; }},
-    [](int) -> tg::task<unsigned> {
-        ++started;
-        co_await tg::test::until([] { return started == 20; });  // the key is theirs as long as one lives
-        co_return tg::this_token::core();
-    }};
+const tg::operation sticky{{.name = "operation_timeout_test_sticky", .timeout = 1h},
+                           tg::sticky{"operation_timeout_test", [](int key) { return key; }},
+                           [](int) -> tg::task<unsigned> {
+                               ++started;
+                               co_await tg::test::until([] {
+                                   return started == 20;
+                               });  // the key is theirs as long as one lives
+                               co_return tg::this_token::core();
+                           }};
 const tg::operation sticky_late{{.name = "operation_timeout_test_sticky_late", .timeout = 2ms},
                                 tg::sticky{"operation_timeout_test", [](int key) { return key; }},
                                 [](int) -> tg::task<> { co_await tg::sleep_for(1h); }};
-const tg::operation slow{{.name = "operation_timeout_test_slow", .storage = tg::storage::slow, .timeout = 5ms},
-                         []() -> tg::task<> { co_await tg::sleep_for(1h); }};
+const tg::operation slow{
+    {.name = "operation_timeout_test_slow", .storage = tg::storage::slow, .timeout = 5ms},
+    []() -> tg::task<> { co_await tg::sleep_for(1h); }};
 const tg::operation conducted{{.name = "operation_timeout_test_conducted", .timeout = 100ms},
                               [](bool sleeps) -> tg::task<unsigned> {
                                   if (sleeps) co_await tg::sleep_for(1h);
@@ -78,7 +83,8 @@ const tg::operation lead{{.name = "operation_timeout_test_lead", .timeout = 1h},
                              const unsigned here = tg::this_token::core();
                              const std::string seed(tg::this_token::seed());
                              if (co_await conducted(false) != here) co_return "strayed";
-                             if (seed.empty() || seed != tg::this_token::seed()) co_return "seed lost";
+                             if (seed.empty() || seed != tg::this_token::seed())
+                                 co_return "seed lost";
                              try {
                                  co_await conducted(true);
                              } catch (const tg::token_timeout& said) {
@@ -87,7 +93,9 @@ const tg::operation lead{{.name = "operation_timeout_test_lead", .timeout = 1h},
                              co_return "no timeout";
                          }};
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 struct settled {
     explicit settled(const tg::runtime& of) : runtime(of) {}
@@ -98,7 +106,9 @@ struct settled {
 }  // namespace
 
 TEST_SUITE("operation timeout") {
-    TEST_CASE("awaited: in time the result of any kind, the operation's own failure; too late: token_timeout") {
+    TEST_CASE(
+        "awaited: in time the result of any kind, the operation's own failure; too late: "
+        "token_timeout") {
         counted::reset();
         const std::size_t before = live_slots();
         {
@@ -128,7 +138,8 @@ TEST_SUITE("operation timeout") {
     TEST_CASE("conducted: where its domain is") {
         tg::runtime runtime{{.cores = 3}};
         const settled check(runtime);
-        const std::string text = runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
+        const std::string text =
+            runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
         CHECK(contains(text, "operation_timeout_test_conducted"));
         CHECK(contains(text, " 100ms"));
     }
@@ -162,7 +173,8 @@ TEST_SUITE("operation timeout") {
     }
 
     TEST_CASE("the time counts from the admission: the wait for a permit too") {
-        tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}, .on_failure = [](const tg::failure&) {}}};
+        tg::runtime runtime{
+            {.cores = 2, .storage = {.slow = 1}, .on_failure = [](const tg::failure&) {}}};
         const settled check(runtime);
         runtime.run([]() -> tg::task<> {
             std::vector<tg::token<void>> all;
@@ -175,12 +187,13 @@ TEST_SUITE("operation timeout") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             started = 0;
-            const tg::operation patient{{.name = "operation_timeout_test_patient", .timeout = 100ms},
-                                        []() -> tg::task<int> {
-                                            ++started;
-                                            co_await tg::sleep_for(1h);
-                                            co_return 1;
-                                        }};
+            const tg::operation patient{
+                {.name = "operation_timeout_test_patient", .timeout = 100ms},
+                []() -> tg::task<int> {
+                    ++started;
+                    co_await tg::sleep_for(1h);
+                    co_return 1;
+                }};
             tg::token<int> token = patient();
             const auto awaits = [](tg::token<int> it) -> tg::task<int> { co_return co_await it; };
             co_await tg::sleep_for(110ms);
@@ -189,7 +202,8 @@ TEST_SUITE("operation timeout") {
         });
     }
 
-    TEST_CASE("dropped: unadmitted, inside and outside of a runtime; detached: the handler hears of it") {
+    TEST_CASE(
+        "dropped: unadmitted, inside and outside of a runtime; detached: the handler hears of it") {
         counted::reset();
         const std::size_t before = live_slots();
         { auto dropped = late(counted(1)); }
@@ -221,7 +235,8 @@ TEST_SUITE("operation timeout") {
             tg::runtime runtime{{.cores = 2}};
             const settled check(runtime);
             runtime.run([]() -> tg::task<> {
-                CHECK_THROWS_AS(co_await tg::when_all(in_time(1), late(counted(1)), in_time(2)), tg::token_timeout);
+                CHECK_THROWS_AS(co_await tg::when_all(in_time(1), late(counted(1)), in_time(2)),
+                                tg::token_timeout);
                 const auto first = co_await tg::when_any(sleeps(counted(1)), in_time(3));
                 CHECK(first.index == 1);
                 const auto body = [](tg::scope& jobs) -> tg::task<> {
@@ -229,7 +244,8 @@ TEST_SUITE("operation timeout") {
                     co_await tg::sleep_for(1h);
                 };
                 CHECK_THROWS_AS(co_await tg::with_scope(body), tg::token_timeout);
-                CHECK_THROWS_AS(co_await tg::with_timeout(late(counted(1)), 1us), tg::token_timeout);
+                CHECK_THROWS_AS(co_await tg::with_timeout(late(counted(1)), 1us),
+                                tg::token_timeout);
                 tg::token<int> token = sleeps(counted(1));
                 token.admit();
                 token.request_stop();
@@ -243,20 +259,26 @@ TEST_SUITE("operation timeout") {
         CHECK(live_slots() == before);
     }
 
-    TEST_CASE("options: a negative one is refused; two operations of a name must agree; zero is none") {
-        CHECK_THROWS_AS((tg::operation{{.name = "operation_timeout_test_negative", .timeout = -1ns}, [] {}}),
+    TEST_CASE(
+        "options: a negative one is refused; two operations of a name must agree; zero is none") {
+        CHECK_THROWS_AS((tg::operation{{.name = "operation_timeout_test_negative", .timeout = -1ns},
+                                       [] {}}),
                         tg::configuration_error);
         const tg::operation one{{.name = "operation_timeout_test_same", .timeout = 1ms}, [] {}};
         {
             tg::runtime runtime{{.cores = 1}};
-            CHECK_THROWS_AS((tg::operation{{.name = "operation_timeout_test_same", .timeout = 2ms}, [] {}}),
+            CHECK_THROWS_AS((tg::operation{{.name = "operation_timeout_test_same", .timeout = 2ms},
+                                           [] {}}),
                             tg::configuration_error);
-            CHECK_NOTHROW((tg::operation{{.name = "operation_timeout_test_same", .timeout = 1ms}, [] {}}));
+            CHECK_NOTHROW((tg::operation{{.name = "operation_timeout_test_same", .timeout = 1ms},
+                                         [] {}}));
         }
         tg::runtime runtime{{.cores = 1}};
-        const tg::operation none{{.name = "operation_timeout_test_none", .timeout = 0ms}, [] { return 1; }};
+        const tg::operation none{{.name = "operation_timeout_test_none", .timeout = 0ms},
+                                 [] { return 1; }};
         const std::uint64_t before = runtime.snapshot().admitted;
         CHECK(runtime.run([&]() -> tg::task<int> { co_return co_await none(); }) == 1);
-        CHECK(runtime.snapshot().admitted - before == 2);  // the main token, and it: nobody keeps its time
+        CHECK(runtime.snapshot().admitted - before ==
+              2);  // the main token, and it: nobody keeps its time
     }
 }

@@ -50,8 +50,9 @@ TEST_CASE("a descriptor that is readable already is no wait for anybody") {
     tg::runtime runtime{{.cores = 1}};
     const pipe_ends ends = make_pipe();
     REQUIRE(::write(ends.write.get(), "abc", 3) == 3);
-    CHECK(runtime.run([&]() -> tg::task<std::string> { co_return co_await read_when_readable(ends.read.get()); }) ==
-          "abc");
+    CHECK(runtime.run([&]() -> tg::task<std::string> {
+        co_return co_await read_when_readable(ends.read.get());
+    }) == "abc");
 }
 
 TEST_CASE("a body waits until a descriptor is readable, and the loop serves others meanwhile") {

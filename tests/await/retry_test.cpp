@@ -66,13 +66,16 @@ struct journal {
     [[nodiscard]] std::size_t different_tokens() const {
         return std::set<std::uint64_t>(sequences.begin(), sequences.end()).size();
     }
-    [[nodiscard]] std::size_t different_cores() const { return std::set<unsigned>(cores.begin(), cores.end()).size(); }
+    [[nodiscard]] std::size_t different_cores() const {
+        return std::set<unsigned>(cores.begin(), cores.end()).size();
+    }
 };
 
 journal noted;
 
 struct numbered : std::runtime_error {
-    explicit numbered(unsigned attempt) : std::runtime_error("attempt " + std::to_string(attempt)), attempt(attempt) {}
+    explicit numbered(unsigned attempt)
+        : std::runtime_error("attempt " + std::to_string(attempt)), attempt(attempt) {}
     unsigned attempt;
 };
 struct hopeless : numbered {
@@ -89,25 +92,28 @@ unsigned succeed_at(unsigned attempt) {
 std::atomic<int> sulked{0};
 std::atomic<bool> backs_off{false};
 /// Whoever stops it hears of something else.
-const tg::operation defies{{.name = "operation_retry_test_defies", .retry = {.attempts = 3, .backoff = 1us}},
-                           []() -> tg::task<> {
-                               ++sulked;
-                               try {
-                                   co_await tg::sleep_for(1h);
-                               } catch (const tg::token_stopped&) {}
-                               throw std::runtime_error("sulking");
-                           }};
-const tg::operation fails_for_long{{.name = "operation_retry_test_fails_for_long",
-                                    .retry = {.attempts = 3,
-                                              .backoff = 1h,
-                                              .max_backoff = 1h,
-                                              .retry_if = [](const std::exception_ptr&) { return backs_off = true; }}},
-                                   [] {
-                                       ++sulked;
-                                       throw std::runtime_error("sulking");
-                                   }};
-const tg::operation third{{.name = "operation_retry_test_third", .retry = {.attempts = 4, .backoff = 1us}},
-                          [](counted) { return std::make_unique<unsigned>(succeed_at(3)); }};
+const tg::operation defies{
+    {.name = "operation_retry_test_defies", .retry = {.attempts = 3, .backoff = 1us}},
+    []() -> tg::task<> {
+        ++sulked;
+        try {
+            co_await tg::sleep_for(1h);
+        } catch (const tg::token_stopped&) {}
+        throw std::runtime_error("sulking");
+    }};
+const tg::operation fails_for_long{
+    {.name = "operation_retry_test_fails_for_long",
+     .retry = {.attempts = 3,
+               .backoff = 1h,
+               .max_backoff = 1h,
+               .retry_if = [](const std::exception_ptr&) { return backs_off = true; }}},
+    [] {
+        ++sulked;
+        throw std::runtime_error("sulking");
+    }};
+const tg::operation third{
+    {.name = "operation_retry_test_third", .retry = {.attempts = 4, .backoff = 1us}},
+    [](counted) { return std::make_unique<unsigned>(succeed_at(3)); }};
 const tg::operation third_routine{
     {.name = "operation_retry_test_third_routine", .retry = {.attempts = 4, .backoff = 1us}},
     [](counted) -> tg::task<> {
@@ -115,61 +121,73 @@ const tg::operation third_routine{
         succeed_at(3);
     }};
 const tg::operation third_refers{
-    {.name = "operation_retry_test_third_refers", .retry = {.attempts = 4, .backoff = 0ms}}, [](int& place) -> int& {
+    {.name = "operation_retry_test_third_refers", .retry = {.attempts = 4, .backoff = 0ms}},
+    [](int& place) -> int& {
         succeed_at(3);
         return place;
     }};
-const tg::operation never{{.name = "operation_retry_test_never", .retry = {.attempts = 3, .backoff = 0ms}},
-                          [] { succeed_at(100); }};
-const tg::operation waits_long{{.name = "operation_retry_test_waits_long",
-                                .retry = {.attempts = 3,
-                                          .backoff = 1h,
-                                          .max_backoff = 1h,
-                                          .retry_if = [](const std::exception_ptr&) { return backs_off = true; }}},
-                               [](counted) { succeed_at(100); }};
-const tg::operation sometimes{
-    {.name = "operation_retry_test_sometimes",
-     .retry = {.attempts = 100,
-               .backoff = 0ms,
-               .retry_if = [](const std::exception_ptr& failure) { return !tg::retry_on<hopeless>(failure); }}},
-    [] {
-        const unsigned attempt = noted.note();
-        if (attempt == 4) throw hopeless(attempt);
-        throw numbered(attempt);
-    }};
-const tg::operation throws_it{{.name = "operation_retry_test_throws_it", .retry = {.attempts = 5, .backoff = 0ms}},
-                              [](std::exception_ptr what) {
-                                  noted.note();
-                                  std::rethrow_exception(what);
+const tg::operation never{
+    {.name = "operation_retry_test_never", .retry = {.attempts = 3, .backoff = 0ms}},
+    [] { succeed_at(100); }};
+const tg::operation waits_long{
+    {.name = "operation_retry_test_waits_long",
+     .retry = {.attempts = 3,
+               .backoff = 1h,
+               .max_backoff = 1h,
+               .retry_if = [](const std::exception_ptr&) { return backs_off = true; }}},
+    [](counted) { succeed_at(100); }};
+const tg::operation sometimes{{.name = "operation_retry_test_sometimes",
+                               .retry = {.attempts = 100,
+                                         .backoff = 0ms,
+                                         .retry_if =
+                                             [](const std::exception_ptr& failure) {
+                                                 return !tg::retry_on<hopeless>(failure);
+                                             }}},
+                              [] {
+                                  const unsigned attempt = noted.note();
+                                  if (attempt == 4) throw hopeless(attempt);
+                                  throw numbered(attempt);
                               }};
+const tg::operation throws_it{
+    {.name = "operation_retry_test_throws_it", .retry = {.attempts = 5, .backoff = 0ms}},
+    [](std::exception_ptr what) {
+        noted.note();
+        std::rethrow_exception(what);
+    }};
 const tg::operation late{
     {.name = "operation_retry_test_late", .retry = {.attempts = 3, .backoff = 0ms}, .timeout = 2ms},
     [](counted) -> tg::task<> {
         noted.note();
         co_await tg::sleep_for(1h);
     }};
-const tg::operation eager{{.name = "operation_retry_test_eager", .retry = {.attempts = 3, .backoff = 1us}},
-                          [](std::string text, std::string&& moved, const std::string& seen) -> unsigned {
-                              const std::string taken = std::move(text) + std::move(moved) + seen;
-                              noted.texts.push_back(taken);
-                              return succeed_at(3);
-                          }};
-const tg::operation conducted{{.name = "operation_retry_test_conducted", .retry = {.attempts = 4, .backoff = 1us}},
-                              [] { return succeed_at(4); }};
+const tg::operation eager{
+    {.name = "operation_retry_test_eager", .retry = {.attempts = 3, .backoff = 1us}},
+    [](std::string text, std::string&& moved, const std::string& seen) -> unsigned {
+        const std::string taken = std::move(text) + std::move(moved) + seen;
+        noted.texts.push_back(taken);
+        return succeed_at(3);
+    }};
+const tg::operation conducted{
+    {.name = "operation_retry_test_conducted", .retry = {.attempts = 4, .backoff = 1us}},
+    [] { return succeed_at(4); }};
 const tg::operation lead{{.name = "operation_retry_test_lead"},
                          tg::lead{"operation_retry_test_conducted"},
                          []() -> tg::task<std::pair<unsigned, std::string>> {
                              co_await conducted();
-                             co_return std::pair(tg::this_token::core(), std::string(tg::this_token::seed()));
+                             co_return std::pair(tg::this_token::core(),
+                                                 std::string(tg::this_token::seed()));
                          }};
-const tg::operation leads_again{{.name = "operation_retry_test_leads_again", .retry = {.attempts = 3, .backoff = 0ms}},
-                                tg::lead{"operation_retry_test_conducted"},
-                                [] { return succeed_at(3); }};
-const tg::operation sticky{{.name = "operation_retry_test_sticky", .retry = {.attempts = 10, .backoff = 1us}},
-                           tg::sticky{"operation_retry_test", [](int key) { return key; }},
-                           [](int) { return succeed_at(10); }};
+const tg::operation leads_again{
+    {.name = "operation_retry_test_leads_again", .retry = {.attempts = 3, .backoff = 0ms}},
+    tg::lead{"operation_retry_test_conducted"},
+    [] { return succeed_at(3); }};
+const tg::operation sticky{
+    {.name = "operation_retry_test_sticky", .retry = {.attempts = 10, .backoff = 1us}},
+    tg::sticky{"operation_retry_test", [](int key) { return key; }},
+    [](int) { return succeed_at(10); }};
 const tg::operation sticky_waits{
-    {.name = "operation_retry_test_sticky_waits", .retry = {.attempts = 2, .backoff = 1h, .max_backoff = 1h}},
+    {.name = "operation_retry_test_sticky_waits",
+     .retry = {.attempts = 2, .backoff = 1h, .max_backoff = 1h}},
     tg::sticky{"operation_retry_test_waits", [](int key) { return key; }},
     [](int) { succeed_at(2); }};
 const tg::operation slow{{.name = "operation_retry_test_slow",
@@ -178,37 +196,42 @@ const tg::operation slow{{.name = "operation_retry_test_slow",
                          [] { succeed_at(2); }};
 
 const tg::operation good{{.name = "operation_retry_test_good"}, [] {}};
-const tg::operation decides_badly{
-    {.name = "operation_retry_test_decides_badly",
-     .retry = {.attempts = 3,
-               .backoff = 0ms,
-               .retry_if = [](const std::exception_ptr&) -> bool { throw std::logic_error("own"); }}},
-    [] { succeed_at(100); }};
-const tg::operation late_at_first{
-    {.name = "operation_retry_test_late_at_first", .retry = {.attempts = 3, .backoff = 0ms}, .timeout = 1h},
-    []() -> tg::task<unsigned> {
-        const unsigned attempt = noted.note();
-        if (attempt < 3) co_await tg::with_timeout(tg::sleep_for(1h), 1ms);
-        co_return attempt;
-    }};
+const tg::operation decides_badly{{.name = "operation_retry_test_decides_badly",
+                                   .retry = {.attempts = 3,
+                                             .backoff = 0ms,
+                                             .retry_if = [](const std::exception_ptr&) -> bool {
+                                                 throw std::logic_error("own");
+                                             }}},
+                                  [] { succeed_at(100); }};
+const tg::operation late_at_first{{.name = "operation_retry_test_late_at_first",
+                                   .retry = {.attempts = 3, .backoff = 0ms},
+                                   .timeout = 1h},
+                                  []() -> tg::task<unsigned> {
+                                      const unsigned attempt = noted.note();
+                                      if (attempt < 3)
+                                          co_await tg::with_timeout(tg::sleep_for(1h), 1ms);
+                                      co_return attempt;
+                                  }};
 std::atomic<bool> sulking{false};
-const tg::operation sulks{{.name = "operation_retry_test_sulks", .retry = {.attempts = 3, .backoff = 0ms}},
-                          []() -> tg::task<> {
-                              const unsigned attempt = noted.note();
-                              sulking = true;
-                              try {
-                                  co_await tg::sleep_for(1h);
-                              } catch (const tg::token_stopped&) {
-                                  throw numbered(attempt);
-                              }
-                          }};
+const tg::operation sulks{
+    {.name = "operation_retry_test_sulks", .retry = {.attempts = 3, .backoff = 0ms}},
+    []() -> tg::task<> {
+        const unsigned attempt = noted.note();
+        sulking = true;
+        try {
+            co_await tg::sleep_for(1h);
+        } catch (const tg::token_stopped&) {
+            throw numbered(attempt);
+        }
+    }};
 const tg::operation lead_of_sticky{{.name = "operation_retry_test_lead_of_sticky"},
                                    tg::lead{"operation_retry_test_sticky"},
                                    []() -> tg::task<unsigned> {
                                        co_await sticky(1);
                                        co_return tg::this_token::core();
                                    }};
-const tg::operation drops{{.name = "operation_retry_test_drops"}, [] { const auto dropped = third(counted(1)); }};
+const tg::operation drops{{.name = "operation_retry_test_drops"},
+                          [] { const auto dropped = third(counted(1)); }};
 
 // What runs on one core, in order: attempts, and others.
 std::string order;
@@ -223,16 +246,20 @@ const tg::operation other{{.name = "operation_retry_test_other"}, []() -> tg::ta
                                   co_await tg::yield();
                               }
                           }};
-tg::task<> be_a_crowd() { CHECK_THROWS_AS(co_await tg::when_all(fails_in_a_crowd(), other(), other()), numbered); }
+tg::task<> be_a_crowd() {
+    CHECK_THROWS_AS(co_await tg::when_all(fails_in_a_crowd(), other(), other()), numbered);
+}
 const tg::operation crowd{{.name = "operation_retry_test_crowd"}, be_a_crowd};
-const tg::operation chained_crowd{{.name = "operation_retry_test_chained_crowd"},
-                                  tg::lead{"operation_retry_test_in_a_crowd", "operation_retry_test_other"},
-                                  be_a_crowd};
+const tg::operation chained_crowd{
+    {.name = "operation_retry_test_chained_crowd"},
+    tg::lead{"operation_retry_test_in_a_crowd", "operation_retry_test_other"},
+    be_a_crowd};
 
 /// Until the token, which runs on this loop, waits to be attempted again.
 tg::task<> backing_off(const tg::token<void>& token) {
     const auto& record = tg::detail::token_access::record(token);
-    while (record.state.load() < tg::token_state::executing || !record.waits_at()) co_await tg::yield();
+    while (record.state.load() < tg::token_state::executing || !record.waits_at())
+        co_await tg::yield();
 }
 
 struct settled {
@@ -262,7 +289,9 @@ std::string refusal_of(Arguments&&... arguments) {
     return {};
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -304,7 +333,8 @@ TEST_SUITE("operation retry") {
         CHECK(runtime.snapshot().retries == 0);
     }
 
-    TEST_CASE("the last failure is the awaiter's, also in a group; a detached one's is the handler's") {
+    TEST_CASE(
+        "the last failure is the awaiter's, also in a group; a detached one's is the handler's") {
         std::atomic<unsigned> heard{0};
         {
             tg::runtime runtime{{.cores = 2, .on_failure = [&](const tg::failure& failed) {
@@ -394,7 +424,9 @@ TEST_SUITE("operation retry") {
                 if (how == 3) co_await until([] { return backs_off.load(); });
                 switch (how) {
                     case 1: CHECK(runtime.gate().kill(attempt, "test") == 1); break;
-                    case 2: CHECK(runtime.gate().kill("operation_retry_test_defies", "test") >= 1); break;
+                    case 2:
+                        CHECK(runtime.gate().kill("operation_retry_test_defies", "test") >= 1);
+                        break;
                     default: CHECK(runtime.gate().kill(id, "test") == 1);
                 }
                 std::string text = "(nothing)";
@@ -487,7 +519,9 @@ TEST_SUITE("operation retry") {
         auto backs_off = runtime.submit(waits_long(counted(1)));
         tg::test::wait_until([&] { return runtime.snapshot().ended == 1; });  // the first attempt
         CHECK(runtime.stop(tg::time_span::max(), 0s).complete());
-        CHECK_THROWS(backs_off.get());  // stopped, or its failure if the stop came between that and the backoff
+        CHECK_THROWS(
+            backs_off
+                .get());  // stopped, or its failure if the stop came between that and the backoff
         CHECK(runtime.snapshot().retries == 0);
     }
 
@@ -495,7 +529,9 @@ TEST_SUITE("operation retry") {
         tg::runtime runtime{{.cores = 2}};
         const settled check(runtime);
         const std::string far(100, 'x');  // too long to be kept in place
-        CHECK(runtime.run([&]() -> tg::task<unsigned> { co_return co_await eager(far, "y", "z"); }) == 3);
+        CHECK(runtime.run([&]() -> tg::task<unsigned> {
+            co_return co_await eager(far, "y", "z");
+        }) == 3);
         CHECK(noted.texts == std::vector<std::string>(3, far + "yz"));
     }
 
@@ -522,8 +558,9 @@ TEST_SUITE("operation retry") {
     TEST_CASE("conducted: on the chain's core, with its seed, until its domain is gone") {
         tg::runtime runtime{{.cores = 3}};
         const settled check(runtime);
-        const auto [core, seed] =
-            runtime.run([]() -> tg::task<std::pair<unsigned, std::string>> { co_return co_await lead(); });
+        const auto [core, seed] = runtime.run([]() -> tg::task<std::pair<unsigned, std::string>> {
+            co_return co_await lead();
+        });
         CHECK_FALSE(seed.empty());
         CHECK(noted.different_tokens() == 4);
         CHECK(noted.cores == std::vector<unsigned>(4, core));
@@ -563,7 +600,8 @@ TEST_SUITE("operation retry") {
     TEST_CASE("sticky in a chain: where the chain is, and nothing is pinned") {
         tg::runtime runtime{{.cores = 4}};
         const settled check(runtime);
-        const unsigned core = runtime.run([]() -> tg::task<unsigned> { co_return co_await lead_of_sticky(); });
+        const unsigned core =
+            runtime.run([]() -> tg::task<unsigned> { co_return co_await lead_of_sticky(); });
         CHECK(noted.cores == std::vector<unsigned>(10, core));
         CHECK(runtime.snapshot().sticky_bypassed == 10);
         CHECK(runtime.snapshot().redirections == 0);
@@ -619,9 +657,11 @@ TEST_SUITE("operation retry") {
         CHECK(backoff_after(2, plain, 0.9) == 20ms);
         CHECK(backoff_after(3, plain, 0.9) == 40ms);
         CHECK(backoff_after(12, plain, 0.9) == 20480ms);
-        for (const unsigned attempt : {13U, 63U, 64U, 65U, ~0U}) CHECK(backoff_after(attempt, plain, 0.9) == 30s);
+        for (const unsigned attempt : {13U, 63U, 64U, 65U, ~0U})
+            CHECK(backoff_after(attempt, plain, 0.9) == 30s);
         CHECK(backoff_after(1, {.backoff = 10ms, .max_backoff = 4ms, .jitter = 0}, 0) == 4ms);
-        for (const unsigned attempt : {1U, 63U, 64U, ~0U}) CHECK(backoff_after(attempt, {.backoff = 0ms}, 0.5) == 0ms);
+        for (const unsigned attempt : {1U, 63U, 64U, ~0U})
+            CHECK(backoff_after(attempt, {.backoff = 0ms}, 0.5) == 0ms);
 
         const tg::retry_options half{.backoff = 10ms};
         CHECK(backoff_after(1, half, 0) == 10ms);
@@ -630,16 +670,21 @@ TEST_SUITE("operation retry") {
         const double most = 1 - 0x1p-53;
         CHECK(backoff_after(1, half, most) >= 5ms);
 
-        const tg::retry_options longest{.backoff = 1ns, .max_backoff = tg::time_span::max(), .jitter = 1};
+        const tg::retry_options longest{
+            .backoff = 1ns, .max_backoff = tg::time_span::max(), .jitter = 1};
         CHECK(backoff_after(63, longest, 0) == std::chrono::nanoseconds(std::int64_t{1} << 62));
         CHECK(backoff_after(64, longest, 0) == std::chrono::nanoseconds::max());
-        for (const unsigned attempt : {1U, 30U, 63U, 64U}) CHECK(backoff_after(attempt, longest, most) >= 0ns);
+        for (const unsigned attempt : {1U, 30U, 63U, 64U})
+            CHECK(backoff_after(attempt, longest, most) >= 0ns);
     }
 
-    TEST_CASE("options: what cannot be is refused; two operations of a name must agree; one attempt is none more") {
+    TEST_CASE(
+        "options: what cannot be is refused; two operations of a name must agree; one attempt is "
+        "none more") {
         const auto refused = [](tg::retry_options retry, const std::string& option) {
-            const std::string text =
-                refusal_of(tg::operation_options{.name = "operation_retry_test_refused", .retry = retry}, [] {});
+            const std::string text = refusal_of(
+                tg::operation_options{.name = "operation_retry_test_refused", .retry = retry},
+                [] {});
             CHECK(contains(text, "operation_retry_test_refused"));
             CHECK(contains(text, option));
         };
@@ -652,10 +697,12 @@ TEST_SUITE("operation retry") {
 
         tg::runtime runtime{{.cores = 1}};
         const auto takes = [](tg::retry_options retry) {
-            const tg::operation_options options{.name = "operation_retry_test_same", .retry = retry};
+            const tg::operation_options options{.name = "operation_retry_test_same",
+                                                .retry = retry};
             return refusal_of(options, [] {}).empty();
         };
-        const tg::operation same{{.name = "operation_retry_test_same", .retry = {.attempts = 2}}, [] {}};
+        const tg::operation same{{.name = "operation_retry_test_same", .retry = {.attempts = 2}},
+                                 [] {}};
         CHECK(takes({.attempts = 2}));
         CHECK_FALSE(takes({}));
         CHECK_FALSE(takes({.attempts = 3}));
@@ -664,38 +711,41 @@ TEST_SUITE("operation retry") {
         CHECK_FALSE(takes({.attempts = 2, .jitter = 0}));
         CHECK_FALSE(takes({.attempts = 2, .retry_if = tg::retry_on<numbered>}));
 
-        const tg::operation once{{.name = "operation_retry_test_once", .retry = {.attempts = 1, .backoff = 1h}},
-                                 [] { return 1; }};
+        const tg::operation once{
+            {.name = "operation_retry_test_once", .retry = {.attempts = 1, .backoff = 1h}},
+            [] { return 1; }};
         const std::uint64_t before = runtime.snapshot().admitted;
         CHECK(runtime.run([&]() -> tg::task<int> { co_return co_await once(); }) == 1);
         CHECK(runtime.snapshot().admitted - before == 2);  // the main token, and it
     }
 
-    TEST_CASE("an operation that is destroyed before a token's first attempt says so and terminates") {
+    TEST_CASE(
+        "an operation that is destroyed before a token's first attempt says so and terminates") {
         const tg::test::child_result child = tg::test::in_child([]() -> std::string {
             std::signal(SIGABRT, SIG_DFL);  // doctest's handler would take it for its own
             tg::token<void> dangling;
-            const tg::operation short_lived{{.name = "operation_retry_test_short_lived", .retry = {.attempts = 2}},
-                                            [] {}};
+            const tg::operation short_lived{
+                {.name = "operation_retry_test_short_lived", .retry = {.attempts = 2}}, [] {}};
             dangling = short_lived();
             return "still there";
         });
         CHECK_FALSE(child.ended);
-        CHECK(
-            contains(child.complained,
-                     "operation \"operation_retry_test_short_lived\" is being destroyed while 1 of its tokens exist"));
+        CHECK(contains(child.complained,
+                       "operation \"operation_retry_test_short_lived\" is being destroyed while 1 "
+                       "of its tokens exist"));
     }
 
     TEST_CASE("arguments that cannot be copied: only without retries") {
         using owner = std::unique_ptr<int>;
-        const auto text =
-            refusal_of(tg::operation_options{.name = "operation_retry_test_move_only", .retry = {.attempts = 2}},
-                       [](owner) {});
+        const auto text = refusal_of(tg::operation_options{.name = "operation_retry_test_move_only",
+                                                           .retry = {.attempts = 2}},
+                                     [](owner) {});
         CHECK(contains(text, "operation_retry_test_move_only"));
         CHECK(contains(text, "retry.attempts"));
         CHECK(contains(text, "copied"));
         const auto holds = [](std::vector<owner> all) { return all.size(); };
-        CHECK_FALSE(refusal_of(tg::operation_options{.name = "operation_retry_test_holds", .retry = {.attempts = 2}},
+        CHECK_FALSE(refusal_of(tg::operation_options{.name = "operation_retry_test_holds",
+                                                     .retry = {.attempts = 2}},
                                holds)
                         .empty());
         const tg::operation once{{.name = "operation_retry_test_holds"}, holds};
@@ -709,9 +759,13 @@ TEST_SUITE("operation retry") {
         static_assert(copyable<int> && copyable<std::string> && copyable<std::shared_ptr<owner>>);
         static_assert(copyable<std::vector<std::string>> && copyable<std::map<int, std::string>>);
         static_assert(copyable<std::optional<int>> && copyable<std::span<owner>>);
-        static_assert(!copyable<owner> && !copyable<tg::token<int>> && !copyable<std::vector<tg::token<int>>>);
-        static_assert(!copyable<std::map<int, owner>> && !copyable<std::vector<std::vector<owner>>>);
-        static_assert(!copyable<std::optional<std::vector<owner>>> && !copyable<std::tuple<int, std::vector<owner>>>);
-        static_assert(!copyable<std::pair<std::vector<owner>, int>> && !copyable<std::variant<std::vector<owner>>>);
+        static_assert(!copyable<owner> && !copyable<tg::token<int>> &&
+                      !copyable<std::vector<tg::token<int>>>);
+        static_assert(!copyable<std::map<int, owner>> &&
+                      !copyable<std::vector<std::vector<owner>>>);
+        static_assert(!copyable<std::optional<std::vector<owner>>> &&
+                      !copyable<std::tuple<int, std::vector<owner>>>);
+        static_assert(!copyable<std::pair<std::vector<owner>, int>> &&
+                      !copyable<std::variant<std::vector<owner>>>);
     }
 }

@@ -42,7 +42,8 @@ namespace {
 std::atomic<int> started{0}, ended{0}, stopped{0};
 
 const tg::operation notes{{.name = "scope_test_notes"}, [](int) { ++ended; }};
-const tg::operation fails{{.name = "scope_test_fails"}, [](counted) { throw std::out_of_range("child"); }};
+const tg::operation fails{{.name = "scope_test_fails"},
+                          [](counted) { throw std::out_of_range("child"); }};
 tg::task<> wait_for_stop() {
     ++started;
     try {
@@ -53,19 +54,21 @@ tg::task<> wait_for_stop() {
     }
 }
 const tg::operation waits{{.name = "scope_test_waits"}, wait_for_stop};
-const tg::operation sleeps{{.name = "scope_test_sleeps"}, [](std::chrono::nanoseconds how_long) -> tg::task<> {
+const tg::operation sleeps{{.name = "scope_test_sleeps"},
+                           [](std::chrono::nanoseconds how_long) -> tg::task<> {
                                ++started;
                                co_await tg::sleep_for(how_long);
                                ++ended;
                            }};
 const tg::operation keeps{{.name = "scope_test_keeps"}, [](counted kept) { return kept; }};
-const tg::operation lead{{.name = "scope_test_lead"}, tg::lead{"scope_test_notes"}, []() -> tg::task<int> {
-                             const auto body = [](tg::scope& jobs) -> tg::task<int> {
-                                 for (int i = 0; i < 10; ++i) co_await jobs.spawn(notes(i));
-                                 co_return 10;
-                             };
-                             co_return co_await tg::with_scope(body);
-                         }};
+const tg::operation lead{
+    {.name = "scope_test_lead"}, tg::lead{"scope_test_notes"}, []() -> tg::task<int> {
+        const auto body = [](tg::scope& jobs) -> tg::task<int> {
+            for (int i = 0; i < 10; ++i) co_await jobs.spawn(notes(i));
+            co_return 10;
+        };
+        co_return co_await tg::with_scope(body);
+    }};
 
 void reset() { started = ended = stopped = 0; }
 
@@ -120,7 +123,8 @@ TEST_SUITE("scope") {
         });
     }
 
-    TEST_CASE("results of children are dropped and destroyed; references of a child's arguments hold") {
+    TEST_CASE(
+        "results of children are dropped and destroyed; references of a child's arguments hold") {
         counted::reset();
         const no_leak check;
         {
@@ -136,7 +140,8 @@ TEST_SUITE("scope") {
         CHECK(counted::wrongly_destroyed() == 0);
     }
 
-    TEST_CASE("the first failure stops the others and the body, and is rethrown when all have ended") {
+    TEST_CASE(
+        "the first failure stops the others and the body, and is rethrown when all have ended") {
         const no_leak check;
         std::atomic<int> failures{0};
         tg::runtime runtime{{.cores = 3, .on_failure = [&](const tg::failure&) { ++failures; }}};
@@ -188,14 +193,18 @@ TEST_SUITE("scope") {
             };
             CHECK_THROWS_AS(co_await tg::with_scope(body), std::domain_error);
             CHECK(stopped == 2);
-            const auto throws_at_once = [](tg::scope&) -> tg::task<> { throw std::domain_error("no coroutine"); };
+            const auto throws_at_once = [](tg::scope&) -> tg::task<> {
+                throw std::domain_error("no coroutine");
+            };
             CHECK_THROWS_AS(co_await tg::with_scope(throws_at_once), std::domain_error);
         });
         CHECK(failures == 1);
         check_settled(runtime);
     }
 
-    TEST_CASE("on_failure::report: the others go on, and the handler hears; the body's failure is the scope's") {
+    TEST_CASE(
+        "on_failure::report: the others go on, and the handler hears; the body's failure is the "
+        "scope's") {
         const no_leak check;
         std::atomic<int> failures{0};
         tg::runtime runtime{{.cores = 2, .on_failure = [&](const tg::failure&) { ++failures; }}};
@@ -212,7 +221,8 @@ TEST_SUITE("scope") {
                 co_await jobs.spawn(waits());
                 throw std::domain_error("body");
             };
-            CHECK_THROWS_AS(co_await tg::with_scope({.on_failure = tg::on_failure::report}, failing),
+            CHECK_THROWS_AS(co_await tg::with_scope({.on_failure = tg::on_failure::report},
+                                                    failing),
                             std::domain_error);
         });
         CHECK(failures == 10);
@@ -241,7 +251,8 @@ TEST_SUITE("scope") {
                             order.push_back(who);
                         }
                     };
-                    co_await tg::when_all(tg::as_token(spawner(1)), tg::as_token(spawner(2)), tg::as_token(spawner(3)));
+                    co_await tg::when_all(tg::as_token(spawner(1)), tg::as_token(spawner(2)),
+                                          tg::as_token(spawner(3)));
                     CHECK(jobs.size() <= std::max<std::size_t>(limit, 1));
                 };
                 co_await tg::with_scope({.limit = limit}, body);
@@ -250,7 +261,9 @@ TEST_SUITE("scope") {
                 int done[4] = {};
                 for (const int who : order) {
                     ++done[who];
-                    CHECK(*std::max_element(done + 1, done + 4) - *std::min_element(done + 1, done + 4) <= 4);
+                    CHECK(*std::max_element(done + 1, done + 4) -
+                              *std::min_element(done + 1, done + 4) <=
+                          4);
                 }
             });
             CHECK(most <= static_cast<int>(std::max<std::size_t>(limit, 1)));
@@ -262,13 +275,15 @@ TEST_SUITE("scope") {
     TEST_CASE("who waits for room holds no storage permit: those that it waits for may need one") {
         tg::runtime runtime{{.cores = 1, .storage = {.slow = 1}}};
         tg::scope* jobs = nullptr;
-        const tg::operation small{{.name = "scope_test_small", .storage = tg::storage::slow}, [] { ++ended; }};
+        const tg::operation small{{.name = "scope_test_small", .storage = tg::storage::slow},
+                                  [] { ++ended; }};
         const auto spawn_two = [&]() -> tg::task<> {
             co_await jobs->spawn(small());  // needs the permit that we have
             co_await jobs->spawn(small());  // waits for room, until the first has ended
             CHECK(runtime.gate().storage_in_use(tg::storage::slow) == 1);
         };
-        const tg::operation big{{.name = "scope_test_big", .storage = tg::storage::slow}, spawn_two};
+        const tg::operation big{{.name = "scope_test_big", .storage = tg::storage::slow},
+                                spawn_two};
         reset();
         runtime.run([&]() -> tg::task<> {
             const auto body = [&](tg::scope& opened) -> tg::task<> {
@@ -299,7 +314,8 @@ TEST_SUITE("scope") {
                 co_await tg::sleep_for(1ms);
                 for (const int which : {4, 0, 2}) {  // last, first, and one between
                     waiting[static_cast<std::size_t>(which)].request_stop();
-                    CHECK_THROWS_AS(co_await waiting[static_cast<std::size_t>(which)], tg::token_stopped);
+                    CHECK_THROWS_AS(co_await waiting[static_cast<std::size_t>(which)],
+                                    tg::token_stopped);
                 }
                 CHECK(ended == 0);
                 jobs.request_stop();
@@ -327,7 +343,9 @@ TEST_SUITE("scope") {
                         co_await tg::sleep_for(100us);
                         second.request_stop();  // its room comes with our end
                     };
-                    const auto spawner = [&jobs](int n) -> tg::task<> { co_await jobs.spawn(notes(n)); };
+                    const auto spawner = [&jobs](int n) -> tg::task<> {
+                        co_await jobs.spawn(notes(n));
+                    };
                     co_await jobs.spawn(first_child());
                     second = tg::as_token(spawner(2));
                     tg::token<void> third = tg::as_token(spawner(3));
@@ -404,7 +422,8 @@ TEST_SUITE("scope") {
                 CHECK(thrown);  // its children were cut short: that is no success
             }
             const auto body = [](tg::scope& jobs) -> tg::task<> { co_await jobs.spawn(waits()); };
-            CHECK_THROWS_AS(co_await tg::with_timeout(tg::with_scope(body), 1ms), tg::token_timeout);
+            CHECK_THROWS_AS(co_await tg::with_timeout(tg::with_scope(body), 1ms),
+                            tg::token_timeout);
         });
         check_settled(runtime);
     }

@@ -73,7 +73,8 @@ const tg::operation hears{{.name = "signal_test_hears"}, [](int one) -> tg::task
                               CHECK(std::this_thread::get_id() == thread);
                               co_return which;
                           }};
-const tg::operation hears_either{{.name = "signal_test_hears_either"}, [](int one, int other) -> tg::task<int> {
+const tg::operation hears_either{{.name = "signal_test_hears_either"},
+                                 [](int one, int other) -> tg::task<int> {
                                      const int which = co_await tg::signal(one, other);
                                      co_return which;
                                  }};
@@ -102,8 +103,8 @@ TEST_SUITE("signal") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
             auto from_another_thread = [] { std::thread([] { ::raise(SIGUSR1); }).join(); };
-            std::vector<std::function<void()>> ways{[] { ::raise(SIGUSR1); }, [] { ::kill(::getpid(), SIGUSR1); },
-                                                    from_another_thread};
+            std::vector<std::function<void()>> ways{
+                [] { ::raise(SIGUSR1); }, [] { ::kill(::getpid(), SIGUSR1); }, from_another_thread};
             for (auto& send : ways) {
                 tg::token<int> t = hears(SIGUSR1);
                 co_await begin(t);
@@ -120,7 +121,8 @@ TEST_SUITE("signal") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             const tg::operation sends{{.name = "signal_test_sends"}, []() -> tg::task<> {
-                                          while (does(SIGUSR1, SIG_DFL)) co_await tg::yield();  // until it waits
+                                          while (does(SIGUSR1, SIG_DFL))
+                                              co_await tg::yield();  // until it waits
                                           ::raise(SIGUSR1);
                                       }};
             tg::token<> t = sends();
@@ -355,12 +357,14 @@ TEST_SUITE("signal") {
         };
         for (const int none : {0, -1, 32, 33, 65, 1 << 20}) {
             CAPTURE(none);
-            CHECK(refusal(none) == "configuration_error: tg::signal: there is no signal " + std::to_string(none));
+            CHECK(refusal(none) ==
+                  "configuration_error: tg::signal: there is no signal " + std::to_string(none));
         }
         for (const int never : {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
             CAPTURE(never);
             CHECK(refusal(never) == "configuration_error: tg::signal: nobody can wait for signal " +
-                                        std::to_string(never) + ": it cannot be caught, or a fault raises it");
+                                        std::to_string(never) +
+                                        ": it cannot be caught, or a fault raises it");
         }
     }
 
@@ -376,21 +380,22 @@ TEST_SUITE("signal") {
         const disposed ignored(SIGUSR1, SIG_IGN), ignored_too(SIGUSR2, SIG_IGN);
         std::atomic<bool> enough{false};
         std::atomic<unsigned> heard{0}, ended_by_stop{0}, wrong{0};
-        const tg::operation hears_some{{.name = "signal_test_hears_some"}, [&](unsigned kind) -> tg::task<> {
-                                           const unsigned core = tg::this_token::core();
-                                           for (int i = 0; i < 5; ++i) {
-                                               int which = 0;
-                                               if (kind == 0)
-                                                   which = co_await tg::signal(SIGUSR1);
-                                               else if (kind == 1)
-                                                   which = co_await tg::signal(SIGUSR2);
-                                               else
-                                                   which = co_await tg::signal(SIGUSR1, SIGUSR2);
-                                               ++heard;
-                                               if (kind < 2 && which != (kind == 0 ? SIGUSR1 : SIGUSR2)) ++wrong;
-                                               if (tg::this_token::core() != core) ++wrong;
-                                           }
-                                       }};
+        const tg::operation hears_some{
+            {.name = "signal_test_hears_some"}, [&](unsigned kind) -> tg::task<> {
+                const unsigned core = tg::this_token::core();
+                for (int i = 0; i < 5; ++i) {
+                    int which = 0;
+                    if (kind == 0)
+                        which = co_await tg::signal(SIGUSR1);
+                    else if (kind == 1)
+                        which = co_await tg::signal(SIGUSR2);
+                    else
+                        which = co_await tg::signal(SIGUSR1, SIGUSR2);
+                    ++heard;
+                    if (kind < 2 && which != (kind == 0 ? SIGUSR1 : SIGUSR2)) ++wrong;
+                    if (tg::this_token::core() != core) ++wrong;
+                }
+            }};
         std::vector<std::thread> rain;
         for (const int each : {SIGUSR1, SIGUSR2})
             rain.emplace_back([&enough, each] {

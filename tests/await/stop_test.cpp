@@ -80,7 +80,8 @@ void loop_until_stop() {
     while (!tg::this_token::stop_requested()) {}
     ++stopped;
 }
-const tg::operation loops{{.name = "stop_test_loops", .weight = tg::weight::heavy}, loop_until_stop};
+const tg::operation loops{{.name = "stop_test_loops", .weight = tg::weight::heavy},
+                          loop_until_stop};
 const tg::operation conducted_loops{{.name = "stop_test_conducted_loops"}, loop_until_stop};
 
 const tg::operation lead_waits{{.name = "stop_test_lead_waits"},
@@ -89,11 +90,14 @@ const tg::operation lead_waits{{.name = "stop_test_lead_waits"},
 const tg::operation lead_loops{{.name = "stop_test_lead_loops"},
                                tg::lead{"stop_test_conducted_loops"},
                                []() -> tg::task<> { co_await conducted_loops(); }};
-const tg::operation on_a_core_waits{{.name = "stop_test_on_a_core_waits"}, []() -> tg::task<> { co_await waits(); }};
+const tg::operation on_a_core_waits{{.name = "stop_test_on_a_core_waits"},
+                                    []() -> tg::task<> { co_await waits(); }};
 
 void reset() { started = stopped = looping = 0; }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 /// Admits the task, waits until `begun`, asks it to stop, and tells whether it ended with token_stopped.
 template <class Condition>
@@ -244,7 +248,8 @@ TEST_SUITE("request_stop") {
             tg::token<int> token = gives(4);
             token.admit();
             co_await until([&] {
-                return tg::detail::token_access::record(token).state.load() > tg::token_state::executing;
+                return tg::detail::token_access::record(token).state.load() >
+                       tg::token_state::executing;
             });
             token.request_stop();
             co_await tg::yield();
@@ -279,7 +284,9 @@ TEST_SUITE("request_stop") {
         check_settled(runtime);
     }
 
-    TEST_CASE("through a handle that outlives the token, the loops and the runtime: nothing, and nothing leaks") {
+    TEST_CASE(
+        "through a handle that outlives the token, the loops and the runtime: nothing, and nothing "
+        "leaks") {
         const no_leak check;
         std::vector<tg::token<int>> kept;
         {
@@ -389,7 +396,9 @@ TEST_SUITE("request_stop") {
         tg::runtime runtime{{.cores = 3}};
         runtime.run([]() -> tg::task<> {
             for (int round = 0; round < 300; ++round) {
-                tg::token<void> token = round % 3 == 0 ? on_a_core_waits() : round % 3 == 1 ? lead_waits() : waits();
+                tg::token<void> token = round % 3 == 0   ? on_a_core_waits()
+                                        : round % 3 == 1 ? lead_waits()
+                                                         : waits();
                 token.admit();
                 for (int turns = round % 7; turns > 0; --turns) co_await tg::yield();
                 token.request_stop();
@@ -450,7 +459,9 @@ TEST_SUITE("request_stop") {
         CHECK(stopped == 1);
     }
 
-    TEST_CASE("a value that is returned all the same is the result; a success that beats the stop succeeds") {
+    TEST_CASE(
+        "a value that is returned all the same is the result; a success that beats the stop "
+        "succeeds") {
         tg::runtime runtime{{.cores = 2}};
         runtime.run([]() -> tg::task<> {
             const auto returns = []() -> tg::task<int> {
@@ -535,7 +546,8 @@ TEST_SUITE("stop_callback") {
         });
     }
 
-    TEST_CASE("called before a wait throws, also where the body meets the stop before the message does") {
+    TEST_CASE(
+        "called before a wait throws, also where the body meets the stop before the message does") {
         tg::runtime runtime{{.cores = 2}};
         runtime.run([]() -> tg::task<> {
             reset();
@@ -735,8 +747,9 @@ TEST_SUITE("shield") {
             co_await tg::shield(items.send(1));  // which need not wait
             ++slept;
             CHECK_THROWS_AS(co_await tg::shield(fails()), std::out_of_range);
-            CHECK(tg::this_token::stop_requested());  // the shield has gone with the wait, on every way out
-            co_await tg::sleep_for(1us);              // not shielded
+            CHECK(tg::this_token::
+                      stop_requested());  // the shield has gone with the wait, on every way out
+            co_await tg::sleep_for(1us);  // not shielded
             ++slept;
         };
         runtime.run([&]() -> tg::task<> {
@@ -822,12 +835,15 @@ TEST_SUITE("shield") {
 }
 
 TEST_SUITE("runtime::stop with a grace") {
-    TEST_CASE("what sleeps is asked when it is over, and the runtime ends; who asked for it hears of it") {
+    TEST_CASE(
+        "what sleeps is asked when it is over, and the runtime ends; who asked for it hears of "
+        "it") {
         const no_leak check;
         std::atomic<int> failures{0};
         reset();
         {
-            tg::runtime runtime{{.cores = 3, .on_failure = [&](const tg::failure&) { ++failures; }}};
+            tg::runtime runtime{
+                {.cores = 3, .on_failure = [&](const tg::failure&) { ++failures; }}};
             runtime.start();
             std::vector<std::future<void>> all;
             for (int i = 0; i < 300; ++i)
@@ -861,16 +877,18 @@ TEST_SUITE("runtime::stop with a grace") {
         std::atomic<int> failures{0};
         reset();
         {
-            tg::runtime runtime{
-                {.cores = 1, .storage = {.slow = 1}, .on_failure = [&](const tg::failure&) { ++failures; }}};
+            tg::runtime runtime{{.cores = 1,
+                                 .storage = {.slow = 1},
+                                 .on_failure = [&](const tg::failure&) { ++failures; }}};
             runtime.start();
             std::atomic<bool> go{false};
-            const tg::operation blocks{{.name = "stop_test_blocks", .storage = tg::storage::slow}, [&go] {
+            const tg::operation blocks{{.name = "stop_test_blocks", .storage = tg::storage::slow},
+                                       [&go] {
                                            ++looping;
                                            go.wait(false);
                                        }};
-            const tg::operation slow_notes{{.name = "stop_test_slow_notes", .storage = tg::storage::slow},
-                                           [] { ++started; }};
+            const tg::operation slow_notes{
+                {.name = "stop_test_slow_notes", .storage = tg::storage::slow}, [] { ++started; }};
             const tg::operation sticky_notes{{.name = "stop_test_sticky_notes"},
                                              tg::sticky{"stop_test", [](int n) { return n; }},
                                              [](int) { ++started; }};
@@ -988,7 +1006,8 @@ TEST_SUITE("runtime::stop with a grace") {
             wait_until([] { return started == 1; });
             CHECK(runtime.stop(1min, 0s).complete());
         });
-        CHECK_THROWS_AS(runtime.run([]() -> tg::task<> { co_await wait_for_stop(); }), tg::token_stopped);
+        CHECK_THROWS_AS(runtime.run([]() -> tg::task<> { co_await wait_for_stop(); }),
+                        tg::token_stopped);
         foreign.join();
         CHECK(stopped == 1);
     }
@@ -1011,7 +1030,8 @@ TEST_SUITE("runtime::stop with a grace") {
         manual_event go;
         std::atomic<int> begun{0};
         std::atomic<bool> moved{false};
-        const tg::operation waits_for_go{{.name = "stop_test_waits_for_go"}, [&]() -> tg::task<int> {
+        const tg::operation waits_for_go{{.name = "stop_test_waits_for_go"},
+                                         [&]() -> tg::task<int> {
                                              ++begun;
                                              co_await go;
                                              co_return 1;

@@ -72,9 +72,11 @@ const tg::operation gives{{.name = "time_test_gives"}, [](int n) {
                               return n;
                           }};
 const tg::operation refers{{.name = "time_test_refers"}, [](int& n) -> int& { return n; }};
-const tg::operation owns{{.name = "time_test_owns"}, [](int n) { return std::make_unique<int>(n); }};
+const tg::operation owns{{.name = "time_test_owns"},
+                         [](int n) { return std::make_unique<int>(n); }};
 const tg::operation nothing{{.name = "time_test_nothing"}, [] {}};
-const tg::operation fails{{.name = "time_test_fails"}, [](counted) -> int { throw std::out_of_range("its own"); }};
+const tg::operation fails{{.name = "time_test_fails"},
+                          [](counted) -> int { throw std::out_of_range("its own"); }};
 const tg::operation stubborn{{.name = "time_test_stubborn"}, [](int n) -> tg::task<int> {
                                  try {
                                      co_await tg::sleep_for(1h);
@@ -83,12 +85,14 @@ const tg::operation stubborn{{.name = "time_test_stubborn"}, [](int n) -> tg::ta
                                  }
                                  co_return -1;
                              }};
-const tg::operation slow_gives{{.name = "time_test_slow_gives", .storage = tg::storage::slow}, [](int n) {
+const tg::operation slow_gives{{.name = "time_test_slow_gives", .storage = tg::storage::slow},
+                               [](int n) {
                                    ++started;
                                    return n;
                                }};
 
-const tg::operation block{{.name = "time_test_block", .weight = tg::weight::heavy}, [](blockade* on) { on->wait(); }};
+const tg::operation block{{.name = "time_test_block", .weight = tg::weight::heavy},
+                          [](blockade* on) { on->wait(); }};
 const tg::operation slow_block{{.name = "time_test_slow_block", .storage = tg::storage::slow},
                                [](blockade* on) { on->wait(); }};
 
@@ -103,9 +107,12 @@ tg::task<std::string> lead_with_timeout() {
     const int in_time = co_await tg::with_timeout(conducted_sleeps(0s, 5), 1h);
     co_return text + ' ' + std::to_string(in_time);
 }
-const tg::operation lead{{.name = "time_test_lead"}, tg::lead{"time_test_conducted_sleeps"}, lead_with_timeout};
+const tg::operation lead{
+    {.name = "time_test_lead"}, tg::lead{"time_test_conducted_sleeps"}, lead_with_timeout};
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 /// What is thrown, as its type's name and text.
 template <class T>
@@ -174,31 +181,34 @@ TEST_SUITE("sleep") {
     TEST_CASE("never early, whatever the unit") {
         tg::runtime runtime{{.cores = 3}};
         std::atomic<int> early{0};
-        const tg::operation checked{{.name = "time_test_checked"}, [&early](std::int64_t ns) -> tg::task<> {
-                                        const auto begin = steady::now();
-                                        co_await tg::sleep_for(std::chrono::nanoseconds(ns));
-                                        early += steady::now() - begin < std::chrono::nanoseconds(ns);
-                                        const auto when = steady::now() + std::chrono::nanoseconds(ns);
-                                        co_await tg::sleep_until(when);
-                                        early += steady::now() < when;
-                                        const std::chrono::duration<double, std::milli> fraction(0.3);
-                                        const auto again = steady::now();
-                                        co_await tg::sleep_for(fraction);
-                                        early += steady::now() - again < 300us;
-                                    }};
+        const tg::operation checked{
+            {.name = "time_test_checked"}, [&early](std::int64_t ns) -> tg::task<> {
+                const auto begin = steady::now();
+                co_await tg::sleep_for(std::chrono::nanoseconds(ns));
+                early += steady::now() - begin < std::chrono::nanoseconds(ns);
+                const auto when = steady::now() + std::chrono::nanoseconds(ns);
+                co_await tg::sleep_until(when);
+                early += steady::now() < when;
+                const std::chrono::duration<double, std::milli> fraction(0.3);
+                const auto again = steady::now();
+                co_await tg::sleep_for(fraction);
+                early += steady::now() - again < 300us;
+            }};
         constexpr unsigned seed = 20240;
         MESSAGE("seed " << seed);
         std::mt19937 random(seed);
         runtime.run([&]() -> tg::task<> {
             std::vector<tg::token<void>> all;
-            for (int i = 0; i < 1000; ++i) all.push_back(checked(static_cast<std::int64_t>(random() % 3'000'000)));
+            for (int i = 0; i < 1000; ++i)
+                all.push_back(checked(static_cast<std::int64_t>(random() % 3'000'000)));
             co_await tg::when_all(std::move(all));
         });
         CHECK(early == 0);
     }
 
     TEST_CASE(
-        "those of one loop wake in the order of their deadlines, in the order of going to sleep where they are equal") {
+        "those of one loop wake in the order of their deadlines, in the order of going to sleep "
+        "where they are equal") {
         tg::runtime runtime{{.cores = 1}};
         std::vector<int> order;
         runtime.run([&]() -> tg::task<> {
@@ -266,7 +276,10 @@ TEST_SUITE("sleep") {
                     case 1: co_await tg::sleep_for(hours::max()); break;
                     case 2: co_await tg::sleep_for(std::chrono::duration<double>(1e300)); break;
                     case 3: co_await tg::sleep_until(steady::time_point::max()); break;
-                    default: co_await tg::sleep_until(steady::now() + std::chrono::hours(24 * 365 * 100)); break;
+                    default:
+                        co_await tg::sleep_until(steady::now() +
+                                                 std::chrono::hours(24 * 365 * 100));
+                        break;
                 }
             };
             int stopped = 0;
@@ -289,7 +302,8 @@ TEST_SUITE("sleep") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             const auto sleeper = []() -> tg::task<> {
-                co_await tg::sleep_until(std::chrono::time_point<steady, std::chrono::hours>::max());
+                co_await tg::sleep_until(
+                    std::chrono::time_point<steady, std::chrono::hours>::max());
             };
             tg::token<void> token = tg::as_token(sleeper());
             token.admit();
@@ -309,7 +323,9 @@ TEST_SUITE("sleep") {
                 sleeper.admit();
                 while (started == 0) co_await tg::yield();
                 sleeper.request_stop();
-                const auto await = [](tg::token<int> it) -> tg::task<int> { co_return co_await it; };
+                const auto await = [](tg::token<int> it) -> tg::task<int> {
+                    co_return co_await it;
+                };
                 const std::string said = co_await thrown_by(await(std::move(sleeper)));
                 co_return contains(said, id) ? said : "another one: " + said;
             });
@@ -329,7 +345,8 @@ TEST_SUITE("sleep") {
                 tg::token<void> second;
                 const auto first_body = [&second, when]() -> tg::task<> {
                     co_await tg::sleep_until(when);
-                    second.request_stop();  // due in the same turn: both have been made ready by now
+                    second
+                        .request_stop();  // due in the same turn: both have been made ready by now
                 };
                 const auto second_body = [when]() -> tg::task<> { co_await tg::sleep_until(when); };
                 second = tg::as_token(second_body());
@@ -378,7 +395,8 @@ TEST_SUITE("sleep") {
                     co_await tg::yield();
                 }
             };
-            co_await tg::when_all(tg::as_token(voice('a')), tg::as_token(voice('b')), tg::as_token(voice('c')));
+            co_await tg::when_all(tg::as_token(voice('a')), tg::as_token(voice('b')),
+                                  tg::as_token(voice('c')));
         });
         CHECK(order == "abcabcabc");
     }
@@ -426,11 +444,13 @@ TEST_SUITE("with_timeout") {
                 for (const auto& [limit, text] : limits) {
                     tg::token<int> late = sleeps(1h, 1);
                     const std::string id = late.id().text();
-                    const std::string said = co_await thrown_by(tg::with_timeout(std::move(late), limit));
+                    const std::string said =
+                        co_await thrown_by(tg::with_timeout(std::move(late), limit));
                     CHECK(contains(said, "timeout: token_timeout: " + id));
                     CHECK(contains(said, text));
                 }
-                const std::string of_task = co_await thrown_by(tg::with_timeout(sleep_and_give(1h, 1), 1ms));
+                const std::string of_task =
+                    co_await thrown_by(tg::with_timeout(sleep_and_give(1h, 1), 1ms));
                 CHECK(contains(of_task, "timeout: "));
                 CHECK(contains(of_task, "task"));
             });
@@ -464,7 +484,8 @@ TEST_SUITE("with_timeout") {
             tg::token<void> started_in_time = tg::as_token(late_failure());
             started_in_time.admit();
             co_await begun(started_in_time);
-            CHECK_THROWS_AS(co_await tg::with_timeout(std::move(started_in_time), 1ms), std::domain_error);
+            CHECK_THROWS_AS(co_await tg::with_timeout(std::move(started_in_time), 1ms),
+                            std::domain_error);
         });
         CHECK(counted::alive() == 0);
     }
@@ -483,9 +504,11 @@ TEST_SUITE("with_timeout") {
         runtime.run([]() -> tg::task<> {
             started = 0;
             for (const std::chrono::nanoseconds limit :
-                 {std::chrono::nanoseconds(0), std::chrono::nanoseconds(-1), std::chrono::nanoseconds::min()}) {
+                 {std::chrono::nanoseconds(0), std::chrono::nanoseconds(-1),
+                  std::chrono::nanoseconds::min()}) {
                 CHECK_THROWS_AS(co_await tg::with_timeout(gives(1), limit), tg::token_timeout);
-                CHECK_THROWS_AS(co_await tg::with_timeout(sleep_and_give(0s, 1), limit), tg::token_timeout);
+                CHECK_THROWS_AS(co_await tg::with_timeout(sleep_and_give(0s, 1), limit),
+                                tg::token_timeout);
             }
             CHECK(started == 0);
         });
@@ -495,13 +518,16 @@ TEST_SUITE("with_timeout") {
     TEST_CASE("longer than can be counted, and fractions") {
         CHECK(run_one([]() -> tg::task<int> {
                   int sum = co_await tg::with_timeout(sleeps(1ms, 1), std::chrono::seconds::max());
-                  sum += co_await tg::with_timeout(sleeps(1ms, 1), std::chrono::hours(24 * 365 * 400));
+                  sum +=
+                      co_await tg::with_timeout(sleeps(1ms, 1), std::chrono::hours(24 * 365 * 400));
                   sum += co_await tg::with_timeout(sleep_and_give(1ms, 1), 3600.5s);
-                  sum += co_await tg::with_timeout(sleep_and_give(1ms, 1), std::chrono::nanoseconds::max());
+                  sum += co_await tg::with_timeout(sleep_and_give(1ms, 1),
+                                                   std::chrono::nanoseconds::max());
                   co_return sum;
               }) == 4);
-        const tg::operation unlimited{{.name = "time_test_unlimited", .timeout = std::chrono::hours::max()},
-                                      [] { return 1; }};
+        const tg::operation unlimited{
+            {.name = "time_test_unlimited", .timeout = std::chrono::hours::max()},
+            [] { return 1; }};
         CHECK(run_one([&]() -> tg::task<int> {
                   const int one = co_await unlimited();
                   co_return one;
@@ -521,19 +547,25 @@ TEST_SUITE("with_timeout") {
             const std::optional<int> seven = co_await tg::with_timeout(items.receive(), -1s);
             CHECK(seven == 7);
             tg::listener listener = tg::tcp::listen({"127.0.0.1", 0});
-            tg::stream client = co_await tg::with_timeout(tg::tcp::connect(listener.local_endpoint()), 1h);
+            tg::stream client =
+                co_await tg::with_timeout(tg::tcp::connect(listener.local_endpoint()), 1h);
             tg::stream server = co_await tg::with_timeout(listener.accept(), 1h);
             std::array<std::byte, 4> into{};
             const tg::token_id id = tg::this_token::id();
             const auto late = [&id](const std::string& text, const char* limit) {
-                CHECK(text == "timeout: token_timeout: " + id.text() + " waited longer than " + limit);
+                CHECK(text ==
+                      "timeout: token_timeout: " + id.text() + " waited longer than " + limit);
             };
             for (const auto limit : {2ms, 0ms, -1ms}) {
-                const auto read = [&]() -> tg::task<> { co_await tg::with_timeout(server.read(into), limit); };
+                const auto read = [&]() -> tg::task<> {
+                    co_await tg::with_timeout(server.read(into), limit);
+                };
                 const std::string text = co_await thrown_by(read());
                 late(text, limit == 2ms ? "2ms" : limit == 0ms ? "0s" : "-1ms");
             }
-            const auto sleep = []() -> tg::task<> { co_await tg::with_timeout(tg::sleep_for(1h), 1.5ms); };
+            const auto sleep = []() -> tg::task<> {
+                co_await tg::with_timeout(tg::sleep_for(1h), 1.5ms);
+            };
             const std::string slept = co_await thrown_by(sleep());
             late(slept, "1500us");
             const auto receive = [&]() -> tg::task<> {
@@ -541,12 +573,16 @@ TEST_SUITE("with_timeout") {
             };
             const std::string received = co_await thrown_by(receive());
             late(received, "1ms");
-            const auto accept = [&]() -> tg::task<> { co_await tg::with_timeout(listener.accept(), 1ms); };
+            const auto accept = [&]() -> tg::task<> {
+                co_await tg::with_timeout(listener.accept(), 1ms);
+            };
             const std::string accepted = co_await thrown_by(accept());
             late(accepted, "1ms");
             tg::mutex one;
             const auto held = co_await one.lock();
-            const auto lock = [&]() -> tg::task<> { const auto mine = co_await tg::with_timeout(one.lock(), 1ms); };
+            const auto lock = [&]() -> tg::task<> {
+                const auto mine = co_await tg::with_timeout(one.lock(), 1ms);
+            };
             const std::string locked = co_await thrown_by(lock());
             late(locked, "1ms");
             CHECK_FALSE(tg::this_token::stop_requested());
@@ -604,7 +640,8 @@ TEST_SUITE("with_timeout") {
             CHECK_THROWS_AS(co_await tg::with_timeout(std::move(running), 1ms), tg::token_timeout);
             tg::token<int> ended = gives(2);
             ended.admit();
-            while (tg::detail::token_access::record(ended).state.load() <= tg::token_state::executing)
+            while (tg::detail::token_access::record(ended).state.load() <=
+                   tg::token_state::executing)
                 co_await tg::yield();
             CHECK(co_await tg::with_timeout(std::move(ended), 1h) == 2);
             tg::token<int> waiting = sleeps(1h, 1);
@@ -623,7 +660,8 @@ TEST_SUITE("with_timeout") {
 
     TEST_CASE("in a domain") {
         tg::runtime runtime{{.cores = 2}};
-        const std::string said = runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
+        const std::string said =
+            runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
         CHECK(contains(said, "time_test_conducted_sleeps"));
         CHECK(contains(said, " 2ms 5"));
         check_settled(runtime);
@@ -685,7 +723,8 @@ TEST_SUITE("with_timeout") {
             blocking.admit();
             while (all.blocking == 0) co_await tg::yield();
             started = 0;
-            tg::token<std::string> limited = tg::as_token(thrown_by(tg::with_timeout(gives(1), 1ms)));
+            tg::token<std::string> limited =
+                tg::as_token(thrown_by(tg::with_timeout(gives(1), 1ms)));
             limited.admit();
             co_await tg::sleep_for(3ms);  // on this loop: the limit is over before
             all.end();
@@ -716,7 +755,8 @@ TEST_SUITE("with_timeout") {
                 admitted.admit();
                 co_await go;  // asked to stop meanwhile
                 CHECK_THROWS_AS(co_await tg::with_timeout(gives(1), 1h), tg::token_stopped);
-                CHECK_THROWS_AS(co_await tg::with_timeout(std::move(admitted), 1h), tg::token_stopped);
+                CHECK_THROWS_AS(co_await tg::with_timeout(std::move(admitted), 1h),
+                                tg::token_stopped);
                 outlived = !ended;
             };
             tg::token<void> asked = tg::as_token(body());

@@ -43,9 +43,11 @@ std::atomic<int> ended{0};
 const tg::operation gives{{.name = "when_all_test_gives"}, [](int n) { return n; }};
 const tg::operation text_of{{.name = "when_all_test_text", .weight = tg::weight::light},
                             [](int n) { return std::to_string(n); }};
-const tg::operation nothing{{.name = "when_all_test_nothing", .weight = tg::weight::heavy}, [] { ++ended; }};
+const tg::operation nothing{{.name = "when_all_test_nothing", .weight = tg::weight::heavy},
+                            [] { ++ended; }};
 const tg::operation refers{{.name = "when_all_test_refers"}, [](int& n) -> int& { return n; }};
-const tg::operation owns{{.name = "when_all_test_owns"}, [](int n) { return std::make_unique<int>(n); }};
+const tg::operation owns{{.name = "when_all_test_owns"},
+                         [](int n) { return std::make_unique<int>(n); }};
 const tg::operation keeps{{.name = "when_all_test_keeps"}, [](counted kept) {
                               ++ended;
                               return kept;
@@ -55,7 +57,8 @@ const tg::operation may_fail{{.name = "when_all_test_may_fail"}, [](counted kept
                                  if (fails) throw std::runtime_error(std::to_string(kept.number()));
                                  return kept.number();
                              }};
-const tg::operation waits{{.name = "when_all_test_waits"}, [](manual_event* event, int n) -> tg::task<int> {
+const tg::operation waits{{.name = "when_all_test_waits"},
+                          [](manual_event* event, int n) -> tg::task<int> {
                               co_await *event;
                               ++ended;
                               co_return n;
@@ -77,7 +80,8 @@ tg::task<int> tree(int levels) {
     co_return std::accumulate(below.begin(), below.end(), one + two);
 }
 constexpr int leaves(int levels) { return levels == 0 ? 1 : 2 + 3 * leaves(levels - 1); }
-const tg::operation conducted{{.name = "when_all_test_lead"}, tg::lead{"when_all_test_branch"}, tree};
+const tg::operation conducted{
+    {.name = "when_all_test_lead"}, tg::lead{"when_all_test_branch"}, tree};
 
 /// Hands out a child of its own domain, to be awaited by somebody else.
 const tg::operation hands_out{{.name = "when_all_test_hands_out"},
@@ -135,7 +139,8 @@ TEST_SUITE("when_all") {
             for (int i = 0; i < 100; ++i) tasks.push_back(twice(i, here));
             const std::vector<int> results = co_await tg::when_all(std::move(tasks));
             for (int i = 0; i < 100; ++i) CHECK(results[static_cast<std::size_t>(i)] == 2 * i);
-            const auto [six, seven, eight] = co_await tg::when_all(twice(3, here), gives(7), twice(4, here));
+            const auto [six, seven, eight] =
+                co_await tg::when_all(twice(3, here), gives(7), twice(4, here));
             CHECK(six == 6);
             CHECK(seven == 7);
             CHECK(eight == 8);
@@ -175,7 +180,8 @@ TEST_SUITE("when_all") {
         ended = 0;
         runtime.run([]() -> tg::task<> {
             const auto results = co_await tg::when_all(gives(1), text_of(2), nothing());
-            static_assert(std::is_same_v<decltype(results), const std::tuple<int, std::string, std::monostate>>);
+            static_assert(std::is_same_v<decltype(results),
+                                         const std::tuple<int, std::string, std::monostate>>);
             CHECK(std::get<0>(results) == 1);
             CHECK(std::get<1>(results) == "2");
             CHECK(ended == 1);
@@ -204,7 +210,8 @@ TEST_SUITE("when_all") {
             std::vector<tg::token<int&>> all;
             all.push_back(refers(std::ref(a)));
             all.push_back(refers(std::ref(b)));
-            const std::vector<std::reference_wrapper<int>> same = co_await tg::when_all(std::move(all));
+            const std::vector<std::reference_wrapper<int>> same =
+                co_await tg::when_all(std::move(all));
             CHECK(&same[0].get() == &a);
             CHECK(&same[1].get() == &b);
 
@@ -214,12 +221,15 @@ TEST_SUITE("when_all") {
 
             std::vector<tg::token<std::unique_ptr<int>>> owners;
             for (int i = 0; i < 10; ++i) owners.push_back(owns(i));
-            const std::vector<std::unique_ptr<int>> owned = co_await tg::when_all(std::move(owners));
+            const std::vector<std::unique_ptr<int>> owned =
+                co_await tg::when_all(std::move(owners));
             for (int i = 0; i < 10; ++i) CHECK(*owned[static_cast<std::size_t>(i)] == i);
         });
     }
 
-    TEST_CASE("the first failure by position is thrown after all have ended, the others reach the handler in order") {
+    TEST_CASE(
+        "the first failure by position is thrown after all have ended, the others reach the "
+        "handler in order") {
         failures_heard heard;
         counted::reset();
         ended = 0;
@@ -248,8 +258,9 @@ TEST_SUITE("when_all") {
         runtime.run([]() -> tg::task<> {
             ended = 0;
             std::string first;
-            auto two_fail = tg::when_all(may_fail(counted(0), false), nothing(), may_fail(counted(1), true),
-                                         may_fail(counted(2), true), keeps(counted(3)));
+            auto two_fail =
+                tg::when_all(may_fail(counted(0), false), nothing(), may_fail(counted(1), true),
+                             may_fail(counted(2), true), keeps(counted(3)));
             try {
                 co_await two_fail;
             } catch (const std::runtime_error& error) {
@@ -278,7 +289,8 @@ TEST_SUITE("when_all") {
         CHECK(ended == 0);
     }
 
-    TEST_CASE("a handle without a token among them: already_awaited, before any of them is admitted") {
+    TEST_CASE(
+        "a handle without a token among them: already_awaited, before any of them is admitted") {
         counted::reset();
         ended = 0;
         tg::runtime runtime{{.cores = 1}};
@@ -335,7 +347,8 @@ TEST_SUITE("when_all") {
                 all.push_back(i % 3 == 0 ? waits(&go, i) : gives(i));
                 if (i % 2 == 0) all.back().admit();
             }
-            const int behind_them = co_await gives(0);  // the only core has run or begun all that were admitted
+            const int behind_them =
+                co_await gives(0);  // the only core has run or begun all that were admitted
             CHECK(behind_them == 0);
             CHECK(ended == 0);
             setter = std::thread([&go] { go.set(); });
@@ -349,7 +362,8 @@ TEST_SUITE("when_all") {
             two.admit();
             co_await nothing();
             co_await nothing();
-            const auto [n, text] = co_await tg::when_all(std::move(one), std::move(two));  // nothing left to wait for
+            const auto [n, text] =
+                co_await tg::when_all(std::move(one), std::move(two));  // nothing left to wait for
             CHECK(n == 1);
             CHECK(text == "2");
         });
@@ -411,7 +425,9 @@ TEST_SUITE("when_all") {
         check_settled(runtime);
     }
 
-    TEST_CASE("stress: nested groups of random size and failure; every frame goes, every failure is heard once") {
+    TEST_CASE(
+        "stress: nested groups of random size and failure; every frame goes, every failure is "
+        "heard once") {
         constexpr unsigned seed = 20250615;
         INFO("seed " << seed);
         std::mt19937 random(seed);

@@ -49,10 +49,12 @@ tg::task<int> wait_for_stop(int n) {
 tg::task<int> give_task(int n) { co_return n; }
 const tg::operation waits{{.name = "when_any_test_waits"}, wait_for_stop};
 const tg::operation gives{{.name = "when_any_test_gives"}, [](int n) { return n; }};
-const tg::operation text_of{{.name = "when_any_test_text"}, [](int n) { return std::to_string(n); }};
+const tg::operation text_of{{.name = "when_any_test_text"},
+                            [](int n) { return std::to_string(n); }};
 const tg::operation nothing{{.name = "when_any_test_nothing"}, [] {}};
 const tg::operation refers{{.name = "when_any_test_refers"}, [](int& n) -> int& { return n; }};
-const tg::operation owns{{.name = "when_any_test_owns"}, [](int n) { return std::make_unique<int>(n); }};
+const tg::operation owns{{.name = "when_any_test_owns"},
+                         [](int n) { return std::make_unique<int>(n); }};
 const tg::operation keeps{{.name = "when_any_test_keeps"}, [](counted kept) { return kept; }};
 const tg::operation fails{{.name = "when_any_test_fails"},
                           [](int n) -> int { throw std::out_of_range(std::to_string(n)); }};
@@ -62,21 +64,24 @@ const tg::operation late_failure{{.name = "when_any_test_late_failure"}, []() ->
                                      } catch (const tg::token_stopped&) {}
                                      throw std::domain_error("late");
                                  }};
-const tg::operation late_value{{.name = "when_any_test_late_value"}, [](counted kept) -> tg::task<counted> {
+const tg::operation late_value{{.name = "when_any_test_late_value"},
+                               [](counted kept) -> tg::task<counted> {
                                    try {
                                        co_await tg::sleep_for(1h);
                                    } catch (const tg::token_stopped&) {}
                                    co_return kept;
                                }};
-const tg::operation slow{{.name = "when_any_test_slow", .storage = tg::storage::slow}, [](int n) -> tg::task<int> {
+const tg::operation slow{{.name = "when_any_test_slow", .storage = tg::storage::slow},
+                         [](int n) -> tg::task<int> {
                              const auto first = co_await tg::when_any(gives(n), waits(1));
                              co_return first.value.index() == 0 ? std::get<0>(first.value) : -1;
                          }};
-const tg::operation lead{
-    {.name = "when_any_test_lead"}, tg::lead{"when_any_test_gives", "when_any_test_waits"}, [](int n) -> tg::task<int> {
-        const auto first = co_await tg::when_any(waits(1), gives(n), waits(2));
-        co_return std::get<1>(first.value);
-    }};
+const tg::operation lead{{.name = "when_any_test_lead"},
+                         tg::lead{"when_any_test_gives", "when_any_test_waits"},
+                         [](int n) -> tg::task<int> {
+                             const auto first = co_await tg::when_any(waits(1), gives(n), waits(2));
+                             co_return std::get<1>(first.value);
+                         }};
 
 void reset() { started = stopped = 0; }
 
@@ -90,7 +95,8 @@ TEST_SUITE("when_any") {
             runtime.run([]() -> tg::task<> {
                 for (int round = 0; round < 50; ++round) {
                     reset();
-                    const auto first = co_await tg::when_any(waits(1), waits(2), text_of(7), waits(4));
+                    const auto first =
+                        co_await tg::when_any(waits(1), waits(2), text_of(7), waits(4));
                     CHECK(first.index == 2);
                     CHECK(std::get<2>(first.value) == "7");
                     CHECK(started == stopped);
@@ -98,18 +104,21 @@ TEST_SUITE("when_any") {
                 for (int round = 0; round < 50; ++round) {
                     reset();
                     std::vector<tg::token<int>> several;
-                    for (int i = 0; i < 20; ++i) several.push_back(i == round % 20 ? gives(round) : waits(i));
+                    for (int i = 0; i < 20; ++i)
+                        several.push_back(i == round % 20 ? gives(round) : waits(i));
                     const auto first = co_await tg::when_any(std::move(several));
                     CHECK(first.index == static_cast<std::size_t>(round % 20));
                     CHECK(first.value == round);
                     CHECK(started == stopped);
                 }
                 reset();
-                const auto of_tasks = co_await tg::when_any(wait_for_stop(1), give_task(8), waits(2));
+                const auto of_tasks =
+                    co_await tg::when_any(wait_for_stop(1), give_task(8), waits(2));
                 CHECK(of_tasks.index == 1);
                 CHECK(std::get<1>(of_tasks.value) == 8);
                 std::vector<tg::task<int>> tasks;
-                for (int i = 0; i < 4; ++i) tasks.push_back(i == 2 ? give_task(i) : wait_for_stop(i));
+                for (int i = 0; i < 4; ++i)
+                    tasks.push_back(i == 2 ? give_task(i) : wait_for_stop(i));
                 const auto of_vector = co_await tg::when_any(std::move(tasks));
                 CHECK(of_vector.value == 2);
                 CHECK(started == stopped);
@@ -148,7 +157,9 @@ TEST_SUITE("when_any") {
         check_settled(runtime);
     }
 
-    TEST_CASE("the first decides by failing too; a failure of another's own goes to the handler, its stop does not") {
+    TEST_CASE(
+        "the first decides by failing too; a failure of another's own goes to the handler, its "
+        "stop does not") {
         std::atomic<int> failures{0};
         tg::runtime runtime{{.cores = 2, .on_failure = [&](const tg::failure&) { ++failures; }}};
         reset();
@@ -193,10 +204,12 @@ TEST_SUITE("when_any") {
                     running.admit();
                     ended.admit();
                     here.admit();
-                    if (round % 2 != 0) co_await tg::sleep_for(std::chrono::microseconds(round * 10));
+                    if (round % 2 != 0)
+                        co_await tg::sleep_for(std::chrono::microseconds(round * 10));
                     late.admit();
-                    const auto first = co_await tg::when_any(std::move(here), std::move(running), std::move(ended),
-                                                             std::move(late), waits(5));
+                    const auto first =
+                        co_await tg::when_any(std::move(here), std::move(running), std::move(ended),
+                                              std::move(late), waits(5));
                     CHECK((first.index == 2 || first.index == 3));
                     CHECK(started == stopped);
                 }
@@ -205,7 +218,8 @@ TEST_SUITE("when_any") {
                 one.admit();
                 two.admit();
                 for (const auto* each : {&one, &two})
-                    while (tg::detail::token_access::record(*each).state.load() <= tg::token_state::executing)
+                    while (tg::detail::token_access::record(*each).state.load() <=
+                           tg::token_state::executing)
                         co_await tg::yield();
                 reset();
                 const auto first = co_await tg::when_any(std::move(one), std::move(two), waits(3));
@@ -224,7 +238,9 @@ TEST_SUITE("when_any") {
             runtime.run([]() -> tg::task<> {
                 for (int round = 0; round < 30; ++round) {
                     reset();
-                    const auto body = []() -> tg::task<> { co_await tg::when_any(waits(1), waits(2), waits(3)); };
+                    const auto body = []() -> tg::task<> {
+                        co_await tg::when_any(waits(1), waits(2), waits(3));
+                    };
                     tg::token<void> token = tg::as_token(body());
                     token.admit();
                     if (round % 3 != 0)
@@ -244,7 +260,8 @@ TEST_SUITE("when_any") {
         tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}}};
         runtime.run([]() -> tg::task<> {
             CHECK(co_await lead(3) == 3);
-            const auto [a, b] = co_await tg::when_all(slow(4), slow(5));  // the permit is given up while it waits
+            const auto [a, b] =
+                co_await tg::when_all(slow(4), slow(5));  // the permit is given up while it waits
             CHECK(a == 4);
             CHECK(b == 5);
             CHECK(co_await slow(6) == 6);
@@ -259,10 +276,12 @@ TEST_SUITE("when_any") {
                 const auto first = co_await tg::when_any(waits(1), waits(2));
                 co_return static_cast<int>(first.index);
             };
-            const auto first = co_await tg::when_any(tg::as_token(inner()), gives(9), tg::as_token(inner()));
+            const auto first =
+                co_await tg::when_any(tg::as_token(inner()), gives(9), tg::as_token(inner()));
             CHECK(first.index == 1);
             CHECK_THROWS_AS(co_await tg::with_timeout(inner(), 1ms), tg::token_timeout);
-            CHECK_THROWS_AS(co_await tg::when_any(tg::as_token(tg::with_timeout(waits(1), 1ms)), waits(2)),
+            CHECK_THROWS_AS(co_await tg::when_any(tg::as_token(tg::with_timeout(waits(1), 1ms)),
+                                                  waits(2)),
                             tg::token_timeout);
         });
         check_settled(runtime);
@@ -272,7 +291,8 @@ TEST_SUITE("when_any") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             reset();
-            CHECK_THROWS_AS(co_await tg::when_any(std::vector<tg::token<int>>()), std::invalid_argument);
+            CHECK_THROWS_AS(co_await tg::when_any(std::vector<tg::token<int>>()),
+                            std::invalid_argument);
             CHECK_THROWS_AS(co_await tg::when_any(waits(1), tg::token<int>()), tg::already_awaited);
             std::vector<tg::token<int>> several;
             several.push_back(waits(1));

@@ -32,7 +32,8 @@ std::atomic<std::uint64_t> allocations{0};  // by any thread; relaxed would do
 
 namespace {
 const int hooked = __sanitizer_install_malloc_and_free_hooks(
-    +[](const volatile void*, std::size_t) { allocations.fetch_add(1); }, +[](const volatile void*) {});
+    +[](const volatile void*, std::size_t) { allocations.fetch_add(1); },
+    +[](const volatile void*) {});
 }  // namespace
 #elif defined(__GLIBC__)
 extern "C" {
@@ -77,19 +78,23 @@ const tg::operation heavy{{.name = "allocation_test_heavy", .weight = tg::weight
                           [](number n) { return n + 1; }};
 const tg::operation coroutine{{.name = "allocation_test_coroutine"},
                               [](number n) -> tg::task<number> { co_return co_await light(n); }};
-const tg::operation nothing{{.name = "allocation_test_nothing", .weight = tg::weight::heavy}, [](number) {}};
-const tg::operation sticky{
-    {.name = "allocation_test_sticky"}, tg::sticky{"allocation_test"}, [](number n) { return n + 1; }};
-const tg::operation slow{{.name = "allocation_test_slow", .storage = tg::storage::slow}, [](number) {}};
-const tg::operation lead{
-    {.name = "allocation_test_lead"}, tg::lead{"allocation_test_light"}, [](number n) -> tg::task<number> {
-        number last = n;
-        for (int i = 0; i < 4; ++i) last = co_await light(last);
-        co_await tg::when_all(nothing(last), nothing(last));
-        nothing(last).admit();           // detached
-        static_cast<void>(heavy(last));  // dropped unadmitted
-        co_return last;
-    }};
+const tg::operation nothing{{.name = "allocation_test_nothing", .weight = tg::weight::heavy},
+                            [](number) {}};
+const tg::operation sticky{{.name = "allocation_test_sticky"},
+                           tg::sticky{"allocation_test"},
+                           [](number n) { return n + 1; }};
+const tg::operation slow{{.name = "allocation_test_slow", .storage = tg::storage::slow},
+                         [](number) {}};
+const tg::operation lead{{.name = "allocation_test_lead"},
+                         tg::lead{"allocation_test_light"},
+                         [](number n) -> tg::task<number> {
+                             number last = n;
+                             for (int i = 0; i < 4; ++i) last = co_await light(last);
+                             co_await tg::when_all(nothing(last), nothing(last));
+                             nothing(last).admit();           // detached
+                             static_cast<void>(heavy(last));  // dropped unadmitted
+                             co_return last;
+                         }};
 
 tg::task<number> subroutine(number n) { co_return n + 1; }
 
@@ -156,7 +161,8 @@ struct cost {
     std::uint64_t allocations;
     std::size_t slabs;
 };
-cost steady_cost(round run_round, number tokens, const tg::runtime_options& options = {.cores = 2}) {
+cost steady_cost(round run_round, number tokens,
+                 const tg::runtime_options& options = {.cores = 2}) {
     const auto make_vectors = [&] {
         vectors.clear();
         vectors.resize(tokens / wave);
@@ -217,7 +223,8 @@ TEST_SUITE("allocation") {
         for (const auto& [name, kind] : kinds) {
             CAPTURE(name);
             // One after the other, every token crosses to a core and back: fewer of them.
-            const bool one_by_one = kind != tasks && kind != admitted && kind != grouped && kind != storage;
+            const bool one_by_one =
+                kind != tasks && kind != admitted && kind != grouped && kind != storage;
             const cost found = steady_cost(kind, one_by_one ? many / 10 : many);
             CHECK(found.allocations == 0);
             CHECK(found.slabs == 0);
@@ -225,17 +232,18 @@ TEST_SUITE("allocation") {
     }
 
     TEST_CASE("inside of a conducted chain, too: 100,000 children of one lead") {
-        static const tg::operation long_lead{{.name = "allocation_test_long_lead"},
-                                             tg::lead{"allocation_test_light", "allocation_test_nothing"},
-                                             [](number n) -> tg::task<std::uint64_t> {
-                                                 const std::uint64_t before = allocations;
-                                                 for (number i = 0; i < n; ++i) {
-                                                     const number next = co_await light(i);
-                                                     static_cast<void>(next);
-                                                     if (i % 64 == 0) co_await tg::when_all(nothing(i), nothing(i));
-                                                 }
-                                                 co_return allocations - before;
-                                             }};
+        static const tg::operation long_lead{
+            {.name = "allocation_test_long_lead"},
+            tg::lead{"allocation_test_light", "allocation_test_nothing"},
+            [](number n) -> tg::task<std::uint64_t> {
+                const std::uint64_t before = allocations;
+                for (number i = 0; i < n; ++i) {
+                    const number next = co_await light(i);
+                    static_cast<void>(next);
+                    if (i % 64 == 0) co_await tg::when_all(nothing(i), nothing(i));
+                }
+                co_return allocations - before;
+            }};
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             const std::uint64_t warm = co_await long_lead(1000);

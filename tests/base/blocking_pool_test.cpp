@@ -66,7 +66,9 @@ void until(Condition condition) {
     while (!condition()) std::this_thread::yield();
 }
 
-bool at_rest(const blocking_pool& pool) { return pool.waiting() == 0 && pool.idle() == pool.threads(); }
+bool at_rest(const blocking_pool& pool) {
+    return pool.waiting() == 0 && pool.idle() == pool.threads();
+}
 
 }  // namespace
 
@@ -91,7 +93,8 @@ TEST_SUITE("blocking_pool") {
 
         CHECK(ran_on != std::this_thread::get_id());
         CHECK(name.c_str() == std::string("tokengate-block"));
-        for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGPIPE, SIGCHLD, SIGUSR1, SIGRTMAX}) {
+        for (const int signal :
+             {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGPIPE, SIGCHLD, SIGUSR1, SIGRTMAX}) {
             CAPTURE(signal);
             CHECK(::sigismember(&blocked, signal) == 1);
             CHECK(::sigismember(&after, signal) ==
@@ -99,7 +102,8 @@ TEST_SUITE("blocking_pool") {
         }
     }
 
-    TEST_CASE("the threads may run where the maker of the pool may, though a pinned thread submits") {
+    TEST_CASE(
+        "the threads may run where the maker of the pool may, though a pinned thread submits") {
         cpu_set_t makers, seen;
         REQUIRE(::sched_getaffinity(0, sizeof makers, &makers) == 0);
         if (CPU_COUNT(&makers) < 2) {
@@ -152,7 +156,8 @@ TEST_SUITE("blocking_pool") {
         for (unsigned i = 0; i < count; ++i)
             jobs.push_back(std::make_unique<job>([&] {
                 const unsigned now = ++running;
-                for (unsigned seen = at_once; seen < now && !at_once.compare_exchange_weak(seen, now);) {}
+                for (unsigned seen = at_once;
+                     seen < now && !at_once.compare_exchange_weak(seen, now);) {}
                 if (++begun <= most) all_threads_busy.count_down();
                 go.wait();
                 --running;
@@ -185,7 +190,8 @@ TEST_SUITE("blocking_pool") {
         }
         for (auto& each : holders) each->let_go();
         until([&] { return pool.idle() == 3; });
-        for (auto& each : holders) REQUIRE(pool.submit(each->held));  // each of the three finds a thread
+        for (auto& each : holders)
+            REQUIRE(pool.submit(each->held));  // each of the three finds a thread
         for (auto& each : holders) each->wait_until_begun();
         CHECK(pool.threads() == 3);
         for (auto& each : holders) each->let_go();
@@ -279,25 +285,29 @@ TEST_SUITE("blocking_pool") {
     }
 
     TEST_CASE(
-        "no thread can be made: said if there is none, left to the others if there are, tried again at each submit") {
+        "no thread can be made: said if there is none, left to the others if there are, tried "
+        "again at each submit") {
         const auto child = in_child([] {
             std::string said;
             const auto note = [&](bool yes) { said += yes ? '1' : '0'; };
             std::atomic<int> ran{0};
-            job works[4] = {job([&] { ++ran; }), job([&] { ++ran; }), job([&] { ++ran; }), job([&] { ++ran; })};
+            job works[4] = {job([&] { ++ran; }), job([&] { ++ran; }), job([&] { ++ran; }),
+                            job([&] { ++ran; })};
             holder first;
             std::binary_semaphore go{0}, gone{0};
             blocking_pool pool(2, 1h);
-            std::thread free([&] {  // made before the refusal, which binds the thread that asks for it
-                go.acquire();
-                note(pool.submit(first.held));
-                first.wait_until_begun();
-                gone.release();
-                go.acquire();
-                note(pool.submit(works[2]));  // makes the second thread, though the first is busy
-                until([&] { return ran == 3; });
-                gone.release();
-            });
+            std::thread free(
+                [&] {  // made before the refusal, which binds the thread that asks for it
+                    go.acquire();
+                    note(pool.submit(first.held));
+                    first.wait_until_begun();
+                    gone.release();
+                    go.acquire();
+                    note(pool.submit(
+                        works[2]));  // makes the second thread, though the first is busy
+                    until([&] { return ran == 3; });
+                    gone.release();
+                });
             refuse(SYS_clone3, EAGAIN);
             refuse(SYS_clone, EAGAIN);
             note(pool.submit(works[0]));
@@ -333,7 +343,8 @@ TEST_SUITE("blocking_pool") {
             std::atomic<bool>* in_order = nullptr;
             unsigned* next_of_submitter = nullptr;  // only with one thread
         };
-        const std::pair<unsigned, std::chrono::nanoseconds> pools[] = {{1, 0ns}, {1, 20us}, {4, 2us}, {16, 100us}};
+        const std::pair<unsigned, std::chrono::nanoseconds> pools[] = {
+            {1, 0ns}, {1, 20us}, {4, 2us}, {16, 100us}};
         for (const auto& [most, keep] : pools) {
             CAPTURE(most);
             std::vector<std::vector<counting>> jobs;
@@ -355,14 +366,17 @@ TEST_SUITE("blocking_pool") {
                             each.next_of_submitter = most == 1 ? next.data() : nullptr;
                             each.call = [](blocking_job* self) noexcept {
                                 auto& mine = *static_cast<counting*>(self);
-                                if (mine.next_of_submitter && mine.next_of_submitter[mine.submitter]++ != mine.number)
+                                if (mine.next_of_submitter &&
+                                    mine.next_of_submitter[mine.submitter]++ != mine.number)
                                     *mine.in_order = false;
                                 ++mine.ran;
                             };
                             if (!pool.submit(each)) ++refused;
-                            if (random() % 4 == 0)  // let the pool run dry, so that its threads are about to leave
+                            if (random() % 4 ==
+                                0)  // let the pool run dry, so that its threads are about to leave
                                 until([&] { return each.ran != 0; });
-                            for (auto turns = random() % 3; turns > 0; --turns) std::this_thread::yield();
+                            for (auto turns = random() % 3; turns > 0; --turns)
+                                std::this_thread::yield();
                         }
                     });
                 for (auto& each : threads) each.join();

@@ -30,8 +30,12 @@ struct pool_user {
     pool_user& operator=(const pool_user&) = delete;
     ~pool_user() { frame_pool::release(pool); }
 
-    void* get(std::size_t bytes, slab_kind kind = slab_kind::frame) { return pool->allocate(bytes, kind); }
-    void put(void* slot, std::size_t bytes, slab_kind kind = slab_kind::frame) { pool->deallocate(slot, bytes, kind); }
+    void* get(std::size_t bytes, slab_kind kind = slab_kind::frame) {
+        return pool->allocate(bytes, kind);
+    }
+    void put(void* slot, std::size_t bytes, slab_kind kind = slab_kind::frame) {
+        pool->deallocate(slot, bytes, kind);
+    }
 };
 
 /// The process-wide limit for the time of a scope.
@@ -48,7 +52,9 @@ void on_another_thread(Body body) {
 }
 
 /// The word that enumeration looks at: behind the pool's link.
-std::uint64_t read_word(void* slot) { return __atomic_load_n(static_cast<std::uint64_t*>(slot) + 1, __ATOMIC_RELAXED); }
+std::uint64_t read_word(void* slot) {
+    return __atomic_load_n(static_cast<std::uint64_t*>(slot) + 1, __ATOMIC_RELAXED);
+}
 void write_word(void* slot, std::uint64_t value) {
     __atomic_store_n(static_cast<std::uint64_t*>(slot) + 1, value, __ATOMIC_RELAXED);
 }
@@ -90,7 +96,8 @@ TEST_CASE("frame_pool: every size has the smallest class that holds it") {
     bool holds = true;
     for (std::size_t bytes = 1; bytes <= frame_pool::largest_class; ++bytes) {
         const unsigned index = frame_pool::class_of(bytes);
-        holds = holds && frame_pool::class_size(index) >= bytes && frame_pool::class_size(index) % 32 == 0;
+        holds = holds && frame_pool::class_size(index) >= bytes &&
+                frame_pool::class_size(index) % 32 == 0;
         holds = holds && (index == 0 || frame_pool::class_size(index - 1) < bytes);
     }
     CHECK(holds);
@@ -109,7 +116,8 @@ TEST_CASE("frame_pool: large slots of a class do not compete for the same sets o
 
 TEST_CASE("frame_pool: slots are aligned, and the one freed last is handed out first") {
     pool_user user;
-    for (std::size_t bytes : {1, 64, 65, 200, 1024, 1025, 4096, 20000, 32768, 32769, 300000, 3000000}) {
+    for (std::size_t bytes :
+         {1, 64, 65, 200, 1024, 1025, 4096, 20000, 32768, 32769, 300000, 3000000}) {
         void* slot = user.get(bytes);
         CHECK(reinterpret_cast<std::uintptr_t>(slot) % 32 == 0);
         std::memset(slot, 1, bytes);
@@ -126,7 +134,9 @@ TEST_CASE("frame_pool: slots are aligned, and the one freed last is handed out f
     user.put(second, 224);
 }
 
-TEST_CASE("frame_pool: slots of a class lie side by side, as large as the class, until their slab is full") {
+TEST_CASE(
+    "frame_pool: slots of a class lie side by side, as large as the class, until their slab is "
+    "full") {
     pool_user user;
     for (std::size_t size = 32; size <= 512; size += 32) {
         const std::size_t capacity = (slab::size - sizeof(slab)) / size;
@@ -137,15 +147,18 @@ TEST_CASE("frame_pool: slots of a class lie side by side, as large as the class,
             return slot == reinterpret_cast<std::byte*>(slab::of(slot)) + sizeof(slab);
         });
         REQUIRE(first != slots.end());
-        const std::size_t together = std::min<std::size_t>(capacity, static_cast<std::size_t>(slots.end() - first));
+        const std::size_t together =
+            std::min<std::size_t>(capacity, static_cast<std::size_t>(slots.end() - first));
         bool side_by_side = true;
-        for (std::size_t i = 0; i < together; ++i) side_by_side = side_by_side && first[i] == *first + i * size;
+        for (std::size_t i = 0; i < together; ++i)
+            side_by_side = side_by_side && first[i] == *first + i * size;
         CHECK(side_by_side);
         for (std::byte* slot : slots) user.put(slot, size - 8);
     }
 }
 
-TEST_CASE("frame_pool: the short ways serve the current slab of a class, and say so where they do not") {
+TEST_CASE(
+    "frame_pool: the short ways serve the current slab of a class, and say so where they do not") {
     pool_user user;
     frame_pool& pool = *user.pool;
     std::vector<void*> slots;
@@ -180,7 +193,8 @@ TEST_CASE("frame_pool: a slot begins where one was handed out, and nowhere betwe
         CHECK(frame_pool::begins_slot(first));
         CHECK(frame_pool::begins_slot(second));
         bool between = false;
-        for (std::size_t at = 8; at < bytes; at += 8) between = between || frame_pool::begins_slot(second + at);
+        for (std::size_t at = 8; at < bytes; at += 8)
+            between = between || frame_pool::begins_slot(second + at);
         CHECK_FALSE(between);
         user.put(first, bytes);
         user.put(second, bytes);
@@ -222,7 +236,8 @@ TEST_CASE("frame_pool: a million slots live at once, and none overlaps another")
     const std::size_t mapped = slabs();
     for (void* slot : slots) user.put(slot, 96);
     for (void*& slot : slots) slot = user.get(96);
-    CHECK(slabs() == mapped);  // within the limit of kept bytes: nothing was unmapped, nothing new was needed
+    CHECK(slabs() ==
+          mapped);  // within the limit of kept bytes: nothing was unmapped, nothing new was needed
     for (void* slot : slots) user.put(slot, 96);
     CHECK(live_slots() == before);
 }
@@ -244,7 +259,9 @@ TEST_CASE("frame_pool: a large size has a slab of its own, zero, enumerated, unm
     CHECK(live_slots() == before.live_slots + 1);
     std::memset(slot, 7, bytes);
     unsigned seen = 0;
-    frame_pool::for_each_slot([&](void* each, std::size_t size) { seen += each == slot && size >= bytes; });
+    frame_pool::for_each_slot([&](void* each, std::size_t size) {
+        seen += each == slot && size >= bytes;
+    });
     CHECK(seen == 1);
     user.put(slot, bytes);
     CHECK(frame_pool::statistics().mapped_bytes == before.mapped_bytes);
@@ -288,7 +305,8 @@ TEST_CASE("frame_pool: empty slabs beyond the limit are unmapped") {
     CHECK(slabs() == full);
 }
 
-TEST_CASE("frame_pool: the live slots are known exactly while slabs become full, current and empty") {
+TEST_CASE(
+    "frame_pool: the live slots are known exactly while slabs become full, current and empty") {
     constexpr unsigned seed = 5;
     MESSAGE("seed " << seed);
     std::mt19937 random(seed);
@@ -356,7 +374,8 @@ TEST_CASE("frame_pool: memory stays while a live slot lies in it") {
     const std::size_t before = slabs();
     std::vector<block> blocks(10'000);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-        blocks[i] = {static_cast<unsigned char*>(user.get(512)), 512, static_cast<unsigned char>(i)};
+        blocks[i] = {static_cast<unsigned char*>(user.get(512)), 512,
+                     static_cast<unsigned char>(i)};
         blocks[i].fill();
     }
     for (std::size_t i = 0; i < blocks.size(); ++i)
@@ -368,14 +387,18 @@ TEST_CASE("frame_pool: memory stays while a live slot lies in it") {
     CHECK(slabs() <= before + 1);
 }
 
-TEST_CASE("frame_pool: a visit sees every frame slot ever handed out, live or free, once, and no object") {
+TEST_CASE(
+    "frame_pool: a visit sees every frame slot ever handed out, live or free, once, and no "
+    "object") {
     pool_user user;
     std::unordered_map<void*, unsigned> seen;
     std::vector<void*> slots;
     for (int i = 0; i < 5000; ++i) slots.push_back(user.get(320));
     void* object = user.get(320, slab_kind::object);
     for (std::size_t i = 0; i < slots.size(); i += 2) user.put(slots[i], 320);
-    frame_pool::for_each_slot([&](void* slot, std::size_t size) { seen[slot] += slab::of(slot)->slot_size == size; });
+    frame_pool::for_each_slot([&](void* slot, std::size_t size) {
+        seen[slot] += slab::of(slot)->slot_size == size;
+    });
     CHECK(std::all_of(slots.begin(), slots.end(), [&](void* slot) { return seen[slot] == 1; }));
     CHECK(seen.count(object) == 0);
     for (std::size_t i = 1; i < slots.size(); i += 2) user.put(slots[i], 320);
@@ -488,7 +511,9 @@ TEST_CASE("frame_pool: slots freed on another thread come home in batches") {
     }
 }
 
-TEST_CASE("frame_pool: slots that come home find their slab current, full, partial or about to be empty") {
+TEST_CASE(
+    "frame_pool: slots that come home find their slab current, full, partial or about to be "
+    "empty") {
     keeping nothing(0);
     pool_user user;
     const std::size_t before = live_slots();
@@ -508,7 +533,8 @@ TEST_CASE("frame_pool: slots that come home find their slab current, full, parti
     user.pool->collect();
     CHECK(live_slots() == before + slots.size() - freed);
     bool intact = true;
-    for (std::size_t i = 1; i < slots.size(); i += 2) intact = intact && read_word(slots[i]) == i + 1;
+    for (std::size_t i = 1; i < slots.size(); i += 2)
+        intact = intact && read_word(slots[i]) == i + 1;
     CHECK(intact);
     // What came home serves; no slab is made, and none that is live is handed out.
     std::vector<void*> again(freed);
@@ -526,7 +552,9 @@ TEST_CASE("frame_pool: slots that come home find their slab current, full, parti
     CHECK(slabs() <= mapped - 2);
 }
 
-TEST_CASE("stress: visits see each live frame once while its neighbours come and go, and slabs with them") {
+TEST_CASE(
+    "stress: visits see each live frame once while its neighbours come and go, and slabs with "
+    "them") {
     constexpr unsigned seed = 11;
     constexpr std::uint64_t magic = 0xbeef'0000'0000'0000;
     MESSAGE("seed " << seed);
@@ -579,7 +607,8 @@ TEST_CASE("stress: visits see each live frame once while its neighbours come and
             if (index < seen.size()) ++seen[index];
         });
         for (unsigned number = 0; number < 2; ++number)
-            for (std::size_t i = 0; i < pinned[number].size(); ++i) complete = complete && seen[number * 1000 + i] == 1;
+            for (std::size_t i = 0; i < pinned[number].size(); ++i)
+                complete = complete && seen[number * 1000 + i] == 1;
     }
     done = true;
     for (std::thread& each : threads) each.join();
@@ -638,8 +667,11 @@ TEST_CASE("frame_pool: random sizes and lifetimes do not overlap") {
             each = {};
             continue;
         }
-        const std::size_t bytes = 16 + random() % (random() % 50 ? 400 : random() % 50 ? 5000 : 80'000);
-        each = {static_cast<unsigned char*>(user.get(bytes)), bytes, static_cast<unsigned char>(random())};
+        const std::size_t bytes = 16 + random() % (random() % 50   ? 400
+                                                   : random() % 50 ? 5000
+                                                                   : 80'000);
+        each = {static_cast<unsigned char*>(user.get(bytes)), bytes,
+                static_cast<unsigned char>(random())};
         each.fill();
     }
     for (block& each : blocks) {
@@ -660,9 +692,11 @@ TEST_CASE("frame_pool: four threads free each other's slots while two visit") {
     const std::size_t before = live_slots();
 
     std::vector<void*> pinned(1000);
-    for (std::size_t i = 0; i < pinned.size(); ++i) write_word(pinned[i] = user.get(192), magic + i);
+    for (std::size_t i = 0; i < pinned.size(); ++i)
+        write_word(pinned[i] = user.get(192), magic + i);
 
-    std::array<std::atomic<block*>, 512> market{};  // blocks are objects of the pool, their slots are frames
+    std::array<std::atomic<block*>, 512>
+        market{};  // blocks are objects of the pool, their slots are frames
     std::atomic<bool> intact{true};
     std::atomic<bool> complete{true};
     std::atomic<unsigned> running{4};
@@ -682,15 +716,18 @@ TEST_CASE("frame_pool: four threads free each other's slots while two visit") {
                 for (int i = 0; i < 15'000; ++i) {
                     const std::size_t bytes = 16 + random() % (random() % 500 ? 600 : 40'000);
                     auto* made = new (mine.get(sizeof(block), slab_kind::object)) block;
-                    *made = {static_cast<unsigned char*>(mine.get(bytes)), bytes, static_cast<unsigned char>(random())};
+                    *made = {static_cast<unsigned char*>(mine.get(bytes)), bytes,
+                             static_cast<unsigned char>(random())};
                     write_word(made->slot, 1);
                     made->fill();
-                    bury(market[random() % market.size()].exchange(made, std::memory_order_acq_rel));
+                    bury(market[random() % market.size()].exchange(made,
+                                                                   std::memory_order_acq_rel));
                     if (i % 1000 == 0) mine.pool->flush_returns();
                     if (i % 3000 == 0) mine.pool->collect();
                 }
                 if (number == 0 && life == 3)
-                    for (auto& each : market) bury(each.exchange(nullptr, std::memory_order_acq_rel));
+                    for (auto& each : market)
+                        bury(each.exchange(nullptr, std::memory_order_acq_rel));
             }
             --running;
         });
@@ -703,7 +740,8 @@ TEST_CASE("frame_pool: four threads free each other's slots while two visit") {
                     const std::uint64_t index = read_word(slot) - magic;
                     if (index < seen.size()) ++seen[index];
                 });
-                if (!std::all_of(seen.begin(), seen.end(), [](unsigned each) { return each == 1; })) complete = false;
+                if (!std::all_of(seen.begin(), seen.end(), [](unsigned each) { return each == 1; }))
+                    complete = false;
                 frame_pool::statistics();
             } while (running.load() != 0);
         });
@@ -775,7 +813,8 @@ TEST_CASE("stress: visit_if_mapped against slabs that come and go") {
     while (!done)
         if (void* frame = published.load())
             frame_pool::visit_if_mapped(frame, [&] {
-                const std::uint64_t seen = __atomic_load_n(static_cast<std::uint64_t*>(frame) + 8, __ATOMIC_RELAXED);
+                const std::uint64_t seen =
+                    __atomic_load_n(static_cast<std::uint64_t*>(frame) + 8, __ATOMIC_RELAXED);
                 wrong += seen != 7 && seen != 0;
             });
     maps.join();

@@ -34,7 +34,8 @@ std::vector<std::uint64_t> random_times(unsigned seed, std::size_t count) {
     std::mt19937_64 random(seed);
     std::uniform_real_distribution<double> exponent(0, 42);
     std::vector<std::uint64_t> values(count);
-    for (std::uint64_t& value : values) value = static_cast<std::uint64_t>(std::exp2(exponent(random)));
+    for (std::uint64_t& value : values)
+        value = static_cast<std::uint64_t>(std::exp2(exponent(random)));
     return values;
 }
 
@@ -57,7 +58,8 @@ TEST_SUITE("histogram") {
         for (int permille = 0; permille <= 1000; ++permille) {
             CAPTURE(permille);
             const double q = permille / 1000.0;
-            const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
+            const auto rank =
+                static_cast<std::size_t>(std::ceil(q * static_cast<double>(values.size())));
             const std::uint64_t exact = values[std::max<std::size_t>(rank, 1) - 1];
             CHECK(32 * off_by(all.quantile(q), exact) <= exact);
         }
@@ -68,13 +70,15 @@ TEST_SUITE("histogram") {
         constexpr unsigned seed = 7;
         CAPTURE(seed);
         const std::vector<std::uint64_t> values = random_times(seed, 100'000);
-        constexpr std::array<std::uint64_t, 6> bounds{1, 20, 1'000, 5'000, 1'000'000, 2'000'000'000'000};
+        constexpr std::array<std::uint64_t, 6> bounds{1,     20,        1'000,
+                                                      5'000, 1'000'000, 2'000'000'000'000};
         std::array<std::uint64_t, bounds.size()> found{};
         sum_of(values).up_to(bounds, [&](std::size_t i, std::uint64_t count) { found[i] = count; });
         for (std::size_t i = 0; i < bounds.size(); ++i) {
             CAPTURE(bounds[i]);
             const auto at_most = [&](std::uint64_t bound) {
-                return std::count_if(values.begin(), values.end(), [=](std::uint64_t value) { return value <= bound; });
+                return std::count_if(values.begin(), values.end(),
+                                     [=](std::uint64_t value) { return value <= bound; });
             };
             CHECK(found[i] >= static_cast<std::uint64_t>(at_most(bounds[i] - bounds[i] / 32)));
             CHECK(found[i] <= static_cast<std::uint64_t>(at_most(bounds[i] + bounds[i] / 32)));

@@ -180,8 +180,8 @@ TEST_SUITE("hook_queue") {
             }
             return names;
         };
-        for (const auto& [gone, left] :
-             {std::pair(0, "bcda"), std::pair(1, "acdb"), std::pair(2, "abdc"), std::pair(3, "abcd")}) {
+        for (const auto& [gone, left] : {std::pair(0, "bcda"), std::pair(1, "acdb"),
+                                         std::pair(2, "abdc"), std::pair(3, "abcd")}) {
             hook_queue queue;
             for (hook& each : all) queue.push(&each);
             queue.remove(&all[gone]);

@@ -38,9 +38,12 @@ TEST_SUITE("time_span") {
         CHECK(of(std::chrono::years(293)) == longest);
         CHECK(of(std::chrono::years(291)) == std::chrono::years(291));
         CHECK(of(std::chrono::seconds::min()) == nanoseconds::min());
-        CHECK(of(std::chrono::duration<double>(std::numeric_limits<double>::infinity())) == longest);
-        CHECK(of(std::chrono::duration<double>(-std::numeric_limits<double>::infinity())) == nanoseconds::min());
-        CHECK(of(std::chrono::duration<double>(std::numeric_limits<double>::quiet_NaN())) == longest);
+        CHECK(of(std::chrono::duration<double>(std::numeric_limits<double>::infinity())) ==
+              longest);
+        CHECK(of(std::chrono::duration<double>(-std::numeric_limits<double>::infinity())) ==
+              nanoseconds::min());
+        CHECK(of(std::chrono::duration<double>(std::numeric_limits<double>::quiet_NaN())) ==
+              longest);
         CHECK(of(tg::time_span::max()) == longest);
     }
 }

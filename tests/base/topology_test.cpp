@@ -110,7 +110,8 @@ TEST_SUITE("topology") {
 
     TEST_CASE("cgroup v2: the group's own quota") {
         fake_root root;
-        root.with("proc/self/cgroup", "0::/app\n").with("sys/fs/cgroup/app/cpu.max", "150000 100000\n");
+        root.with("proc/self/cgroup", "0::/app\n")
+            .with("sys/fs/cgroup/app/cpu.max", "150000 100000\n");
         CHECK(cgroup_cpu_quota(root.path()) == 1.5);
     }
 
@@ -125,7 +126,8 @@ TEST_SUITE("topology") {
 
     TEST_CASE("cgroup v2: max, a missing file and nonsense are no limit") {
         CHECK(cgroup_cpu_quota(fake_root().path()) == std::nullopt);
-        for (const char* text : {"max 100000\n", "", "soon\n", "100000\n", "-1 100000\n", "0 100000\n", "100000 0\n"}) {
+        for (const char* text : {"max 100000\n", "", "soon\n", "100000\n", "-1 100000\n",
+                                 "0 100000\n", "100000 0\n"}) {
             CAPTURE(text);
             fake_root root;
             root.with("proc/self/cgroup", "0::/\n").with("sys/fs/cgroup/cpu.max", text);
@@ -134,7 +136,8 @@ TEST_SUITE("topology") {
     }
 
     TEST_CASE("cgroup v2 in a container: the mount begins at the group") {
-        for (const char* group : {"0::/\n", "0::/docker/0123456789ab\n", "0::/../other\n", "0::/../../\n"}) {
+        for (const char* group :
+             {"0::/\n", "0::/docker/0123456789ab\n", "0::/../other\n", "0::/../../\n"}) {
             CAPTURE(group);
             fake_root root;
             root.with("proc/self/cgroup", group).with("sys/fs/cgroup/cpu.max", "50000 100000\n");
@@ -156,7 +159,8 @@ TEST_SUITE("topology") {
 
     TEST_CASE("cgroup v1: only the cpu controller counts") {
         fake_root root;
-        root.with("proc/self/cgroup", "3:cpuset:/x\n2:cpuacct:/x\n1:name=systemd:/x\nnonsense\n:\n::\n")
+        root.with("proc/self/cgroup",
+                  "3:cpuset:/x\n2:cpuacct:/x\n1:name=systemd:/x\nnonsense\n:\n::\n")
             .with("sys/fs/cgroup/cpuset/x/cpu.cfs_quota_us", "100000\n")
             .with("sys/fs/cgroup/cpuset/x/cpu.cfs_period_us", "100000\n");
         CHECK(cgroup_cpu_quota(root.path()) == std::nullopt);

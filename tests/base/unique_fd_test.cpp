@@ -16,7 +16,8 @@
 using tokengate::detail::unique_fd;
 
 static_assert(!std::is_copy_constructible_v<unique_fd> && !std::is_copy_assignable_v<unique_fd>);
-static_assert(std::is_nothrow_move_constructible_v<unique_fd> && std::is_nothrow_move_assignable_v<unique_fd>);
+static_assert(std::is_nothrow_move_constructible_v<unique_fd> &&
+              std::is_nothrow_move_assignable_v<unique_fd>);
 static_assert(!std::is_convertible_v<int, unique_fd> && !std::is_convertible_v<unique_fd, bool>);
 static_assert(sizeof(unique_fd) == sizeof(int));
 
@@ -122,7 +123,9 @@ TEST_SUITE("unique_fd") {
         CHECK(pipe.open());
     }
 
-    TEST_CASE("stress: moves among many places close each descriptor once, and only when nobody owns it") {
+    TEST_CASE(
+        "stress: moves among many places close each descriptor once, and only when nobody owns "
+        "it") {
         constexpr unsigned seed = 20250620;
         INFO("seed " << seed);
         std::mt19937 random(seed);

@@ -4,5 +4,6 @@
 
 #include <string>
 
-const tokengate::operation dangles{{.name = "dangles"},
-                                   [](const std::string& s) -> tokengate::task<std::size_t> { co_return s.size(); }};
+const tokengate::operation dangles{
+    {.name = "dangles"},
+    [](const std::string& s) -> tokengate::task<std::size_t> { co_return s.size(); }};

@@ -3,6 +3,7 @@
 #include <tokengate/operation.hpp>
 
 struct unhashable {};
-const tokengate::operation sticky{{.name = "sticky"}, tokengate::sticky{"key"}, [](const unhashable&) {}};
+const tokengate::operation sticky{
+    {.name = "sticky"}, tokengate::sticky{"key"}, [](const unhashable&) {}};
 
 void call() { static_cast<void>(sticky({})); }

@@ -13,8 +13,10 @@ const tg::operation named{{.name = "named"}, [](int n) { return n; }};
 const tg::operation sticky{{.name = "sticky"},
                            tg::sticky{"key", [](const unhashable&, int n) { return n; }},
                            [](const unhashable&, int n) { return n; }};
-const tg::operation by_name{{.name = "by_name"}, tg::sticky_by_name{"key"}, [](const unhashable&) {}};
-const tg::operation lead{{.name = "lead"}, tg::lead{"named"}, [](std::string) -> tg::task<> { co_return; }};
+const tg::operation by_name{
+    {.name = "by_name"}, tg::sticky_by_name{"key"}, [](const unhashable&) {}};
+const tg::operation lead{
+    {.name = "lead"}, tg::lead{"named"}, [](std::string) -> tg::task<> { co_return; }};
 
 void call() {
     static_cast<void>(named(1));

@@ -125,7 +125,8 @@ private:
         std::array<char, 16384> piece;
         ssize_t count;
         // With a time limit the kernel restarts nothing, and io_uring interrupts.
-        while ((count = ::recv(socket_.get(), piece.data(), piece.size(), 0)) < 0 && errno == EINTR) {}
+        while ((count = ::recv(socket_.get(), piece.data(), piece.size(), 0)) < 0 &&
+               errno == EINTR) {}
         over_ = count == 0 || (count < 0 && errno == ECONNRESET);
         if (count <= 0) return false;
         buffer_.append(piece.data(), static_cast<std::size_t>(count));
@@ -167,7 +168,9 @@ struct served {
 const tg::operation add_one{{.name = "console_test add"}, [](int n) { return n + 1; }};
 const tg::operation other{{.name = "console_test other"}, [](int n) { return n + 2; }};
 
-bool is_ready(const std::future<int>& future) { return future.wait_for(0s) == std::future_status::ready; }
+bool is_ready(const std::future<int>& future) {
+    return future.wait_for(0s) == std::future_status::ready;
+}
 
 void allow_descriptors(rlim_t wanted) {
     rlimit limit{};
@@ -190,11 +193,12 @@ std::string thrown_by(const auto& body) {
 
 TEST_CASE("every document is served, under headers that keep it where it is") {
     const served here;
-    const std::pair<const char*, const char*> all[] = {{"/", "text/html; charset=utf-8"},
-                                                       {"/metrics", "text/plain; version=0.0.4; charset=utf-8"},
-                                                       {"/snapshot.json", "application/json; charset=utf-8"},
-                                                       {"/tokens.json", "application/json; charset=utf-8"},
-                                                       {"/trace.json", "application/json; charset=utf-8"}};
+    const std::pair<const char*, const char*> all[] = {
+        {"/", "text/html; charset=utf-8"},
+        {"/metrics", "text/plain; version=0.0.4; charset=utf-8"},
+        {"/snapshot.json", "application/json; charset=utf-8"},
+        {"/tokens.json", "application/json; charset=utf-8"},
+        {"/trace.json", "application/json; charset=utf-8"}};
     for (const auto& [path, type] : all) {
         CAPTURE(path);
         const answer got = here.ask(get(path));
@@ -220,7 +224,8 @@ TEST_CASE("the page is whole, and asks nobody else") {
     CHECK(page.find("</html>") != std::string::npos);
     std::size_t links = 0;
     for (std::size_t found = 0; (found = page.find("//", found)) != std::string::npos; found += 2)
-        if (page[found - 1] == ':' && page.compare(found, 10, "//www.w3.o") != 0) ++links;  // a name space is no link
+        if (page[found - 1] == ':' && page.compare(found, 10, "//www.w3.o") != 0)
+            ++links;  // a name space is no link
     CHECK(page.find("src=") == std::string::npos);
     CHECK(page.find("innerHTML") == std::string::npos);
     CHECK(links <= 1);  // "chrome://tracing", as text
@@ -260,10 +265,11 @@ TEST_CASE("tokens are listed, chosen and limited") {
     CHECK(some["tokens"].size() == 2);
     CHECK(some["more"] == 3);
     CHECK(some["tokens"][0] != all["tokens"][4]);
-    CHECK(here.ask(get("/tokens.json?operation=console_test%20add&state=executing")).parsed()["total"] == 0);
+    CHECK(here.ask(get("/tokens.json?operation=console_test%20add&state=executing"))
+              .parsed()["total"] == 0);
     CHECK(here.ask(get("/tokens.json?state=executing")).parsed()["total"] == 1);
-    for (const char* wrong : {"limit=0", "limit=10001", "limit=-1", "limit=2x", "limit=99999999999999999999",
-                              "state=asleep", "state=completed"}) {
+    for (const char* wrong : {"limit=0", "limit=10001", "limit=-1", "limit=2x",
+                              "limit=99999999999999999999", "state=asleep", "state=completed"}) {
         CAPTURE(wrong);
         const answer got = here.ask(get("/tokens.json?" + std::string(wrong)));
         CHECK(got.status == 400);
@@ -275,14 +281,16 @@ TEST_CASE("tokens are listed, chosen and limited") {
 
 TEST_CASE("what is not there, and methods that a path does not take") {
     const served here;
-    for (const char* path : {"/nowhere", "/gate", "/gate/", "/gate/kill", "/snapshot.json/", "/../etc/passwd", "//"}) {
+    for (const char* path :
+         {"/nowhere", "/gate", "/gate/", "/gate/kill", "/snapshot.json/", "/../etc/passwd", "//"}) {
         CAPTURE(path);
         CHECK(here.ask(get(path)).status == 404);
     }
     for (const char* method : {"POST", "PUT", "DELETE", "OPTIONS", "PATCH"}) {
         CAPTURE(method);
         const answer got =
-            here.ask(std::string(method) + " /snapshot.json HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n");
+            here.ask(std::string(method) +
+                     " /snapshot.json HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n");
         CHECK(got.status == 405);
         CHECK(got.has("Allow: GET, HEAD\r\n"));
     }
@@ -297,8 +305,9 @@ TEST_CASE("only who knows the token may turn the gate") {
     const std::string all = R"({"operation": null})";
     for (const std::string& wrong :
          {std::string(), std::string("Bearer"), std::string("Bearer "), std::string("Bearer x"),
-          "Basic " + std::string(secret), std::string(secret), "Bearer " + std::string(secret) + "x",
-          "Bearer " + std::string(secret).substr(1), "Bearer " + std::string(200, 'x')}) {
+          "Basic " + std::string(secret), std::string(secret),
+          "Bearer " + std::string(secret) + "x", "Bearer " + std::string(secret).substr(1),
+          "Bearer " + std::string(200, 'x')}) {
         CAPTURE(wrong);
         const answer got = here.ask(post("/gate/pause", all, wrong));
         CHECK(got.status == 401);
@@ -322,14 +331,18 @@ TEST_CASE("pause and resume, of one operation and of all") {
     served here;
     const answer paused = here.control("pause", R"({"operation": "console_test add"})");
     CHECK(paused.status == 200);
-    CHECK(paused.parsed() ==
-          json({{"ok", true}, {"action", "pause"}, {"operation", "console_test add"}, {"changed", true}}));
-    CHECK(here.control("pause", R"({"operation": "console_test add"})").parsed()["changed"] == false);
+    CHECK(paused.parsed() == json({{"ok", true},
+                                   {"action", "pause"},
+                                   {"operation", "console_test add"},
+                                   {"changed", true}}));
+    CHECK(here.control("pause", R"({"operation": "console_test add"})").parsed()["changed"] ==
+          false);
     auto held = here.runtime.submit(add_one(1));
     CHECK(here.runtime.submit(other(1)).get() == 3);
     wait_until([&] { return here.ask(get("/snapshot.json")).parsed()["held"] == 1; });
     CHECK_FALSE(is_ready(held));
-    CHECK(here.control("resume", R"({"operation": "console_test add"})").parsed()["changed"] == true);
+    CHECK(here.control("resume", R"({"operation": "console_test add"})").parsed()["changed"] ==
+          true);
     CHECK(held.get() == 2);
 
     CHECK(here.control("pause", R"({"operation":null})").status == 200);
@@ -360,11 +373,13 @@ TEST_CASE("a drain is accepted, goes on by itself, and holds what comes") {
 TEST_CASE("what is no request of ours changes nothing") {
     const served here;
     for (const std::string& body :
-         {std::string(), std::string("{"), std::string("null"), std::string("[]"), std::string("\"console_test add\""),
-          std::string("{}"), std::string(R"({"operation": 3})"), std::string(R"({"operation": ["a"]})"),
+         {std::string(), std::string("{"), std::string("null"), std::string("[]"),
+          std::string("\"console_test add\""), std::string("{}"),
+          std::string(R"({"operation": 3})"), std::string(R"({"operation": ["a"]})"),
           std::string(R"({"operation": ""})"), std::string(R"({"operations": null})"),
-          std::string(R"({"operation": null, "force": true})"), std::string(R"({"operation": null} x)"),
-          std::string("\xff\xfe{}"), std::string("{\"operation\": \"\xff\"}"), std::string(4000, '[')}) {
+          std::string(R"({"operation": null, "force": true})"),
+          std::string(R"({"operation": null} x)"), std::string("\xff\xfe{}"),
+          std::string("{\"operation\": \"\xff\"}"), std::string(4000, '[')}) {
         CAPTURE(body);
         for (const char* action : {"pause", "drain", "resume"}) {
             const answer got = here.control(action, body);
@@ -383,8 +398,9 @@ TEST_CASE("what is no request of ours changes nothing") {
 TEST_CASE("a body that is too large is refused, and one without an end is not read to it") {
     const served here;
     CHECK(here.control("pause", std::string(5000, ' ')).status == 413);
-    CHECK(here.ask("POST /gate/pause HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\nAuthorization: " + right +
-                   "\r\n\r\n1400\r\n" + std::string(0x1400, ' ') + "\r\n0\r\n\r\n")
+    CHECK(here.ask("POST /gate/pause HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: "
+                   "chunked\r\nAuthorization: " +
+                   right + "\r\n\r\n1400\r\n" + std::string(0x1400, ' ') + "\r\n0\r\n\r\n")
               .status == 413);
     client endless(here.console.port());
     endless.send("POST /gate/pause HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -397,12 +413,13 @@ TEST_CASE("a body that is too large is refused, and one without an end is not re
 
 TEST_CASE("a head that is too large is refused or cut off") {
     const served here;
-    for (const std::string& head : {"GET / HTTP/1.1\r\nHost: here\r\nX-Long: " + std::string(100'000, 'x') + "\r\n\r\n",
-                                    "GET /" + std::string(100'000, 'x') + " HTTP/1.1\r\nHost: here\r\n\r\n", [] {
-                                        std::string many = "GET / HTTP/1.1\r\nHost: here\r\n";
-                                        for (int i = 0; i < 20'000; ++i) many += "X" + std::to_string(i) + ": y\r\n";
-                                        return many + "\r\n";
-                                    }()}) {
+    for (const std::string& head :
+         {"GET / HTTP/1.1\r\nHost: here\r\nX-Long: " + std::string(100'000, 'x') + "\r\n\r\n",
+          "GET /" + std::string(100'000, 'x') + " HTTP/1.1\r\nHost: here\r\n\r\n", [] {
+              std::string many = "GET / HTTP/1.1\r\nHost: here\r\n";
+              for (int i = 0; i < 20'000; ++i) many += "X" + std::to_string(i) + ": y\r\n";
+              return many + "\r\n";
+          }()}) {
         const int status = here.ask(head).status;
         CAPTURE(status);
         CHECK((status == 0 || status == 431 || status == 414 || status == 413));
@@ -410,7 +427,9 @@ TEST_CASE("a head that is too large is refused or cut off") {
     }
 }
 
-TEST_CASE("requests that follow each other at once are answered in order; garbage between them ends the connection") {
+TEST_CASE(
+    "requests that follow each other at once are answered in order; garbage between them ends the "
+    "connection") {
     const served here;
     client many(here.console.port());
     std::string text;
@@ -427,7 +446,8 @@ TEST_CASE("requests that follow each other at once are answered in order; garbag
          {std::string(1000, '\0'), std::string("\r\n\r\n\r\n"), std::string("GET\r\n\r\n"),
           std::string("\x16\x03\x01\x02\x00", 5), std::string("GET / HTTP/9.9\r\n\r\n"),
           std::string("POST /gate/pause HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n"),
-          std::string("POST /gate/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+          std::string("POST /gate/pause HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                      "99999999999999999999\r\n\r\n"),
           std::string("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n")}) {
         client rude(here.console.port());
         rude.send(rubbish);
@@ -474,12 +494,13 @@ TEST_CASE("who goes on talking, but never to an end, makes room for others too")
     while (lines.size() < much.size()) lines += "\r\n";
     std::string chunks;
     while (chunks.size() < much.size()) chunks += "1\r\nx\r\n";
-    const std::pair<std::string, std::string> all[] = {{"", much},
-                                                       {"", lines},
-                                                       {head + "X-Long: ", much},
-                                                       {post_head + "Content-Length: 4000\r\n\r\n", much},
-                                                       {post_head + "Transfer-Encoding: chunked\r\n\r\n", chunks},
-                                                       {get("/snapshot.json") + "GET /", much}};
+    const std::pair<std::string, std::string> all[] = {
+        {"", much},
+        {"", lines},
+        {head + "X-Long: ", much},
+        {post_head + "Content-Length: 4000\r\n\r\n", much},
+        {post_head + "Transfer-Encoding: chunked\r\n\r\n", chunks},
+        {get("/snapshot.json") + "GET /", much}};
     constexpr int size = std::size(all);
     served here{{.token = secret, .connections = size, .idle_timeout = 1s}};
     std::atomic<int> talking{0};
@@ -521,7 +542,8 @@ TEST_CASE("who asks again and again stays, while those who trickle are closed") 
         const steady::time_point before = std::exchange(last, steady::now());
         const bool answered = regular.ask(get("/nowhere")).status == 404;
         if (answered) continue;
-        if (steady::now() - before < idle) ++cut_off;  // else the machine was slow, and it has been silent
+        if (steady::now() - before < idle)
+            ++cut_off;  // else the machine was slow, and it has been silent
         regular = client(here.console.port());
     }
     talker.join();
@@ -532,7 +554,8 @@ TEST_CASE("who asks and goes away is no trouble") {
     const std::size_t before = tg::test::open_descriptors();
     {
         const served here;
-        for (int i = 0; i < 200; ++i) client(here.console.port()).send(get(i % 2 ? "/tokens.json" : "/trace.json"));
+        for (int i = 0; i < 200; ++i)
+            client(here.console.port()).send(get(i % 2 ? "/tokens.json" : "/trace.json"));
         CHECK(here.ask(get("/snapshot.json")).status == 200);
     }
     CHECK(tg::test::open_descriptors() == before);
@@ -546,8 +569,9 @@ TEST_CASE("many ask at once while tokens run") {
         askers.emplace_back([&, i] {
             client mine(here.console.port());
             for (int n = 0; n < 25; ++n)
-                if (mine.ask(get(i % 2 ? "/snapshot.json" : "/tokens.json?limit=" + std::to_string(i + 1))).status ==
-                    200)
+                if (mine.ask(get(i % 2 ? "/snapshot.json"
+                                       : "/tokens.json?limit=" + std::to_string(i + 1)))
+                        .status == 200)
                     ++right_answers;
         });
     int sum = 0;
@@ -565,11 +589,14 @@ TEST_CASE("a console does not keep its runtime, serves each run, and between run
     for (int times = 0; times < 2; ++times) {
         std::atomic<bool> answered{false};
         std::thread asker([&] {
-            const answer got = times == 0 ? early.read() : client(console.port()).ask(get("/snapshot.json"));
+            const answer got =
+                times == 0 ? early.read() : client(console.port()).ask(get("/snapshot.json"));
             CHECK(got.status == 200);
             answered = true;
         });
-        runtime.run([&]() -> tg::task<> { co_await tg::test::until([&] { return answered.load(); }); });
+        runtime.run([&]() -> tg::task<> {
+            co_await tg::test::until([&] { return answered.load(); });
+        });
         asker.join();
     }
 }
@@ -635,8 +662,10 @@ TEST_CASE("options that cannot be are refused, by name") {
         return thrown_by([&] { const tg::console never(runtime, options); });
     };
     CHECK(refused({.address = "example.org"}).find("example.org") != std::string::npos);
-    CHECK(refused({.token = "correct horse battery staple"}).find("console_options.token") != std::string::npos);
-    CHECK(refused({.token = "0123456789abcdef\n"}).find("console_options.token") != std::string::npos);
+    CHECK(refused({.token = "correct horse battery staple"}).find("console_options.token") !=
+          std::string::npos);
+    CHECK(refused({.token = "0123456789abcdef\n"}).find("console_options.token") !=
+          std::string::npos);
     CHECK(refused({.token = "short"}).find("at least 16") != std::string::npos);
     CHECK(refused({.connections = 0}).find("console_options.connections") != std::string::npos);
     CHECK(refused({.idle_timeout = 0s}).find("console_options.idle_timeout") != std::string::npos);

@@ -17,7 +17,8 @@ using tg::detail::tokens_json;
 
 namespace {
 
-tg::token_info token(std::uint64_t sequence, std::chrono::nanoseconds age, const char* operation = "parse",
+tg::token_info token(std::uint64_t sequence, std::chrono::nanoseconds age,
+                     const char* operation = "parse",
                      tg::token_state state = tg::token_state::executing) {
     tg::token_info made;
     made.id = {operation, 1000, sequence};
@@ -27,8 +28,8 @@ tg::token_info token(std::uint64_t sequence, std::chrono::nanoseconds age, const
 }
 
 std::vector<tg::token_info> some() {
-    return {token(1, 5ns), token(2, 9ns), token(3, 7ns, "store"), token(4, 1ns, "store", tg::token_state::waiting),
-            token(5, 9ns, "store")};
+    return {token(1, 5ns), token(2, 9ns), token(3, 7ns, "store"),
+            token(4, 1ns, "store", tg::token_state::waiting), token(5, 9ns, "store")};
 }
 
 std::vector<std::string> ids(const std::string& text) {
@@ -42,8 +43,9 @@ std::vector<std::string> ids(const std::string& text) {
 
 TEST_CASE("tokens come oldest first, and what did not fit is counted") {
     const json all = json::parse(tokens_json(some(), {}));
-    CHECK(ids(all.dump()) ==
-          std::vector<std::string>{"parse_1000_2", "store_1000_5", "store_1000_3", "parse_1000_1", "store_1000_4"});
+    CHECK(ids(all.dump()) == std::vector<std::string>{"parse_1000_2", "store_1000_5",
+                                                      "store_1000_3", "parse_1000_1",
+                                                      "store_1000_4"});
     CHECK(all["total"] == 5);
     CHECK(all["more"] == 0);
     const json two = json::parse(tokens_json(some(), {.limit = 2}));
@@ -82,7 +84,8 @@ TEST_CASE("a snapshot counts states and domains") {
     tokens[2].domain = {"lead", 1, 101};
     tg::snapshot now;
     now.busy_ns = {1, 2};
-    now.cores = {{.executor = 0, .core = 0, .queued = 4}, {.executor = 1, .core = tg::control_core}};
+    now.cores = {{.executor = 0, .core = 0, .queued = 4},
+                 {.executor = 1, .core = tg::control_core}};
     now.operations.emplace_back();
     now.operations[0].operation = "parse";
     now.operations[0].grade = tg::health::at_risk;
@@ -90,10 +93,13 @@ TEST_CASE("a snapshot counts states and domains") {
     now.operations[0].expired = 8;
     now.retries = 9;
     now.operations[0].blocked = "not \xff UTF-8";
-    const json written = json::parse(snapshot_json(now, tokens, {.now = 5ms, .up = 6ms, .controls = true}));
-    CHECK(written["tokens"] == json({{"created", 0}, {"waiting", 1}, {"admitted", 0}, {"executing", 4}}));
-    CHECK(written["live_domains"] == json::array({{{"lead", "lead_1_100"}, {"core", 2}, {"tokens", 2}},
-                                                  {{"lead", "lead_1_101"}, {"core", nullptr}, {"tokens", 1}}}));
+    const json written =
+        json::parse(snapshot_json(now, tokens, {.now = 5ms, .up = 6ms, .controls = true}));
+    CHECK(written["tokens"] ==
+          json({{"created", 0}, {"waiting", 1}, {"admitted", 0}, {"executing", 4}}));
+    CHECK(written["live_domains"] ==
+          json::array({{{"lead", "lead_1_100"}, {"core", 2}, {"tokens", 2}},
+                       {{"lead", "lead_1_101"}, {"core", nullptr}, {"tokens", 1}}}));
     CHECK(written["live_domains_more"] == 0);
     CHECK(written["cores"][0]["queued"] == 4);
     CHECK(written["cores"][1]["core"].is_null());
@@ -126,8 +132,9 @@ TEST_CASE("a control's body names an operation, or all, and nothing else") {
     CHECK(parse_control(R"({"operation": "parse"})").error.empty());
     CHECK(parse_control(R"({"operation": null})").operation.empty());
     CHECK(parse_control(R"({"operation": null})").error.empty());
-    for (const char* wrong : {"", "{", "7", "[]", "{}", R"({"operation": 1})", R"({"operation": ""})",
-                              R"({"operation": null, "also": 1})", R"({"operation": null}{})"}) {
+    for (const char* wrong :
+         {"", "{", "7", "[]", "{}", R"({"operation": 1})", R"({"operation": ""})",
+          R"({"operation": null, "also": 1})", R"({"operation": null}{})"}) {
         CAPTURE(wrong);
         CHECK_FALSE(parse_control(wrong).error.empty());
     }

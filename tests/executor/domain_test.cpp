@@ -2,11 +2,11 @@
 
 #include "executor/domain.hpp"
 
-#include "token/seed.hpp"
 #include "lifecycle/runtime_core.hpp"
 #include "support/leaks.hpp"
 #include "support/manual_event.hpp"
 #include "support/settled.hpp"
+#include "token/seed.hpp"
 
 #include <tokengate/operation.hpp>
 #include <tokengate/runtime.hpp>
@@ -52,7 +52,9 @@ public:
     // Once they have ended:
     [[nodiscard]] int tokens() const { return tokens_; }
     [[nodiscard]] const std::set<std::string>& seeds() const { return seeds_; }
-    [[nodiscard]] bool kept_together() const { return seeds_.size() == 1 && executors_.size() == 1; }
+    [[nodiscard]] bool kept_together() const {
+        return seeds_.size() == 1 && executors_.size() == 1;
+    }
 
 private:
     std::mutex mutex_;
@@ -100,14 +102,17 @@ struct identity {
     std::string seed;
     unsigned executor;
 };
-identity who() { return {tg::this_token::id(), std::string(tg::this_token::seed()), tg::this_token::executor()}; }
+identity who() {
+    return {tg::this_token::id(), std::string(tg::this_token::seed()), tg::this_token::executor()};
+}
 
 const tg::operation who_am_i{{.name = "conductor_test_who"}, who};
-const tg::operation inner_lead{
-    {.name = "conductor_test_inner_lead"}, tg::lead{"conductor_test_who"}, []() -> tg::task<std::array<identity, 2>> {
-        identity child = co_await who_am_i();
-        co_return std::array{who(), std::move(child)};
-    }};
+const tg::operation inner_lead{{.name = "conductor_test_inner_lead"},
+                               tg::lead{"conductor_test_who"},
+                               []() -> tg::task<std::array<identity, 2>> {
+                                   identity child = co_await who_am_i();
+                                   co_return std::array{who(), std::move(child)};
+                               }};
 /// Itself, a child before the inner lead, the inner lead, its child, and a child after it.
 const tg::operation outer_lead{{.name = "conductor_test_outer_lead"},
                                tg::lead{"conductor_test_who", "conductor_test_inner_lead"},
@@ -115,61 +120,72 @@ const tg::operation outer_lead{{.name = "conductor_test_outer_lead"},
                                    identity before = co_await who_am_i();
                                    std::array<identity, 2> inner = co_await inner_lead();
                                    identity after = co_await who_am_i();
-                                   co_return std::array{who(), std::move(before), std::move(inner[0]),
-                                                        std::move(inner[1]), std::move(after)};
+                                   co_return std::array{who(), std::move(before),
+                                                        std::move(inner[0]), std::move(inner[1]),
+                                                        std::move(after)};
                                }};
 
-const tg::operation holds{{.name = "conductor_test_holds"}, [](counted kept) { return kept.number(); }};
+const tg::operation holds{{.name = "conductor_test_holds"},
+                          [](counted kept) { return kept.number(); }};
 const tg::operation fails{{.name = "conductor_test_fails"},
                           [](counted) -> int { throw std::runtime_error("as it must"); }};
-const tg::operation holds_token{{.name = "conductor_test_holds_token"},
-                                [](tg::token<int> held) -> tg::task<int> { co_return co_await held; }};
+const tg::operation holds_token{
+    {.name = "conductor_test_holds_token"},
+    [](tg::token<int> held) -> tg::task<int> { co_return co_await held; }};
 const tg::operation drops_token{{.name = "conductor_test_drops_token"}, [](tg::token<int>) {}};
-const tg::operation waits{{.name = "conductor_test_waits"}, [](manual_event* event, counted kept) -> tg::task<int> {
+const tg::operation waits{{.name = "conductor_test_waits"},
+                          [](manual_event* event, counted kept) -> tg::task<int> {
                               co_await *event;
                               co_return kept.number();
                           }};
 const tg::operation nothing{{.name = "conductor_test_nothing"}, [] {}};
 
-const tg::operation hands_out{{.name = "conductor_test_hands_out"},
-                              tg::lead{"conductor_test_holds"},
-                              [](int n) -> tg::task<tg::token<int>> { co_return holds(counted(n)); }};
+const tg::operation hands_out{
+    {.name = "conductor_test_hands_out"},
+    tg::lead{"conductor_test_holds"},
+    [](int n) -> tg::task<tg::token<int>> { co_return holds(counted(n)); }};
 /// A token that holds, as an argument, a token of the same domain.
-const tg::operation hands_out_pair{{.name = "conductor_test_hands_out_pair"},
-                                   tg::lead{"conductor_test_holds_token"},
-                                   [](int n) -> tg::task<tg::token<int>> { co_return holds_token(holds(counted(n))); }};
+const tg::operation hands_out_pair{
+    {.name = "conductor_test_hands_out_pair"},
+    tg::lead{"conductor_test_holds_token"},
+    [](int n) -> tg::task<tg::token<int>> { co_return holds_token(holds(counted(n))); }};
 /// A child of an inner domain, whose outer one has ended but for it.
-const tg::operation hands_out_inner{{.name = "conductor_test_hands_out_inner"},
-                                    tg::lead{"conductor_test_hands_out"},
-                                    [](int n) -> tg::task<tg::token<int>> { co_return co_await hands_out(n); }};
+const tg::operation hands_out_inner{
+    {.name = "conductor_test_hands_out_inner"},
+    tg::lead{"conductor_test_hands_out"},
+    [](int n) -> tg::task<tg::token<int>> { co_return co_await hands_out(n); }};
 /// A lead that was never admitted, of a domain that otherwise has ended.
-const tg::operation hands_out_lead{{.name = "conductor_test_hands_out_lead"},
-                                   tg::lead{"conductor_test_hands_out"},
-                                   [](int n) -> tg::task<tg::token<tg::token<int>>> { co_return hands_out(n); }};
+const tg::operation hands_out_lead{
+    {.name = "conductor_test_hands_out_lead"},
+    tg::lead{"conductor_test_hands_out"},
+    [](int n) -> tg::task<tg::token<tg::token<int>>> { co_return hands_out(n); }};
 
 const tg::operation ends_with{{.name = "conductor_test_ends_with"},
                               tg::lead{"conductor_test_holds", "conductor_test_fails"},
                               [](bool failing_child, bool failing_lead) -> tg::task<int> {
                                   int n = 0;
                                   try {
-                                      n = failing_child ? co_await fails(counted(1)) : co_await holds(counted(1));
+                                      n = failing_child ? co_await fails(counted(1))
+                                                        : co_await holds(counted(1));
                                   } catch (const std::runtime_error&) {
                                       n = 2;
                                   }
                                   if (failing_lead) throw std::runtime_error("the lead");
                                   co_return n;
                               }};
-const tg::operation leaves_behind{
-    {.name = "conductor_test_leaves_behind"}, tg::lead{"conductor_test_waits"}, [](manual_event* event) -> tg::task<> {
-        tg::token<int> detached = waits(event, counted(1));
-        detached.admit();
-        co_return;
-    }};
+const tg::operation leaves_behind{{.name = "conductor_test_leaves_behind"},
+                                  tg::lead{"conductor_test_waits"},
+                                  [](manual_event* event) -> tg::task<> {
+                                      tg::token<int> detached = waits(event, counted(1));
+                                      detached.admit();
+                                      co_return;
+                                  }};
 
 }  // namespace
 
 TEST_SUITE("conductor") {
-    TEST_CASE("a chain keeps its lead's seed and executor at any depth, however its tokens are spawned") {
+    TEST_CASE(
+        "a chain keeps its lead's seed and executor at any depth, however its tokens are spawned") {
         tg::runtime runtime{{.cores = 4}};
         constexpr int leads = 20, levels = 3;
         std::vector<std::unique_ptr<chain_log>> logs;
@@ -202,22 +218,28 @@ TEST_SUITE("conductor") {
             co_await tg::when_all(std::move(all));
         });
         for (auto& log : logs) CHECK(log->kept_together());
-        for (auto& log : logs) CHECK(log->tokens() == tokens_in(2) - 1);  // what the lead returned was dropped
+        for (auto& log : logs)
+            CHECK(log->tokens() == tokens_in(2) - 1);  // what the lead returned was dropped
         check_settled(runtime);
     }
 
     TEST_CASE("the seed is the digest of the lead's id and its frozen call list") {
         const auto seeds_under = [](tg::digest_policy policy) {
             tg::runtime runtime{{.cores = 2, .digest = policy}};
-            return runtime.run([]() -> tg::task<std::array<identity, 5>> { co_return co_await outer_lead(); });
+            return runtime.run([]() -> tg::task<std::array<identity, 5>> {
+                co_return co_await outer_lead();
+            });
         };
-        const std::vector<const char*> outer_calls{"conductor_test_who", "conductor_test_inner_lead"};
+        const std::vector<const char*> outer_calls{"conductor_test_who",
+                                                   "conductor_test_inner_lead"};
         const std::vector<const char*> inner_calls{"conductor_test_who"};
         for (const tg::digest_policy policy :
              {tg::digest_policy::full, tg::digest_policy::short_, tg::digest_policy::minimal}) {
             const std::array<identity, 5> all = seeds_under(policy);
-            const tg::detail::digest_text outer = tg::detail::seed_digest(all[0].id.text(), outer_calls);
-            const tg::detail::digest_text inner = tg::detail::seed_digest(all[2].id.text(), inner_calls);
+            const tg::detail::digest_text outer =
+                tg::detail::seed_digest(all[0].id.text(), outer_calls);
+            const tg::detail::digest_text inner =
+                tg::detail::seed_digest(all[2].id.text(), inner_calls);
             CHECK(all[0].seed == tg::detail::shown(outer, policy));
             CHECK(all[2].seed == tg::detail::shown(inner, policy));
         }
@@ -226,7 +248,9 @@ TEST_SUITE("conductor") {
         CHECK(seeds_under(tg::digest_policy::minimal)[0].seed.size() == 8);
     }
 
-    TEST_CASE("a lead inside a lead opens its own domain on the same executor, and the outer one goes on after it") {
+    TEST_CASE(
+        "a lead inside a lead opens its own domain on the same executor, and the outer one goes on "
+        "after it") {
         tg::runtime runtime{{.cores = 4}};
         runtime.run([]() -> tg::task<> {
             for (int i = 0; i < 20; ++i) {
@@ -275,14 +299,16 @@ TEST_SUITE("conductor") {
     }
 
     TEST_CASE(
-        "an unadmitted child keeps the domain until it is dropped: by the lead, on the control loop, on another core") {
+        "an unadmitted child keeps the domain until it is dropped: by the lead, on the control "
+        "loop, on another core") {
         counted::reset();
         tg::runtime runtime{{.cores = 4}};
-        const tg::operation drops_its_own{
-            {.name = "conductor_test_drops_its_own"}, tg::lead{"conductor_test_holds"}, []() -> tg::task<> {
-                { const tg::token<int> dropped = holds(counted(1)); }
-                co_return;
-            }};
+        const tg::operation drops_its_own{{.name = "conductor_test_drops_its_own"},
+                                          tg::lead{"conductor_test_holds"},
+                                          []() -> tg::task<> {
+                                              { const tg::token<int> dropped = holds(counted(1)); }
+                                              co_return;
+                                          }};
         runtime.run([&]() -> tg::task<> {
             co_await drops_its_own();
             CHECK(counted::alive() == 0);
@@ -317,8 +343,8 @@ TEST_SUITE("conductor") {
                 tg::token<int> three = co_await hands_out_pair(3);
                 tg::token<tg::token<int>> late_lead = co_await hands_out_lead(4);
                 tg::token<int> four = co_await late_lead;
-                const auto [a, b, c, d] =
-                    co_await tg::when_all(std::move(one), std::move(two), std::move(three), std::move(four));
+                const auto [a, b, c, d] = co_await tg::when_all(std::move(one), std::move(two),
+                                                                std::move(three), std::move(four));
                 CHECK(a + b + c + d == 10);
                 // Awaited on a core that is neither its home nor the control loop, maybe.
                 tg::token<int> five = co_await hands_out(5);
@@ -338,10 +364,13 @@ TEST_SUITE("conductor") {
             const tg::token<int> dropped = runtime.submit(hands_out(1)).get();
             const tg::token<int> of_inner = runtime.submit(hands_out_inner(2)).get();
             const tg::token<int> pair = runtime.submit(hands_out_pair(3)).get();
-            const tg::token<tg::token<int>> unstarted_lead = runtime.submit(hands_out_lead(4)).get();
+            const tg::token<tg::token<int>> unstarted_lead =
+                runtime.submit(hands_out_lead(4)).get();
             CHECK(runtime.snapshot().domains == 4);
         }
-        std::thread([&runtime] { const tg::token<int> dropped = runtime.submit(hands_out(5)).get(); }).join();
+        std::thread([&runtime] {
+            const tg::token<int> dropped = runtime.submit(hands_out(5)).get();
+        }).join();
         {
             const tg::token<int> kept = runtime.submit(hands_out(6)).get();
             runtime.stop();
@@ -369,7 +398,8 @@ TEST_SUITE("conductor") {
             std::thread([&] { const tg::token<int> dropped_there = std::move(of_inner); }).join();
             CHECK(counted::alive() == 1);
             {
-                tg::runtime another{{.cores = 2}};  // must not take over what the old one's domains name
+                tg::runtime another{
+                    {.cores = 2}};  // must not take over what the old one's domains name
                 another.run([&]() -> tg::task<> {
                     co_await nothing();
                     const tg::token<int> dropped_there = std::move(simple);
@@ -397,29 +427,33 @@ TEST_SUITE("conductor") {
         CHECK(tg::test::live_slots() == slots_before);
     }
 
-    TEST_CASE("storage permits: a lead that awaits children of its own tier gives its permit up meanwhile") {
+    TEST_CASE(
+        "storage permits: a lead that awaits children of its own tier gives its permit up "
+        "meanwhile") {
         tg::runtime runtime{{.cores = 2, .storage = {.slow = 1, .moderate = 2}}};
         std::atomic<int> inside{0}, most{0};
-        const tg::operation reads{{.name = "conductor_test_reads", .storage = tg::storage::slow}, [&](bool failing) {
-                                      const int now = ++inside;
-                                      for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {}
-                                      --inside;
-                                      if (failing) throw std::runtime_error("unreadable");
-                                  }};
-        const tg::operation slow_lead{{.name = "conductor_test_slow_lead", .storage = tg::storage::slow},
-                                      tg::lead{"conductor_test_reads"},
-                                      [&]() -> tg::task<> {
-                                          co_await reads(false);
-                                          auto two = tg::when_all(reads(false), reads(false));
-                                          co_await two;
-                                          try {
-                                              co_await reads(true);
-                                          } catch (const std::runtime_error&) {}
-                                          tg::token<> early = reads(false);
-                                          early.admit();
-                                          { const tg::token<> dropped = reads(false); }
-                                          co_await early;
-                                      }};
+        const tg::operation reads{
+            {.name = "conductor_test_reads", .storage = tg::storage::slow}, [&](bool failing) {
+                const int now = ++inside;
+                for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {}
+                --inside;
+                if (failing) throw std::runtime_error("unreadable");
+            }};
+        const tg::operation slow_lead{
+            {.name = "conductor_test_slow_lead", .storage = tg::storage::slow},
+            tg::lead{"conductor_test_reads"},
+            [&]() -> tg::task<> {
+                co_await reads(false);
+                auto two = tg::when_all(reads(false), reads(false));
+                co_await two;
+                try {
+                    co_await reads(true);
+                } catch (const std::runtime_error&) {}
+                tg::token<> early = reads(false);
+                early.admit();
+                { const tg::token<> dropped = reads(false); }
+                co_await early;
+            }};
         runtime.run([&]() -> tg::task<> {
             std::vector<tg::token<>> leads;
             for (int i = 0; i < 50; ++i) leads.push_back(slow_lead());
@@ -454,7 +488,8 @@ TEST_SUITE("conductor") {
                             case 2: kept.push_back(runtime.submit(hands_out_pair(n)).get()); break;
                             default: {
                                 tg::token<int> carried = runtime.submit(hands_out(n)).get();
-                                all_wrong += runtime.submit(holds_token(std::move(carried))).get() != n;
+                                all_wrong +=
+                                    runtime.submit(holds_token(std::move(carried))).get() != n;
                             }
                         }
                         if (kept.empty()) continue;

@@ -69,14 +69,17 @@ const tg::operation count_light{{.name = "executor_test_count_light", .weight = 
                                 [](count_by_core* in) { in->note(); }};
 const tg::operation count_heavy{{.name = "executor_test_count_heavy", .weight = tg::weight::heavy},
                                 [](count_by_core* in) { in->note(); }};
-const tg::operation sticky_block{{.name = "executor_test_sticky_block", .weight = tg::weight::heavy},
-                                 tg::sticky{"executor_test", [](int key, blockade*) { return key; }},
-                                 [](int, blockade* on) { on->wait(); }};
-const tg::operation sticky_count{{.name = "executor_test_sticky_count", .weight = tg::weight::heavy},
-                                 tg::sticky{"executor_test", [](int key, count_by_core*) { return key; }},
-                                 [](int, count_by_core* in) { in->note(); }};
+const tg::operation sticky_block{
+    {.name = "executor_test_sticky_block", .weight = tg::weight::heavy},
+    tg::sticky{"executor_test", [](int key, blockade*) { return key; }},
+    [](int, blockade* on) { on->wait(); }};
+const tg::operation sticky_count{
+    {.name = "executor_test_sticky_count", .weight = tg::weight::heavy},
+    tg::sticky{"executor_test", [](int key, count_by_core*) { return key; }},
+    [](int, count_by_core* in) { in->note(); }};
 
-constexpr int window = static_cast<int>(tg::detail::window_for(0));  // of a core that has not measured yet
+constexpr int window =
+    static_cast<int>(tg::detail::window_for(0));  // of a core that has not measured yet
 
 /// Where `count` tokens of an operation run.
 template <class Operation>
@@ -127,21 +130,27 @@ tg::task<> use_storage(gauge* in, manual_event* release) {
     co_await *release;
     in->leave();
 }
-const tg::operation on_slow{{.name = "executor_test_slow", .storage = tg::storage::slow}, use_storage};
-const tg::operation on_moderate{{.name = "executor_test_moderate", .storage = tg::storage::moderate}, use_storage};
-const tg::operation on_fast{{.name = "executor_test_fast", .storage = tg::storage::fast}, use_storage};
-const tg::operation on_insane{{.name = "executor_test_insane", .storage = tg::storage::insane}, use_storage};
+const tg::operation on_slow{{.name = "executor_test_slow", .storage = tg::storage::slow},
+                            use_storage};
+const tg::operation on_moderate{
+    {.name = "executor_test_moderate", .storage = tg::storage::moderate}, use_storage};
+const tg::operation on_fast{{.name = "executor_test_fast", .storage = tg::storage::fast},
+                            use_storage};
+const tg::operation on_insane{{.name = "executor_test_insane", .storage = tg::storage::insane},
+                              use_storage};
 
 const tg::operation slow_child{{.name = "executor_test_slow_child", .storage = tg::storage::slow},
                                [](int n) { return n; }};
 const tg::operation slow_parent{{.name = "executor_test_slow_parent", .storage = tg::storage::slow},
                                 [](int n) -> tg::task<int> {
                                     const int first = co_await slow_child(n);
-                                    auto [second, third] = co_await tg::when_all(slow_child(n), slow_child(n));
+                                    auto [second, third] =
+                                        co_await tg::when_all(slow_child(n), slow_child(n));
                                     co_return first + second + third;
                                 }};
 tg::task<int> deeper(int levels);
-const tg::operation slow_chain{{.name = "executor_test_slow_chain", .storage = tg::storage::slow}, deeper};
+const tg::operation slow_chain{{.name = "executor_test_slow_chain", .storage = tg::storage::slow},
+                               deeper};
 tg::task<int> deeper(int levels) {
     if (levels == 0) co_return 0;
     const int below = co_await slow_chain(levels - 1);
@@ -157,17 +166,20 @@ const tg::operation slow_lead{{.name = "executor_test_slow_lead", .storage = tg:
                                   }
                                   co_return sum;
                               }};
-const tg::operation permits_in_use{{.name = "executor_test_permits"},
-                                   [] { return tg::detail::context().runtime->at_gate.in_use(tg::storage::slow); }};
+const tg::operation permits_in_use{
+    {.name = "executor_test_permits"},
+    [] { return tg::detail::context().runtime->at_gate.in_use(tg::storage::slow); }};
 
-const tg::operation leads_workers{
-    {.name = "executor_test_leads_workers"}, tg::lead{"executor_test_worker"}, [](int children) -> tg::task<bool> {
-        const unsigned mine = tg::this_token::executor();
-        std::vector<tg::token<unsigned>> tokens;
-        for (int i = 0; i < children; ++i) tokens.push_back(worker());
-        const auto all = co_await tg::when_all(std::move(tokens));
-        co_return std::count(all.begin(), all.end(), mine) == children;
-    }};
+const tg::operation leads_workers{{.name = "executor_test_leads_workers"},
+                                  tg::lead{"executor_test_worker"},
+                                  [](int children) -> tg::task<bool> {
+                                      const unsigned mine = tg::this_token::executor();
+                                      std::vector<tg::token<unsigned>> tokens;
+                                      for (int i = 0; i < children; ++i) tokens.push_back(worker());
+                                      const auto all = co_await tg::when_all(std::move(tokens));
+                                      co_return std::count(all.begin(), all.end(), mine) ==
+                                          children;
+                                  }};
 
 /// A byte to or from a pipe, as the kernel's operation.
 class moving_a_byte : public tg::detail::io_wait {
@@ -215,7 +227,9 @@ const tg::operation read_byte{{.name = "executor_test_read_byte", .weight = tg::
 TEST_SUITE("executor") {
     TEST_CASE("classes run on the cores of their range, and on all of them") {
         tg::runtime runtime{{.cores = 8, .spill = tg::spill::never}};
-        const auto within = [](const cores& found, unsigned first) { return *found.begin() >= first; };
+        const auto within = [](const cores& found, unsigned first) {
+            return *found.begin() >= first;
+        };
         CHECK(within(where(runtime, medium, 400), 1));
         CHECK(within(where(runtime, light, 400), 2));
         CHECK(within(where(runtime, light, 20'000), 2));  // far more than their windows
@@ -265,7 +279,10 @@ TEST_SUITE("executor") {
             if (policy == tg::spill::when_saturated)
                 wait_until([&] { return counts.total >= 2000 - 6 * window; });
             else
-                wait_until([&] { return runtime.snapshot().waiting >= 2000 - 6 * static_cast<std::uint64_t>(window); });
+                wait_until([&] {
+                    return runtime.snapshot().waiting >=
+                           2000 - 6 * static_cast<std::uint64_t>(window);
+                });
             for (unsigned core = 2; core < 8; ++core) CHECK(counts.on[core] == 0);
             if (policy == tg::spill::never) CHECK(counts.total == 0);
             home.end();
@@ -300,11 +317,14 @@ TEST_SUITE("executor") {
         all.until(3);
         ended.push_back(runtime.submit(block_heavy(&last)));
         last.until(1);
-        for (int i = 0; i < 4 * window + 500; ++i) ended.push_back(runtime.submit(count_heavy(&counts)));
+        for (int i = 0; i < 4 * window + 500; ++i)
+            ended.push_back(runtime.submit(count_heavy(&counts)));
         wait_until([&] { return runtime.snapshot().waiting >= 500; });
         CHECK(counts.total == 0);
         last.end();
-        wait_until([&] { return counts.total >= window + 500; });  // its own, and all that nobody had
+        wait_until([&] {
+            return counts.total >= window + 500;
+        });  // its own, and all that nobody had
         all.end();
         for (auto& each : ended) each.get();
     }
@@ -326,7 +346,8 @@ TEST_SUITE("executor") {
         one.end();
         for (auto& each : ended) each.get();
         CHECK(sticky.total == 1000);
-        CHECK(std::count_if(std::begin(sticky.on), std::end(sticky.on), [](const auto& n) { return n != 0; }) == 1);
+        CHECK(std::count_if(std::begin(sticky.on), std::end(sticky.on),
+                            [](const auto& n) { return n != 0; }) == 1);
     }
 
     TEST_CASE("what ended is heard of before a token that may run long begins") {
@@ -361,7 +382,8 @@ TEST_SUITE("executor") {
     TEST_CASE("storage tiers: never more than the limit at once, and as many as that") {
         gauge in[4];
         manual_event release;
-        tg::runtime runtime{{.cores = 3, .storage = {.slow = 2, .moderate = 3, .fast = 4, .insane = 5}}};
+        tg::runtime runtime{
+            {.cores = 3, .storage = {.slow = 2, .moderate = 3, .fast = 4, .insane = 5}}};
         runtime.start();
         std::vector<std::future<void>> ended;
         for (int i = 0; i < 20; ++i) {
@@ -370,7 +392,9 @@ TEST_SUITE("executor") {
             ended.push_back(runtime.submit(on_fast(&in[2], &release)));
             ended.push_back(runtime.submit(on_insane(&in[3], &release)));
         }
-        wait_until([&] { return in[0].running + in[1].running + in[2].running + in[3].running == 2 + 3 + 4 + 5; });
+        wait_until([&] {
+            return in[0].running + in[1].running + in[2].running + in[3].running == 2 + 3 + 4 + 5;
+        });
         wait_until([&] { return runtime.tokens().size() == 80; });
         for (int tier = 0; tier < 4; ++tier) CHECK(in[tier].running == 2 + tier);
         release.set();
@@ -394,7 +418,9 @@ TEST_SUITE("executor") {
         CHECK(in.most == 10);
     }
 
-    TEST_CASE("a permit is given up while its token awaits others: parents and children of one tier end") {
+    TEST_CASE(
+        "a permit is given up while its token awaits others: parents and children of one tier "
+        "end") {
         for (const int limit : {1, 3, 10}) {
             CAPTURE(limit);
             tg::runtime runtime{{.cores = 3, .storage = {.slow = limit}}};
@@ -444,24 +470,28 @@ TEST_SUITE("executor") {
         all.until(6);
         all.end();
         for (auto& each : ended) each.get();
-        for (int i = 0; i < 20; ++i) CHECK(runtime.submit(leads_workers(50)).get());  // a domain names one of them
+        for (int i = 0; i < 20; ++i)
+            CHECK(runtime.submit(leads_workers(50)).get());  // a domain names one of them
     }
 
     TEST_CASE("what a token has asked of the kernel is under way before another's long body") {
         tg::runtime runtime{{.cores = 1}};
         const test_pipe pipe;
-        const tg::operation waits_for_it{{.name = "executor_test_waits_for_a_byte", .weight = tg::weight::light},
-                                         [&pipe] {
-                                             while (!pipe.take()) std::this_thread::yield();
-                                         }};
+        const tg::operation waits_for_it{
+            {.name = "executor_test_waits_for_a_byte", .weight = tg::weight::light}, [&pipe] {
+                while (!pipe.take()) std::this_thread::yield();
+            }};
         // Once: afterwards it might be known as short.
         runtime.run([&]() -> tg::task<> {
-            const auto [written, none] = co_await tg::when_all(write_byte(pipe.ends[1]), waits_for_it());
+            const auto [written, none] =
+                co_await tg::when_all(write_byte(pipe.ends[1]), waits_for_it());
             CHECK(written == 1);
         });
     }
 
-    TEST_CASE("an awaited operation of the kernel's: success, error, stop before and meanwhile, timeout") {
+    TEST_CASE(
+        "an awaited operation of the kernel's: success, error, stop before and meanwhile, "
+        "timeout") {
         tg::runtime runtime{{.cores = 2}};
         const test_pipe pipe;
         CHECK(::fcntl(pipe.ends[0], F_SETFL, 0) == 0);
@@ -479,7 +509,8 @@ TEST_SUITE("executor") {
             while (reading == 0) co_await tg::yield();
             asked.request_stop();
             CHECK_THROWS_AS(co_await asked, tg::token_stopped);
-            CHECK_THROWS_AS(co_await tg::with_timeout(read_byte(pipe.ends[0]), std::chrono::milliseconds(1)),
+            CHECK_THROWS_AS(co_await tg::with_timeout(read_byte(pipe.ends[0]),
+                                                      std::chrono::milliseconds(1)),
                             tg::token_timeout);
             CHECK(co_await write_byte(pipe.ends[1]) == 1);  // nobody has taken it
             CHECK(co_await read_byte(pipe.ends[0]) == 1);

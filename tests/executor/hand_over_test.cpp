@@ -47,8 +47,10 @@ bool holds_until(int count) {
     return true;
 }
 
-const tg::operation child{{.name = "hand_over_child", .weight = tg::weight::heavy}, [] { ++begun; }};
-const tg::operation light_child{{.name = "hand_over_light", .weight = tg::weight::light}, [] { ++begun; }};
+const tg::operation child{{.name = "hand_over_child", .weight = tg::weight::heavy},
+                          [] { ++begun; }};
+const tg::operation light_child{{.name = "hand_over_light", .weight = tg::weight::light},
+                                [] { ++begun; }};
 const tg::operation sticky_child{{.name = "hand_over_sticky", .weight = tg::weight::heavy},
                                  tg::sticky{"hand_over", [](int key) { return key; }},
                                  [](int) { ++begun; }};
@@ -108,7 +110,9 @@ constexpr int slower = tg::test::under_tsan || tg::test::under_asan || !optimise
 /// One round, inside a token on core 0 whose runtime has had nothing else to do for a while.
 using timed_round = std::function<tg::task<clock_type::duration>()>;
 
-tg::task<> time_round(const timed_round* round, clock_type::duration* took) { *took = co_await (*round)(); }
+tg::task<> time_round(const timed_round* round, clock_type::duration* took) {
+    *took = co_await (*round)();
+}
 
 /// The least of many rounds, which ends with the first that keeps the bound.
 clock_type::duration least_of(clock_type::duration bound, const timed_round& round) {
@@ -171,15 +175,19 @@ tg::task<clock_type::duration> waited_behind() {
 }  // namespace
 
 TEST_SUITE("hand-over") {
-    TEST_CASE("within 100 us: a child is admitted, a task is bound to the idle core, a waiter there is woken") {
+    TEST_CASE(
+        "within 100 us: a child is admitted, a task is bound to the idle core, a waiter there is "
+        "woken") {
         const clock_type::duration bound = 100us * slower;
         CHECK(least_of(bound, [] { return told(1, [] { child().admit(); }); }) <= bound);
-        CHECK(least_of(bound, [] { return told(1, [] { tg::as_token(call([] { ++begun; }), 1).admit(); }); }) <= bound);
+        CHECK(least_of(bound, [] {
+                  return told(1, [] { tg::as_token(call([] { ++begun; }), 1).admit(); });
+              }) <= bound);
         CHECK(least_of(bound, []() -> tg::task<clock_type::duration> {
                   tg::event event;
                   std::atomic<bool> waiting{false};
-                  tg::token<> waiter =
-                      tg::as_token(waits_in([&]() -> tg::task<> { co_await event.wait(); }, waiting), 1);
+                  tg::token<> waiter = tg::as_token(
+                      waits_in([&]() -> tg::task<> { co_await event.wait(); }, waiting), 1);
                   waiter.admit();
                   co_await tg::test::until([&] { return waiting.load(); });
                   co_await tg::sleep_for(1ms);
@@ -199,7 +207,8 @@ TEST_SUITE("hand-over") {
     }
 
     TEST_CASE(
-        "within 1 ms: an unanchored token that waits behind a running one is begun by a core that has nothing to run") {
+        "within 1 ms: an unanchored token that waits behind a running one is begun by a core that "
+        "has nothing to run") {
         const clock_type::duration bound = 1ms * slower;
         CHECK(least_of(bound, waited_behind) <= bound);
     }
@@ -240,7 +249,8 @@ TEST_SUITE("hand-over") {
         CHECK(done);
     }
 
-    TEST_CASE("so they are where some were on their way to a third core, which runs something long") {
+    TEST_CASE(
+        "so they are where some were on their way to a third core, which runs something long") {
         tg::runtime runtime{{.cores = 3}};
         bool done = false;
         tg::test::blockade held;
@@ -304,7 +314,8 @@ TEST_SUITE("hand-over") {
             begun = 0;
             const auto body = [&](tg::scope& inside) -> tg::task<> {
                 for (int i = 0; i < 10; ++i) co_await inside.spawn(child());
-                for (int i = 0; i < 10; ++i) co_await inside.spawn(tg::as_token(call([] { ++begun; }), 1));
+                for (int i = 0; i < 10; ++i)
+                    co_await inside.spawn(tg::as_token(call([] { ++begun; }), 1));
                 done = holds_until(20);
             };
             co_await tg::as_token(tg::with_scope(body), 0);
@@ -312,13 +323,16 @@ TEST_SUITE("hand-over") {
         CHECK(done);
     }
 
-    TEST_CASE("whoever waits for an event, a semaphore, a mutex, a latch, a channel is woken at once") {
+    TEST_CASE(
+        "whoever waits for an event, a semaphore, a mutex, a latch, a channel is woken at once") {
         tg::event event;
         wakes_elsewhere([&]() -> tg::task<> { co_await event.wait(); }, [&] { event.set(); });
         tg::semaphore semaphore(0);
-        wakes_elsewhere([&]() -> tg::task<> { co_await semaphore.acquire(); }, [&] { semaphore.release(); });
+        wakes_elsewhere([&]() -> tg::task<> { co_await semaphore.acquire(); },
+                        [&] { semaphore.release(); });
         tg::latch latch(1);
-        wakes_elsewhere([&]() -> tg::task<> { co_await latch.wait(); }, [&] { latch.count_down(); });
+        wakes_elsewhere([&]() -> tg::task<> { co_await latch.wait(); },
+                        [&] { latch.count_down(); });
         tg::channel<int> channel(4);
         wakes_elsewhere(
             [&]() -> tg::task<> {
@@ -329,10 +343,12 @@ TEST_SUITE("hand-over") {
     }
 
     TEST_CASE(
-        "nothing unanchored waits behind a long one while another core has nothing to do; what is anchored waits") {
+        "nothing unanchored waits behind a long one while another core has nothing to do; what is "
+        "anchored waits") {
         for (const bool watched : {false, true}) {
             CAPTURE(watched);
-            tg::runtime runtime{{.cores = 2, .trace_events = watched ? 1024U : 0U, .metrics = watched}};
+            tg::runtime runtime{
+                {.cores = 2, .trace_events = watched ? 1024U : 0U, .metrics = watched}};
             bool done = false;
             int anchored_meanwhile = -1;
             runtime.run([&]() -> tg::task<> {
@@ -340,7 +356,8 @@ TEST_SUITE("hand-over") {
                 std::atomic<int> anchored{0};
                 std::vector<tg::token<>> bound;
                 const teller hold = [&] {
-                    for (int i = 0; i < 10; ++i) bound.push_back(tg::as_token(call([&] { ++anchored; }), 0));
+                    for (int i = 0; i < 10; ++i)
+                        bound.push_back(tg::as_token(call([&] { ++anchored; }), 0));
                     for (auto& each : bound) each.admit();
                     for (int i = 0; i < 400; ++i) child().admit();
                     done = holds_until(400);
@@ -358,14 +375,18 @@ TEST_SUITE("hand-over") {
         }
     }
 
-    TEST_CASE("so it is where the other core is outside the home range, once it has done what was spilled to it") {
-        const tg::operation usual{{.name = "hand_over_usual"}, [] { ++begun; }};  // of two cores the second is its home
+    TEST_CASE(
+        "so it is where the other core is outside the home range, once it has done what was "
+        "spilled to it") {
+        const tg::operation usual{{.name = "hand_over_usual"},
+                                  [] { ++begun; }};  // of two cores the second is its home
         tg::runtime runtime{{.cores = 2}};
         bool done = false;
         runtime.run([&]() -> tg::task<> {
             begun = 0;
             co_await tg::as_token(call([&] {
-                                      for (int i = 0; i < 400; ++i) usual().admit();  // a window here, the rest there
+                                      for (int i = 0; i < 400; ++i)
+                                          usual().admit();  // a window here, the rest there
                                       done = holds_until(400);
                                   }),
                                   1);
@@ -373,7 +394,8 @@ TEST_SUITE("hand-over") {
         CHECK(done);
     }
 
-    TEST_CASE("what has been taken back is stopped, killed and paused like what waits at the gate") {
+    TEST_CASE(
+        "what has been taken back is stopped, killed and paused like what waits at the gate") {
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
             begun = 0;

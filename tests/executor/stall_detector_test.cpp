@@ -75,7 +75,8 @@ private:
 };
 
 tg::runtime_options reporting_to(reports& to, tg::time_span threshold = soon) {
-    return {.cores = 2, .stall = {.threshold = threshold, .report = [&to](const auto& seen) { to(seen); }}};
+    return {.cores = 2,
+            .stall = {.threshold = threshold, .report = [&to](const auto& seen) { to(seen); }}};
 }
 
 tg::detail::shared_state& this_runtime() { return *tg::detail::this_core->runtime; }
@@ -89,8 +90,8 @@ void outlast_a_look(const tg::detail::stall_detector& stalls) {
 }  // namespace
 
 /// Exported under this name, for backtraces to find.
-extern "C" [[gnu::noinline, gnu::visibility("default")]] void tokengate_test_hold_the_core(const reports& to,
-                                                                                           const tg::token_id& id) {
+extern "C" [[gnu::noinline, gnu::visibility("default")]] void tokengate_test_hold_the_core(
+    const reports& to, const tg::token_id& id) {
     wait_until([&] { return !to.of(id).empty(); });
     outlast_a_look(*this_runtime().stalls);
 }
@@ -126,7 +127,8 @@ std::vector<int> handled_signals() {
     std::vector<int> found;
     for (int signal = 1; signal <= SIGRTMAX; ++signal) {
         struct ::sigaction now{};
-        if (::sigaction(signal, nullptr, &now) == 0 && ((now.sa_flags & SA_SIGINFO) || now.sa_handler != SIG_DFL))
+        if (::sigaction(signal, nullptr, &now) == 0 &&
+            ((now.sa_flags & SA_SIGINFO) || now.sa_handler != SIG_DFL))
             found.push_back(signal);
     }
     return found;
@@ -159,7 +161,8 @@ TEST_CASE("a token that holds its core is reported once, with its place and a ba
     // Not the handler, nor what called it.
     CHECK_FALSE(names({of_it[0].backtrace.front()}, "tokengate::detail::stall_detector"));
     const std::string line = of_it[0].line();
-    CHECK(line.starts_with("token " + held.id.text() + " of operation stall_detector_test_hold has held core " +
+    CHECK(line.starts_with("token " + held.id.text() +
+                           " of operation stall_detector_test_hold has held core " +
                            std::to_string(held.core) + " for "));
     CHECK(line.find('\n') == std::string::npos);
 }
@@ -176,7 +179,8 @@ TEST_CASE("each stall is reported, one after the other and side by side") {
     CHECK(heard.of(third.get().id).size() == 1);
 }
 
-TEST_CASE("children that run in place hold their chain's core one after the other: each is reported") {
+TEST_CASE(
+    "children that run in place hold their chain's core one after the other: each is reported") {
     reports heard;
     tg::runtime runtime{reporting_to(heard)};
     runtime.start();
@@ -234,7 +238,8 @@ TEST_CASE("who awaits, and a loop without work, hold no core however long") {
         while (stalls.looks() < before + 5) co_await tg::sleep_for(6 * soon);
         // A loop that has nothing to run has no turn that could be too old.
         auto& core = this_runtime();
-        while (core.executors[0]->loop.turn_began_ns() != 0 || core.executors[1]->loop.turn_began_ns() != 0)
+        while (core.executors[0]->loop.turn_began_ns() != 0 ||
+               core.executors[1]->loop.turn_began_ns() != 0)
             co_await tg::sleep_for(1ms);
     });
     CHECK(heard.count() == 0);
@@ -293,7 +298,8 @@ TEST_CASE("without a callback a stall is a warning of one line") {
     const auto warned = [&] {
         const std::scoped_lock lock(mutex);
         return std::any_of(warnings.begin(), warnings.end(), [](const std::string& each) {
-            return each.find(" of operation stall_detector_test_warn has held core 0 for ") != std::string::npos &&
+            return each.find(" of operation stall_detector_test_warn has held core 0 for ") !=
+                       std::string::npos &&
                    each.find('\n') == std::string::npos;
         });
     };
@@ -308,19 +314,22 @@ TEST_CASE("a report must not stop the runtime, and is told so") {
     std::future<std::string> answered = answer.get_future();
     tg::runtime* runtime_of_it = nullptr;
     std::atomic<int> calls{0};
-    tg::runtime runtime{{.cores = 1, .stall = {.threshold = soon, .report = [&](const tg::stall_report&) {
-                                                   if (calls++ != 0) return;
-                                                   try {
-                                                       static_cast<void>(runtime_of_it->stop(0s));
-                                                       answer.set_value("");
-                                                   } catch (const tg::wrong_thread& refused) {
-                                                       answer.set_value(refused.what());
-                                                   }
-                                               }}}};
+    tg::runtime runtime{
+        {.cores = 1, .stall = {.threshold = soon, .report = [&](const tg::stall_report&) {
+                                   if (calls++ != 0) return;
+                                   try {
+                                       static_cast<void>(runtime_of_it->stop(0s));
+                                       answer.set_value("");
+                                   } catch (const tg::wrong_thread& refused) {
+                                       answer.set_value(refused.what());
+                                   }
+                               }}}};
     runtime_of_it = &runtime;
-    const tg::operation stall{{.name = "stall_detector_test_stop"}, [&] { wait_until([&] { return calls > 0; }); }};
+    const tg::operation stall{{.name = "stall_detector_test_stop"},
+                              [&] { wait_until([&] { return calls > 0; }); }};
     runtime.run([&]() -> tg::task<> { co_await stall(); });
-    CHECK(answered.get().find("runtime::stop was called by a report of a stall") != std::string::npos);
+    CHECK(answered.get().find("runtime::stop was called by a report of a stall") !=
+          std::string::npos);
 }
 
 TEST_CASE("a thread that cannot answer is reported without a backtrace") {
@@ -333,7 +342,8 @@ TEST_CASE("a thread that cannot answer is reported without a backtrace") {
                                  const unsigned here = tg::this_token::core();
                                  const auto unanswered = [&] {
                                      for (const auto& each : heard.of(""))
-                                         if (each.core == here && each.backtrace.empty()) return true;
+                                         if (each.core == here && each.backtrace.empty())
+                                             return true;
                                      return false;
                                  };
                                  wait_until(unanswered);
@@ -347,13 +357,15 @@ TEST_CASE("a thread that cannot answer is reported without a backtrace") {
     CHECK(heard.of("stall_detector_test_deaf").empty());
     CHECK(heard.of("stall_detector_test_hold").size() == 1);
     const auto unknown = heard.of("");
-    const auto found =
-        std::find_if(unknown.begin(), unknown.end(), [](const auto& each) { return each.backtrace.empty(); });
+    const auto found = std::find_if(unknown.begin(), unknown.end(),
+                                    [](const auto& each) { return each.backtrace.empty(); });
     REQUIRE(found != unknown.end());
-    CHECK(found->line().starts_with("something unknown, whose thread did not answer, has held core "));
+    CHECK(found->line().starts_with(
+        "something unknown, whose thread did not answer, has held core "));
 }
 
-TEST_CASE("a thread that blocks the signal hears it while it hosts the control loop, and only then") {
+TEST_CASE(
+    "a thread that blocks the signal hears it while it hosts the control loop, and only then") {
     reports heard;
     tg::runtime_options options = reporting_to(heard);
     options.stall.signal = SIGUSR2;
@@ -378,11 +390,13 @@ TEST_CASE("a signal that comes to nobody's question does nothing") {
     reports heard;
     tg::runtime runtime{reporting_to(heard, never)};
     const std::vector<int> handled = handled_signals();
-    const auto ours = std::find_if(handled.begin(), handled.end(), [](int signal) { return signal >= SIGRTMIN; });
+    const auto ours =
+        std::find_if(handled.begin(), handled.end(), [](int signal) { return signal >= SIGRTMIN; });
     REQUIRE(ours != handled.end());
     ::pthread_kill(::pthread_self(), *ours);  // a thread that runs no loop
     const tg::operation signalled{{.name = "stall_detector_test_signalled"}, [&] {
-                                      ::pthread_kill(::pthread_self(), *ours);  // one that runs a loop, and no stall
+                                      ::pthread_kill(::pthread_self(),
+                                                     *ours);  // one that runs a loop, and no stall
                                       return tg::this_token::core();
                                   }};
     CHECK(runtime.run([&]() -> tg::task<unsigned> { co_return co_await signalled(); }) < 2);
@@ -418,9 +432,8 @@ TEST_CASE("options that cannot be are refused") {
     CHECK(refused({.threshold = -1s}).find("stall.threshold") != std::string::npos);
     CHECK(refused({.threshold = tg::time_span::max()}).empty());
     for (const int never_ours : {SIGKILL, SIGSEGV, -1, 9999})
-        CHECK(
-            refused({.threshold = never, .signal = never_ours}).find("stall.signal is " + std::to_string(never_ours)) !=
-            std::string::npos);
+        CHECK(refused({.threshold = never, .signal = never_ours})
+                  .find("stall.signal is " + std::to_string(never_ours)) != std::string::npos);
 
     SUBCASE("a signal that the host handles, or ignores") {
         const int theirs = SIGRTMIN + 20;
@@ -454,6 +467,9 @@ TEST_CASE("two runtimes share the signal, and each reports its own") {
 }
 
 TEST_CASE("a report is one line whatever the names contain") {
-    const tg::stall_report seen{.id = {"of_mine", 5, 6}, .core = 3, .held = 1234ms, .backtrace = {"f\ng", "h\r\x80"}};
-    CHECK(seen.line() == "token of_mine_5_6 of operation of_mine has held core 3 for 1234 ms: f\\x0ag < h\\x0d\\x80");
+    const tg::stall_report seen{
+        .id = {"of_mine", 5, 6}, .core = 3, .held = 1234ms, .backtrace = {"f\ng", "h\r\x80"}};
+    CHECK(seen.line() ==
+          "token of_mine_5_6 of operation of_mine has held core 3 for 1234 ms: f\\x0ag < "
+          "h\\x0d\\x80");
 }

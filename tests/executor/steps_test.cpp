@@ -25,30 +25,35 @@ using tg::test::until;
 namespace {
 
 const tg::operation returns{{.name = "watch_test_returns"}, [](int n) { return n; }};
-const tg::operation throws{{.name = "watch_test_throws"}, []() -> int { throw std::runtime_error("as asked"); }};
-const tg::operation sleeps{{.name = "watch_test_sleeps"}, []() -> tg::task<> { co_await tg::sleep_for(1h); }};
+const tg::operation throws{{.name = "watch_test_throws"},
+                           []() -> int { throw std::runtime_error("as asked"); }};
+const tg::operation sleeps{{.name = "watch_test_sleeps"},
+                           []() -> tg::task<> { co_await tg::sleep_for(1h); }};
 const tg::operation limited{{.name = "watch_test_limited", .timeout = 1ms},
                             []() -> tg::task<> { co_await tg::sleep_for(1h); }};
 const tg::operation child{{.name = "watch_test_child"}, [](int n) { return n; }};
-const tg::operation lead{{.name = "watch_test_lead"}, tg::lead{"watch_test_child"}, []() -> tg::task<int> {
-                             int sum = 0;
-                             for (int i = 0; i < 10; ++i) sum += co_await child(i);
-                             co_return sum;
-                         }};
+const tg::operation lead{
+    {.name = "watch_test_lead"}, tg::lead{"watch_test_child"}, []() -> tg::task<int> {
+        int sum = 0;
+        for (int i = 0; i < 10; ++i) sum += co_await child(i);
+        co_return sum;
+    }};
 int attempt = 0;
-const tg::operation retried{{.name = "watch_test_retried", .retry = {.attempts = 3, .backoff = 10us}}, [] {
-                                if (++attempt < 3) throw std::runtime_error("not yet");
-                                return attempt;
-                            }};
+const tg::operation retried{
+    {.name = "watch_test_retried", .retry = {.attempts = 3, .backoff = 10us}}, [] {
+        if (++attempt < 3) throw std::runtime_error("not yet");
+        return attempt;
+    }};
 const tg::operation stores{{.name = "watch_test_stores", .storage = tg::storage::slow}, [] {}};
 
 const tg::operation guarded{
     {.name = "watch_test_guarded", .breaker = {.failure_rate = 0.5, .min_runs = 2, .open_for = 1h}},
     [] { throw std::runtime_error("as asked"); }};
-const tg::operation group_lead{{.name = "watch_test_group_lead"}, tg::lead{"watch_test_child"}, []() -> tg::task<int> {
-                                   auto [a, b] = co_await tg::when_all(child(1), child(2));
-                                   co_return a + b;
-                               }};
+const tg::operation group_lead{
+    {.name = "watch_test_group_lead"}, tg::lead{"watch_test_child"}, []() -> tg::task<int> {
+        auto [a, b] = co_await tg::when_all(child(1), child(2));
+        co_return a + b;
+    }};
 
 template <class Awaited>
 tg::task<> dropping_error(Awaited awaited) {
@@ -100,7 +105,8 @@ TEST_SUITE("watch: the observer") {
         CHECK(book.ways("watch_test_stores") == log_book::counts{{whole, 20}});
         CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 1}});
         CHECK(book.ways("watch_test_sleeps") ==
-              log_book::counts{{"created waiting admitted executing killed", 1}, {stopped_unrun, 1}});
+              log_book::counts{{"created waiting admitted executing killed", 1},
+                               {stopped_unrun, 1}});
         int timed_out = 0;  // the token, perhaps before it had started, and its keeper of time
         for (const auto& [way, times] : book.ways("watch_test_limited")) {
             CHECK(way.ends_with(" timeout"));
@@ -113,8 +119,9 @@ TEST_SUITE("watch: the observer") {
 
     TEST_CASE("one that is refused has not run; attempts are tokens of their own") {
         log_book book;
-        tg::runtime runtime{
-            {.cores = 2, .backlog = {.limit = 1, .policy = tg::backlog_policy::reject}, .observer = book.observer()}};
+        tg::runtime runtime{{.cores = 2,
+                             .backlog = {.limit = 1, .policy = tg::backlog_policy::reject},
+                             .observer = book.observer()}};
         runtime.run([&]() -> tg::task<> {
             runtime.gate().pause("watch_test_returns");
             tg::token<int> held = returns(1);
@@ -129,8 +136,9 @@ TEST_SUITE("watch: the observer") {
         CHECK(book.legal());
         CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 1}, {refused, 1}});
         const auto attempts = book.ways("watch_test_retried");
-        CHECK(attempts == log_book::counts{{whole, 2},  // the last one, and the keeper of the arguments
-                                           {threw, 2}});
+        CHECK(attempts ==
+              log_book::counts{{whole, 2},  // the last one, and the keeper of the arguments
+                               {threw, 2}});
         check_settled(runtime);
     }
 
@@ -189,11 +197,13 @@ TEST_SUITE("watch: the observer") {
         check_settled(runtime);
     }
 
-    TEST_CASE("those that a plain thread submits go the same way, whether they wait for room or not") {
+    TEST_CASE(
+        "those that a plain thread submits go the same way, whether they wait for room or not") {
         for (const std::size_t limit : {std::size_t{0}, std::size_t{1}}) {
             CAPTURE(limit);
             log_book book;
-            tg::runtime runtime{{.cores = 2, .backlog = {.limit = limit}, .observer = book.observer()}};
+            tg::runtime runtime{
+                {.cores = 2, .backlog = {.limit = limit}, .observer = book.observer()}};
             runtime.start();
             std::vector<std::future<int>> ended;
             for (int i = 0; i < 100; ++i) ended.push_back(runtime.submit(returns(i)));
@@ -204,7 +214,8 @@ TEST_SUITE("watch: the observer") {
             CHECK_THROWS_AS(runtime.submit(std::move(unwanted)).get(), tg::token_stopped);
             CHECK(runtime.stop().complete());
             CHECK(book.legal());
-            CHECK(book.ways("watch_test_returns") == log_book::counts{{whole, 100}, {stopped_unrun, 1}});
+            CHECK(book.ways("watch_test_returns") ==
+                  log_book::counts{{whole, 100}, {stopped_unrun, 1}});
             CHECK(book.ways("watch_test_throws") == log_book::counts{{threw, 1}});
             check_settled(runtime);
         }
@@ -214,7 +225,8 @@ TEST_SUITE("watch: the observer") {
         log_book book;
         tg::runtime runtime{{.cores = 2, .observer = book.observer()}};
         runtime.run([]() -> tg::task<> {
-            const auto [a, b, c] = co_await tg::when_all(returns(1), group_lead(), dropping_error(throws()));
+            const auto [a, b, c] =
+                co_await tg::when_all(returns(1), group_lead(), dropping_error(throws()));
             CHECK(a + b == 4);
             co_await dropping_error(tg::as_token(failing_group()));
         });
@@ -232,7 +244,8 @@ TEST_SUITE("watch: the observer") {
         tg::runtime runtime{
             {.cores = 1,
              .observer = [](const tg::token_step&) { throw std::runtime_error("observer"); },
-             .on_warning = [&](std::string_view text) { warned += text.find("observer") != text.npos; }}};
+             .on_warning =
+                 [&](std::string_view text) { warned += text.find("observer") != text.npos; }}};
         CHECK(runtime.run([]() -> tg::task<int> { co_return co_await returns(3); }) == 3);
         CHECK(warned == 10);  // five steps of two tokens
         check_settled(runtime);

@@ -38,7 +38,8 @@ TEST_SUITE("fs") {
             CHECK(text == "abc");
 
             std::vector<tg::fs::entry> all = co_await tg::fs::list_directory(here / "d");
-            std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+            std::sort(all.begin(), all.end(),
+                      [](const auto& a, const auto& b) { return a.name < b.name; });
             REQUIRE(all.size() == 4);
             CHECK(all[0].name == "b");
             CHECK(all[1].name == "c");
@@ -64,8 +65,8 @@ TEST_SUITE("fs") {
             CHECK(followed.group == expected.st_gid);
             CHECK(followed.permissions == (expected.st_mode & 07777U));
             CHECK(followed.allocated == static_cast<std::uint64_t>(expected.st_blocks) * 512);
-            const auto modified =
-                std::chrono::seconds(expected.st_mtim.tv_sec) + std::chrono::nanoseconds(expected.st_mtim.tv_nsec);
+            const auto modified = std::chrono::seconds(expected.st_mtim.tv_sec) +
+                                  std::chrono::nanoseconds(expected.st_mtim.tv_nsec);
             CHECK(followed.modified.time_since_epoch() == modified);
 
             for (const char* name : {"d/b", "d/c", "d/s"}) co_await tg::fs::remove(here / name);
@@ -82,18 +83,22 @@ TEST_SUITE("fs") {
         tg::runtime runtime{{.cores = 1}};
         const std::string a = here / "a", b = here / "b";
         const std::string none = " failed: No such file or directory";
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::remove(a); }) == "removal of " + a + none);
+        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::remove(a); }) ==
+              "removal of " + a + none);
         CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::remove_directory(a); }) ==
               "removal of directory " + a + none);
         CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::rename(a, b); }) ==
               "rename of " + a + " to " + b + none);
         CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::link(a, b); }) ==
               "link of " + a + " as " + b + none);
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::symlink("x", here.path()); }) ==
-              "symbolic link to x as " + here.path() + " failed: File exists");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::make_directory(here.path()); }) ==
-              "making of directory " + here.path() + " failed: File exists");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::stat(a); }) == "stat of " + a + none);
+        CHECK(thrown_by(runtime, [&]() -> tg::task<> {
+                  co_await tg::fs::symlink("x", here.path());
+              }) == "symbolic link to x as " + here.path() + " failed: File exists");
+        CHECK(thrown_by(runtime, [&]() -> tg::task<> {
+                  co_await tg::fs::make_directory(here.path());
+              }) == "making of directory " + here.path() + " failed: File exists");
+        CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::stat(a); }) ==
+              "stat of " + a + none);
         CHECK(thrown_by(runtime, [&]() -> tg::task<> { co_await tg::fs::list_directory(a); }) ==
               "listing of directory " + a + none);
     }

@@ -90,7 +90,9 @@ public:
     explicit open_then_raise(std::string path) : opening_(std::move(path), tg::file::read, 0) {}
 
     bool await_ready() const noexcept { return false; }
-    bool await_suspend(std::coroutine_handle<> awaiting) { return opening_.await_suspend(awaiting); }
+    bool await_suspend(std::coroutine_handle<> awaiting) {
+        return opening_.await_suspend(awaiting);
+    }
     tg::file::handle await_resume() {
         rlimit limit{};
         ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -188,7 +190,8 @@ TEST_SUITE("file") {
             using namespace tg::file;
             const mode_t mask = ::umask(0);
             {
-                handle f = co_await tg::file::open(path, tg::file::read | tg::file::write | create | exclusive, 0640);
+                handle f = co_await tg::file::open(
+                    path, tg::file::read | tg::file::write | create | exclusive, 0640);
                 std::size_t n = co_await f.write(as_bytes("abcdef"));
                 CHECK(n == 6);
                 n = co_await f.write_at(as_bytes("XY"), 2);
@@ -232,9 +235,11 @@ TEST_SUITE("file") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
             const std::string path = here / "f";
-            tg::file::handle f = co_await tg::file::open(path, tg::file::read | tg::file::write | tg::file::create);
-            const std::vector<std::span<const std::byte>> out{as_bytes(""),      as_bytes("ab"), as_bytes(""),
-                                                              as_bytes("cdefg"), as_bytes("h"),  as_bytes("")};
+            tg::file::handle f =
+                co_await tg::file::open(path, tg::file::read | tg::file::write | tg::file::create);
+            const std::vector<std::span<const std::byte>> out{as_bytes(""),  as_bytes("ab"),
+                                                              as_bytes(""),  as_bytes("cdefg"),
+                                                              as_bytes("h"), as_bytes("")};
             std::size_t n = co_await f.write(out);
             CHECK(n == 8);
             n = co_await f.write_all(out);
@@ -274,7 +279,8 @@ TEST_SUITE("file") {
             // More pieces than the kernel takes at once.
             const std::string digits = "0123456789";
             std::vector<std::span<const std::byte>> many;
-            for (std::size_t i = 0; i < 5000; ++i) many.push_back(as_bytes(digits).subspan(i % 10, 1));
+            for (std::size_t i = 0; i < 5000; ++i)
+                many.push_back(as_bytes(digits).subspan(i % 10, 1));
             co_await f.truncate(0);
             f.seek(0);
             n = co_await f.write_all(many);
@@ -285,7 +291,8 @@ TEST_SUITE("file") {
             n = co_await f.read_all_at(places, 0);
             CHECK(n == 5000);
             bool right = true;
-            for (std::size_t i = 0; i < 5000; ++i) right = right && back[i] == as_bytes(digits)[i % 10];
+            for (std::size_t i = 0; i < 5000; ++i)
+                right = right && back[i] == as_bytes(digits)[i % 10];
             CHECK(right);
         });
     }
@@ -295,7 +302,8 @@ TEST_SUITE("file") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
             tg::file::handle f =
-                co_await tg::file::open(here / "f", tg::file::read | tg::file::write | tg::file::create);
+                co_await tg::file::open(here / "f",
+                                        tg::file::read | tg::file::write | tg::file::create);
             constexpr std::uint64_t far = std::uint64_t{5} << 30;  // does not fit 32 bits
             co_await f.write_all_at(as_bytes("end"), far);
             tg::fs::status status = co_await f.stat();
@@ -304,7 +312,8 @@ TEST_SUITE("file") {
             bytes hole(4096, std::byte{1});
             const std::size_t n = co_await f.read_all_at(hole, far / 2);
             CHECK(n == hole.size());
-            CHECK(std::all_of(hole.begin(), hole.end(), [](std::byte b) { return b == std::byte{}; }));
+            CHECK(std::all_of(hole.begin(), hole.end(),
+                              [](std::byte b) { return b == std::byte{}; }));
             co_await f.truncate(0);
             co_await f.allocate(4096, 65536);
             status = co_await f.stat();
@@ -328,9 +337,11 @@ TEST_SUITE("file") {
             const bytes all = noise((std::size_t{64} << 20) + 12345, 1);
             std::mt19937_64 random(2);
             {
-                tg::file::handle f = co_await tg::file::open(here / "f", tg::file::write | tg::file::create);
+                tg::file::handle f =
+                    co_await tg::file::open(here / "f", tg::file::write | tg::file::create);
                 for (std::size_t done = 0; done < all.size();) {
-                    const std::size_t n = std::min<std::size_t>(all.size() - done, 1 + random() % 3'000'001);
+                    const std::size_t n =
+                        std::min<std::size_t>(all.size() - done, 1 + random() % 3'000'001);
                     const std::size_t went = co_await f.write_all(std::span(all).subspan(done, n));
                     CHECK(went == n);
                     done += n;
@@ -341,7 +352,8 @@ TEST_SUITE("file") {
             bytes back(all.size() + 100);
             std::size_t done = 0;
             for (std::size_t n = 1; n != 0; done += n) {
-                const std::size_t most = std::min<std::size_t>(back.size() - done, 1 + random() % 3'000'001);
+                const std::size_t most =
+                    std::min<std::size_t>(back.size() - done, 1 + random() % 3'000'001);
                 n = co_await f.read(std::span(back).subspan(done, most));
             }
             CHECK(done == all.size());
@@ -364,13 +376,15 @@ TEST_SUITE("file") {
             const bytes all = noise(12 * mib, 6);
             bytes back(all.size());
             tg::file::handle f =
-                co_await tg::file::open(here / "f", tg::file::read | tg::file::write | tg::file::create);
+                co_await tg::file::open(here / "f",
+                                        tg::file::read | tg::file::write | tg::file::create);
 
             // Many that fit into one piece, some that do not, and one that is more than a piece.
             std::vector<std::span<const std::byte>> from;
             std::vector<std::span<std::byte>> into;
             std::size_t cut = 0;
-            for (const std::size_t length : {mib / 4, mib / 4, std::size_t{1}, mib / 2, mib / 2, 4 * mib, mib}) {
+            for (const std::size_t length :
+                 {mib / 4, mib / 4, std::size_t{1}, mib / 2, mib / 2, 4 * mib, mib}) {
                 from.push_back(std::span(all).subspan(cut, length));
                 into.push_back(std::span(back).subspan(cut, length));
                 cut += length;
@@ -379,17 +393,20 @@ TEST_SUITE("file") {
             into.push_back(std::span(back).subspan(cut));
 
             // Where the file's position was seen meanwhile, by a token of the same loop.
-            const auto writing = [](tg::file::handle& to, const std::vector<std::span<const std::byte>>& what,
+            const auto writing = [](tg::file::handle& to,
+                                    const std::vector<std::span<const std::byte>>& what,
                                     bool& ended) -> tg::task<> {
                 co_await to.write_all(what);
                 ended = true;
             };
-            const auto reading = [](tg::file::handle& of, const std::vector<std::span<std::byte>>& where,
+            const auto reading = [](tg::file::handle& of,
+                                    const std::vector<std::span<std::byte>>& where,
                                     bool& ended) -> tg::task<> {
                 co_await of.read_all(where);
                 ended = true;
             };
-            const auto watching = [](tg::file::handle& file, std::size_t end, bool& ended) -> tg::task<unsigned> {
+            const auto watching = [](tg::file::handle& file, std::size_t end,
+                                     bool& ended) -> tg::task<unsigned> {
                 unsigned seen = 0;
                 std::uint64_t last = 0;
                 while (!ended) {
@@ -401,8 +418,9 @@ TEST_SUITE("file") {
                 co_return seen;
             };
             bool written = false, read = false;
-            auto [nothing, seen] = co_await tg::when_all(tg::as_token(writing(f, from, written)),
-                                                         tg::as_token(watching(f, all.size(), written)));
+            auto [nothing, seen] =
+                co_await tg::when_all(tg::as_token(writing(f, from, written)),
+                                      tg::as_token(watching(f, all.size(), written)));
             CHECK(seen >= 6);
             f.seek(0);
             auto [none, again] = co_await tg::when_all(tg::as_token(reading(f, into, read)),
@@ -414,14 +432,18 @@ TEST_SUITE("file") {
 
     TEST_CASE("all of a large file takes memory as it comes") {
         const scratch here;
-        ::mallopt(M_PERTURB, 0);  // MALLOC_PERTURB_, which meson sets, touches all of what is allocated
+        ::mallopt(M_PERTURB,
+                  0);  // MALLOC_PERTURB_, which meson sets, touches all of what is allocated
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
             constexpr std::uint64_t size = std::uint64_t{512} << 20;
             tg::file::handle f =
-                co_await tg::file::open(here / "f", tg::file::read | tg::file::write | tg::file::create);
+                co_await tg::file::open(here / "f",
+                                        tg::file::read | tg::file::write | tg::file::create);
             co_await f.truncate(size);
-            const auto reading = [](tg::file::handle& from) -> tg::task<bytes> { co_return co_await from.read_all(); };
+            const auto reading = [](tg::file::handle& from) -> tg::task<bytes> {
+                co_return co_await from.read_all();
+            };
             const std::size_t before = resident_bytes();
             tg::token<bytes> token = tg::as_token(reading(f));
             token.admit();
@@ -450,13 +472,17 @@ TEST_SUITE("file") {
             REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
             tg::file::handle in(ends[0], "the pipe");
             tg::file::handle out(ends[1], "the pipe");
-            const bytes much = noise(300'000, 3);  // more than a pipe holds, and than the first guess
-            const auto reading = [](tg::file::handle& from) -> tg::task<bytes> { co_return co_await from.read_all(); };
+            const bytes much =
+                noise(300'000, 3);  // more than a pipe holds, and than the first guess
+            const auto reading = [](tg::file::handle& from) -> tg::task<bytes> {
+                co_return co_await from.read_all();
+            };
             const auto writing = [](tg::file::handle& to, const bytes& what) -> tg::task<> {
                 co_await to.write_all(what);
                 co_await to.close();
             };
-            auto [back, nothing] = co_await tg::when_all(tg::as_token(reading(in)), tg::as_token(writing(out, much)));
+            auto [back, nothing] =
+                co_await tg::when_all(tg::as_token(reading(in)), tg::as_token(writing(out, much)));
             static_cast<void>(nothing);
             CHECK(back == much);
 
@@ -474,7 +500,8 @@ TEST_SUITE("file") {
                     co_await some_turns();
                 }
             };
-            auto [filled, none] = co_await tg::when_all(tg::as_token(filling(in, buffer)), tg::as_token(dripping(out)));
+            auto [filled, none] = co_await tg::when_all(tg::as_token(filling(in, buffer)),
+                                                        tg::as_token(dripping(out)));
             static_cast<void>(none);
             CHECK(filled == 10);
             CHECK(text_of(buffer) == "xxxxxxxxxx");
@@ -522,7 +549,9 @@ TEST_SUITE("file") {
               }) == "close of " + path + " failed: Bad file descriptor");
     }
 
-    TEST_CASE("descriptors are closed by the destructor: on a loop, on a foreign thread, and with the runtime gone") {
+    TEST_CASE(
+        "descriptors are closed by the destructor: on a loop, on a foreign thread, and with the "
+        "runtime gone") {
         const scratch here;
         std::optional<tg::file::handle> left;
         std::optional<tg::file::handle> elsewhere;
@@ -538,7 +567,8 @@ TEST_SUITE("file") {
                     bytes buffer(3);
                     co_await f.read(buffer);
                 };
-                for (unsigned i = 0; i < 2000; ++i) co_await tg::as_token(open_and_leave(path), i % 2);
+                for (unsigned i = 0; i < 2000; ++i)
+                    co_await tg::as_token(open_and_leave(path), i % 2);
                 left.emplace(co_await tg::file::open(path, tg::file::read));
                 elsewhere.emplace(co_await tg::file::open(path, tg::file::read));
             });
@@ -558,7 +588,9 @@ TEST_SUITE("file") {
         runtime.run([&] { return write_file(path, "abc"); });
 
         try {
-            runtime.run([&]() -> tg::task<> { auto f = co_await tg::file::open(missing, tg::file::read); });
+            runtime.run([&]() -> tg::task<> {
+                auto f = co_await tg::file::open(missing, tg::file::read);
+            });
             FAIL("opened");
         } catch (const std::system_error& error) {
             CHECK(error.code() == std::errc::no_such_file_or_directory);
@@ -597,23 +629,32 @@ TEST_SUITE("file") {
         CHECK(thrown_by(runtime, [&]() -> tg::task<> {
                   auto f = co_await tg::file::open(std::string("a\0b", 3), tg::file::read);
               }) == R"(open of a\0... failed: Invalid argument)");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { auto f = co_await tg::file::open(path, create); }) ==
-              "configuration_error: open of " + path + " names neither file::read nor file::write nor file::append");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> {
-                  auto f = co_await tg::file::open(path, tg::file::read | tg::file::truncate);
-              }) == "configuration_error: open of " + path + " names file::truncate without file::write");
+        CHECK(thrown_by(runtime,
+                        [&]() -> tg::task<> { auto f = co_await tg::file::open(path, create); }) ==
+              "configuration_error: open of " + path +
+                  " names neither file::read nor file::write nor file::append");
+        CHECK(thrown_by(runtime,
+                        [&]() -> tg::task<> {
+                            auto f =
+                                co_await tg::file::open(path, tg::file::read | tg::file::truncate);
+                        }) ==
+              "configuration_error: open of " + path + " names file::truncate without file::write");
         CHECK(std::filesystem::file_size(path) == 3);
+        CHECK(thrown_by(runtime,
+                        [&]() -> tg::task<> {
+                            auto f = co_await tg::file::open(path, tg::file::write | exclusive);
+                        }) == "configuration_error: open of " + path +
+                                  " names file::exclusive without file::create");
         CHECK(thrown_by(runtime, [&]() -> tg::task<> {
-                  auto f = co_await tg::file::open(path, tg::file::write | exclusive);
-              }) == "configuration_error: open of " + path + " names file::exclusive without file::create");
-        CHECK(thrown_by(runtime, [&]() -> tg::task<> { auto f = co_await tg::file::open("", tg::file::read); }) ==
-              "open of  failed: No such file or directory");
+                  auto f = co_await tg::file::open("", tg::file::read);
+              }) == "open of  failed: No such file or directory");
         if (::geteuid() == 0) {
             MESSAGE("permissions do not hold for root: EACCES is not tested");
         } else {
             REQUIRE(::chmod(path.c_str(), 0) == 0);
-            CHECK(thrown_by(runtime, [&]() -> tg::task<> { auto f = co_await tg::file::open(path, tg::file::read); }) ==
-                  "open of " + path + " failed: Permission denied");
+            CHECK(thrown_by(runtime, [&]() -> tg::task<> {
+                      auto f = co_await tg::file::open(path, tg::file::read);
+                  }) == "open of " + path + " failed: Permission denied");
         }
     }
 
@@ -639,7 +680,8 @@ TEST_SUITE("file") {
               }) == full);
         CHECK(thrown_by(runtime, []() -> tg::task<> {
                   tg::file::handle f = co_await tg::file::open("/dev/full", tg::file::write);
-                  const std::array<std::span<const std::byte>, 2> pieces{as_bytes("x"), as_bytes("y")};
+                  const std::array<std::span<const std::byte>, 2> pieces{as_bytes("x"),
+                                                                         as_bytes("y")};
                   co_await f.write_all(pieces);
               }) == full);
     }
@@ -729,37 +771,44 @@ TEST_SUITE("file") {
                 } catch (const tg::token_stopped& e) {
                     said = e.what();
                 }
-                expect(std::exchange(said, ""), "was asked to stop: it did not read from the file " + name);
+                expect(std::exchange(said, ""),
+                       "was asked to stop: it did not read from the file " + name);
                 try {
                     co_await file.write_all(buffer);
                 } catch (const tg::token_stopped& e) {
                     said = e.what();
                 }
-                expect(std::exchange(said, ""), "was asked to stop: it did not write to the file " + name);
+                expect(std::exchange(said, ""),
+                       "was asked to stop: it did not write to the file " + name);
                 try {
                     co_await file.read_all();
                 } catch (const tg::token_stopped& e) {
                     said = e.what();
                 }
-                expect(std::exchange(said, ""), "was asked to stop: it did not read from the file " + name);
+                expect(std::exchange(said, ""),
+                       "was asked to stop: it did not read from the file " + name);
                 try {
                     co_await file.truncate(0);
                 } catch (const tg::token_stopped& e) {
                     said = e.what();
                 }
-                expect(std::exchange(said, ""), "was asked to stop: it did not truncate the file " + name);
+                expect(std::exchange(said, ""),
+                       "was asked to stop: it did not truncate the file " + name);
                 try {
                     co_await file.sync();
                 } catch (const tg::token_stopped& e) {
                     said = e.what();
                 }
-                expect(std::exchange(said, ""), "was asked to stop: it did not sync the file " + name);
+                expect(std::exchange(said, ""),
+                       "was asked to stop: it did not sync the file " + name);
                 try {
-                    auto other = co_await tg::file::open(name + "2", tg::file::write | tg::file::create);
+                    auto other =
+                        co_await tg::file::open(name + "2", tg::file::write | tg::file::create);
                 } catch (const tg::token_stopped& e) {
                     said = e.what();
                 }
-                expect(std::exchange(said, ""), "was asked to stop: it did not open the file " + name + "2");
+                expect(std::exchange(said, ""),
+                       "was asked to stop: it did not open the file " + name + "2");
                 try {
                     co_await tg::fs::remove(name);
                 } catch (const tg::token_stopped& e) {
@@ -829,7 +878,8 @@ TEST_SUITE("file") {
         });
     }
 
-    TEST_CASE("a stop during: a read that would wait for ever ends, and the file can be used again") {
+    TEST_CASE(
+        "a stop during: a read that would wait for ever ends, and the file can be used again") {
         const scratch here;
         const std::string path = here / "fifo";
         REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
@@ -838,25 +888,29 @@ TEST_SUITE("file") {
         {
             tg::runtime runtime{{.cores = 2}};
             runtime.run([&]() -> tg::task<> {
-                tg::file::handle f = co_await tg::file::open(path, tg::file::read | tg::file::write);
+                tg::file::handle f =
+                    co_await tg::file::open(path, tg::file::read | tg::file::write);
                 const auto one = [](tg::file::handle& file, bytes& into) -> tg::task<std::size_t> {
                     co_return co_await file.read(into);
                 };
                 const auto all = [](tg::file::handle& file, bytes& into) -> tg::task<std::size_t> {
                     co_return co_await file.read_all(into);
                 };
-                const auto pieces = [](tg::file::handle& file, bytes& into) -> tg::task<std::size_t> {
+                const auto pieces = [](tg::file::handle& file,
+                                       bytes& into) -> tg::task<std::size_t> {
                     const std::array<std::span<std::byte>, 2> halves{std::span(into).first(5),
                                                                      std::span(into).subspan(5)};
                     co_return co_await file.read_all(halves);
                 };
-                const auto whole = [](tg::file::handle& file, bytes& into) -> tg::task<std::size_t> {
+                const auto whole = [](tg::file::handle& file,
+                                      bytes& into) -> tg::task<std::size_t> {
                     into = co_await file.read_all();
                     co_return into.size();
                 };
                 bytes buffer(10);
                 for (unsigned round = 0; round < 40; ++round) {
-                    const bool with_some = round % 2 == 1 && round % 8 >= 2;  // of which the _all forms want more
+                    const bool with_some =
+                        round % 2 == 1 && round % 8 >= 2;  // of which the _all forms want more
                     if (with_some) co_await f.write_all(as_bytes("abc"));
                     tg::task<std::size_t> work = round % 8 < 2   ? one(f, buffer)
                                                  : round % 8 < 4 ? all(f, buffer)
@@ -897,8 +951,10 @@ TEST_SUITE("file") {
             tg::file::handle in(ends[0], "the pipe");
             tg::file::handle out(ends[1], "the pipe");
             bytes buffer(1);
-            bool begun = false;  // on this loop, as all of it: who sees it set finds the reader waiting
-            const auto reading = [](tg::file::handle& from, bytes& into, bool& reads) -> tg::task<> {
+            bool begun =
+                false;  // on this loop, as all of it: who sees it set finds the reader waiting
+            const auto reading = [](tg::file::handle& from, bytes& into,
+                                    bool& reads) -> tg::task<> {
                 reads = true;
                 co_await from.read(into);
             };
@@ -928,7 +984,8 @@ TEST_SUITE("file") {
                 auto in = std::make_unique<tg::file::handle>(ends[0], "the pipe");
                 bytes buffer(1);
                 bool begun = false;
-                const auto reading = [](tg::file::handle& from, bytes& into, bool& reads) -> tg::task<> {
+                const auto reading = [](tg::file::handle& from, bytes& into,
+                                        bool& reads) -> tg::task<> {
                     reads = true;
                     co_await from.read(into);
                 };
@@ -942,11 +999,13 @@ TEST_SUITE("file") {
             return "lived on";
         });
         CHECK(!child.ended);
-        CHECK(child.complained.find("tokengate: the handle of the pipe was destroyed while operations on it were in "
-                                    "flight: let the token that owns it await them all first") != std::string::npos);
+        CHECK(child.complained.find(
+                  "tokengate: the handle of the pipe was destroyed while operations on it were in "
+                  "flight: let the token that owns it await them all first") != std::string::npos);
     }
 
-    TEST_CASE("many at once, by position: from one token, and from every core; a ring of 8 entries") {
+    TEST_CASE(
+        "many at once, by position: from one token, and from every core; a ring of 8 entries") {
         const scratch here;
         const std::size_t frames = live_slots();
         const std::size_t descriptors = open_descriptors();
@@ -956,20 +1015,26 @@ TEST_SUITE("file") {
                 constexpr std::size_t block = 512, blocks = 2048;
                 const bytes all = noise(block * blocks, 5);
                 tg::file::handle f =
-                    co_await tg::file::open(here / "f", tg::file::read | tg::file::write | tg::file::create);
+                    co_await tg::file::open(here / "f",
+                                            tg::file::read | tg::file::write | tg::file::create);
 
                 std::atomic<int> wrong{0};
                 const auto put = [](tg::file::handle& to, std::span<const std::byte> from,
-                                    std::uint64_t offset) -> tg::task<> { co_await to.write_all_at(from, offset); };
-                const auto get = [](const tg::file::handle& from, std::span<const std::byte> expected,
-                                    std::uint64_t offset, std::atomic<int>& failures) -> tg::task<> {
+                                    std::uint64_t offset) -> tg::task<> {
+                    co_await to.write_all_at(from, offset);
+                };
+                const auto get = [](const tg::file::handle& from,
+                                    std::span<const std::byte> expected, std::uint64_t offset,
+                                    std::atomic<int>& failures) -> tg::task<> {
                     std::array<std::byte, block> buffer;
                     const std::size_t n = co_await from.read_at(buffer, offset);
-                    if (n != block || !std::equal(buffer.begin(), buffer.end(), expected.begin())) ++failures;
+                    if (n != block || !std::equal(buffer.begin(), buffer.end(), expected.begin()))
+                        ++failures;
                 };
                 std::vector<tg::token<>> writes;
                 for (std::size_t i = 0; i < blocks; ++i)
-                    writes.push_back(tg::as_token(put(f, std::span(all).subspan(i * block, block), i * block), i % 2));
+                    writes.push_back(tg::as_token(
+                        put(f, std::span(all).subspan(i * block, block), i * block), i % 2));
                 co_await tg::when_all(std::move(writes));
 
                 const auto read_many = [&](tg::scope& jobs) -> tg::task<> {
@@ -983,7 +1048,8 @@ TEST_SUITE("file") {
                 std::vector<tg::token<>> reads;
                 for (std::size_t i = 0; i < 5000; ++i) {
                     const std::size_t at = i * 1021 % blocks * block;
-                    reads.push_back(tg::as_token(get(f, std::span(all).subspan(at, block), at, wrong), i % 2));
+                    reads.push_back(
+                        tg::as_token(get(f, std::span(all).subspan(at, block), at, wrong), i % 2));
                 }
                 co_await tg::when_all(std::move(reads));
                 CHECK(wrong == 0);
@@ -993,7 +1059,8 @@ TEST_SUITE("file") {
         CHECK(live_slots() == frames);
     }
 
-    TEST_CASE("registered buffers: on their loop, elsewhere, given back, more than there are slots") {
+    TEST_CASE(
+        "registered buffers: on their loop, elsewhere, given back, more than there are slots") {
         const scratch here;
         const std::size_t frames = live_slots();
         std::optional<tg::registered_buffer> left;
@@ -1001,8 +1068,10 @@ TEST_SUITE("file") {
             tg::runtime runtime{{.cores = 2}};
             runtime.run([&]() -> tg::task<> {
                 tg::file::handle f =
-                    co_await tg::file::open(here / "f", tg::file::read | tg::file::write | tg::file::create);
-                const auto use = [](tg::file::handle& file, const tg::registered_buffer& buffer) -> tg::task<> {
+                    co_await tg::file::open(here / "f",
+                                            tg::file::read | tg::file::write | tg::file::create);
+                const auto use = [](tg::file::handle& file,
+                                    const tg::registered_buffer& buffer) -> tg::task<> {
                     std::memcpy(buffer.bytes().data(), "abcdefgh", 8);
                     std::size_t n = co_await file.write_at(buffer, 0, 8);
                     CHECK(n == 8);
@@ -1029,7 +1098,8 @@ TEST_SUITE("file") {
                 CHECK(n == 3);
 
                 std::vector<tg::registered_buffer> many;
-                for (unsigned i = 0; i < tg::registered_buffer::slots_of_a_loop + 3; ++i) many.emplace_back(64);
+                for (unsigned i = 0; i < tg::registered_buffer::slots_of_a_loop + 3; ++i)
+                    many.emplace_back(64);
                 CHECK(many.front().is_registered());
                 CHECK(!many.back().is_registered());
                 co_await use(f, many.front());
@@ -1059,7 +1129,8 @@ TEST_SUITE("file") {
         {
             tg::runtime runtime{{.cores = 2, .ring_entries = 16}};
             runtime.run([&]() -> tg::task<> {
-                const auto reading = [](tg::file::handle in, unsigned want) -> tg::task<std::size_t> {
+                const auto reading = [](tg::file::handle in,
+                                        unsigned want) -> tg::task<std::size_t> {
                     bytes buffer(want);
                     co_return co_await in.read_all(buffer);
                 };
@@ -1070,7 +1141,8 @@ TEST_SUITE("file") {
                         int ends[2];
                         REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
                         outs.emplace_back(ends[1], "a pipe");
-                        tokens.push_back(tg::as_token(reading({ends[0], "a pipe"}, 1 + random() % 8), i % 2));
+                        tokens.push_back(
+                            tg::as_token(reading({ends[0], "a pipe"}, 1 + random() % 8), i % 2));
                         tokens.back().admit();
                     }
                     for (unsigned step = 0; step < 64; ++step) {

@@ -23,13 +23,15 @@ namespace {
 
 const tg::operation returns{{.name = "backlog_test_returns"}, [](int n) { return n; }};
 const tg::operation child{{.name = "backlog_test_child"}, [](int n) { return n; }};
-const tg::operation lead{{.name = "backlog_test_lead"}, tg::lead{"backlog_test_child"}, []() -> tg::task<int> {
-                             int sum = 0;
-                             for (int i = 0; i < 10; ++i) sum += co_await child(i);
-                             co_return sum;
-                         }};
+const tg::operation lead{
+    {.name = "backlog_test_lead"}, tg::lead{"backlog_test_child"}, []() -> tg::task<int> {
+        int sum = 0;
+        for (int i = 0; i < 10; ++i) sum += co_await child(i);
+        co_return sum;
+    }};
 
-const tg::operation slow_child{{.name = "backlog_test_slow_child", .storage = tg::storage::slow}, [] { return 7; }};
+const tg::operation slow_child{{.name = "backlog_test_slow_child", .storage = tg::storage::slow},
+                               [] { return 7; }};
 const tg::operation slow_lead{{.name = "backlog_test_slow_lead"},
                               tg::lead{"backlog_test_slow_child"},
                               []() -> tg::task<int> { co_return co_await slow_child(); }};
@@ -43,7 +45,8 @@ TEST_SUITE("backlog") {
     };
     fixture* at = nullptr;
 
-    const tg::operation holds{{.name = "backlog_test_holds", .storage = tg::storage::slow}, []() -> tg::task<int> {
+    const tg::operation holds{{.name = "backlog_test_holds", .storage = tg::storage::slow},
+                              []() -> tg::task<int> {
                                   const int number = at->started++;
                                   while (!at->go) co_await tg::sleep_for(100us);
                                   co_return number;
@@ -85,11 +88,14 @@ TEST_SUITE("backlog") {
     TEST_CASE("reject: what would be one too many is refused, and told why") {
         fixture here;
         at = &here;
-        tg::runtime runtime{
-            {.cores = 2, .storage = {.slow = 1}, .backlog = {.limit = 5, .policy = tg::backlog_policy::reject}}};
+        tg::runtime runtime{{.cores = 2,
+                             .storage = {.slow = 1},
+                             .backlog = {.limit = 5, .policy = tg::backlog_policy::reject}}};
         runtime.run([&]() -> tg::task<> {
             std::vector<tg::token<std::string>> all = outcomes(20);
-            co_await until([&] { return here.refused == 14 && here.started == 1; });  // one runs, five wait
+            co_await until([&] {
+                return here.refused == 14 && here.started == 1;
+            });  // one runs, five wait
             CHECK(runtime.snapshot().waiting_for_permit == 5);
             here.go = true;
             for (const std::string& text : co_await tg::when_all(std::move(all))) {
@@ -106,8 +112,9 @@ TEST_SUITE("backlog") {
     TEST_CASE("shed_oldest: who has waited longest makes room") {
         fixture here;
         at = &here;
-        tg::runtime runtime{
-            {.cores = 2, .storage = {.slow = 1}, .backlog = {.limit = 5, .policy = tg::backlog_policy::shed_oldest}}};
+        tg::runtime runtime{{.cores = 2,
+                             .storage = {.slow = 1},
+                             .backlog = {.limit = 5, .policy = tg::backlog_policy::shed_oldest}}};
         runtime.run([&]() -> tg::task<> {
             std::vector<tg::token<std::string>> all = outcomes(20);
             co_await until([&] { return here.refused == 14; });
@@ -131,7 +138,8 @@ TEST_SUITE("backlog") {
         tg::test::blockade block;
         const tg::operation blocks{{.name = "backlog_test_blocks", .weight = tg::weight::heavy},
                                    [](tg::test::blockade* in) { in->wait(); }};
-        tg::runtime runtime{{.cores = 1, .backlog = {.limit = 3, .policy = tg::backlog_policy::reject}}};
+        tg::runtime runtime{
+            {.cores = 1, .backlog = {.limit = 3, .policy = tg::backlog_policy::reject}}};
         runtime.run([&]() -> tg::task<> {
             runtime.gate().pause("backlog_test_returns");
             std::vector<tg::token<int>> held;
@@ -178,14 +186,19 @@ TEST_SUITE("backlog") {
     TEST_CASE("reject: a chain's child that has to wait at a full gate is not refused") {
         fixture here;
         at = &here;
-        tg::runtime runtime{
-            {.cores = 2, .storage = {.slow = 1}, .backlog = {.limit = 2, .policy = tg::backlog_policy::reject}}};
+        tg::runtime runtime{{.cores = 2,
+                             .storage = {.slow = 1},
+                             .backlog = {.limit = 2, .policy = tg::backlog_policy::reject}}};
         runtime.run([&]() -> tg::task<> {
             std::vector<tg::token<std::string>> all = outcomes(3);
-            co_await until([&] { return here.started == 1 && runtime.snapshot().waiting_for_permit == 2; });
+            co_await until([&] {
+                return here.started == 1 && runtime.snapshot().waiting_for_permit == 2;
+            });
             tg::token<int> chain = slow_lead();
             chain.admit();
-            co_await until([&] { return runtime.snapshot().waiting_for_permit == 3 || has_ended(chain); });
+            co_await until([&] {
+                return runtime.snapshot().waiting_for_permit == 3 || has_ended(chain);
+            });
             CHECK_FALSE(has_ended(chain));
             std::vector<tg::token<std::string>> late = outcomes(1);
             co_await until([&] { return here.refused == 1; });  // the gate is full indeed
@@ -193,7 +206,8 @@ TEST_SUITE("backlog") {
             here.go = true;
             const int result = co_await std::move(chain);
             CHECK(result == 7);
-            for (const std::string& text : co_await tg::when_all(std::move(all))) CHECK(text == "done");
+            for (const std::string& text : co_await tg::when_all(std::move(all)))
+                CHECK(text == "done");
             const std::string refusal = co_await std::move(late.front());
             CHECK(refusal.starts_with("admission_rejected: backlog_test_holds_"));
         });
@@ -204,16 +218,21 @@ TEST_SUITE("backlog") {
     TEST_CASE("shed_oldest: a chain's child that has waited longest makes no room for newcomers") {
         fixture here;
         at = &here;
-        tg::runtime runtime{
-            {.cores = 2, .storage = {.slow = 1}, .backlog = {.limit = 2, .policy = tg::backlog_policy::shed_oldest}}};
+        tg::runtime runtime{{.cores = 2,
+                             .storage = {.slow = 1},
+                             .backlog = {.limit = 2, .policy = tg::backlog_policy::shed_oldest}}};
         runtime.run([&]() -> tg::task<> {
             std::vector<tg::token<std::string>> first = outcomes(1);
             co_await until([&] { return here.started == 1; });
             tg::token<int> chain = slow_lead();
             chain.admit();
-            co_await until([&] { return runtime.snapshot().waiting_for_permit == 1; });  // before all others
+            co_await until([&] {
+                return runtime.snapshot().waiting_for_permit == 1;
+            });  // before all others
             std::vector<tg::token<std::string>> newer = outcomes(2);
-            co_await until([&] { return runtime.snapshot().waiting_for_permit == 3 || here.refused != 0; });
+            co_await until([&] {
+                return runtime.snapshot().waiting_for_permit == 3 || here.refused != 0;
+            });
             CHECK(here.refused == 0);
             std::vector<tg::token<std::string>> newest = outcomes(1);
             co_await until([&] { return here.refused == 1; });
@@ -245,8 +264,12 @@ TEST_SUITE("backlog") {
                 ++submitted;
             }
         });
-        tg::test::wait_until([&] { return submitted == 5; });  // one runs, four wait; the sixth is waited for
-        tg::test::wait_until([&] { return here.started == 1 && runtime.snapshot().waiting_for_permit == 4; });
+        tg::test::wait_until([&] {
+            return submitted == 5;
+        });  // one runs, four wait; the sixth is waited for
+        tg::test::wait_until([&] {
+            return here.started == 1 && runtime.snapshot().waiting_for_permit == 4;
+        });
         CHECK(submitted == 5);
         here.go = true;
         submitter.join();
@@ -268,7 +291,9 @@ TEST_SUITE("backlog") {
                                               co_await tg::with_scope(body);
                                           }};
         std::future<void> all = runtime.submit(spawns());
-        tg::test::wait_until([&] { return here.started == 1 && runtime.snapshot().waiting_for_permit == 4; });
+        tg::test::wait_until([&] {
+            return here.started == 1 && runtime.snapshot().waiting_for_permit == 4;
+        });
         CHECK(spawned == 5);
         here.go = true;
         all.get();
@@ -280,9 +305,11 @@ TEST_SUITE("backlog") {
     TEST_CASE("calls with a time limit keep no place, under any policy") {
         static std::atomic<int> limited_ran;
         limited_ran = 0;
-        static const tg::operation timed{{.name = "backlog_test_timed", .timeout = 1h}, [] { ++limited_ran; }};
+        static const tg::operation timed{{.name = "backlog_test_timed", .timeout = 1h},
+                                         [] { ++limited_ran; }};
         for (const tg::backlog_policy policy :
-             {tg::backlog_policy::wait, tg::backlog_policy::reject, tg::backlog_policy::shed_oldest}) {
+             {tg::backlog_policy::wait, tg::backlog_policy::reject,
+              tg::backlog_policy::shed_oldest}) {
             tg::runtime runtime{{.cores = 1, .backlog = {.limit = 2, .policy = policy}}};
             runtime.start();
             for (int i = 0; i < 20; ++i) runtime.submit(timed()).get();

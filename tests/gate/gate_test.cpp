@@ -66,7 +66,8 @@ TEST_SUITE("gate") {
         put(at, weight::light, from, 4);
         CHECK(at.waiting(weight::light) == 8);
         CHECK(take(at, weight::light, 2) == numbers{1, 2});  // a part
-        CHECK(take(at, weight::light, 3) == numbers{3, 4});  // the rest, a whole; what does not fit behind them stays
+        CHECK(take(at, weight::light, 3) ==
+              numbers{3, 4});  // the rest, a whole; what does not fit behind them stays
         CHECK(take(at, weight::light, 0) == numbers{});
         CHECK(at.waiting(weight::light) == 4);
         put(at, weight::light, from, 2);
@@ -86,7 +87,9 @@ TEST_SUITE("gate") {
         CHECK(take(at, weight::heavy, 10) == numbers{1});
     }
 
-    TEST_CASE("who takes decides under the mutex, from how many there are; nobody is asked when nothing waits") {
+    TEST_CASE(
+        "who takes decides under the mutex, from how many there are; nobody is asked when nothing "
+        "waits") {
         gate at(4, {});
         supply from;
         hook_queue taken;
@@ -103,13 +106,16 @@ TEST_SUITE("gate") {
         CHECK(asked == 2);
     }
 
-    TEST_CASE("more chains than there are descriptors: the ring of them grows, also while it is turned") {
+    TEST_CASE(
+        "more chains than there are descriptors: the ring of them grows, also while it is turned") {
         gate at(4, {});
         supply from;
         int next = 1;
         for (int i = 0; i < 50; ++i) put(at, weight::medium, from, 2);
-        for (int i = 0; i < 35; ++i, next += 2) CHECK(take(at, weight::medium, 2) == numbers{next, next + 1});
-        for (int i = 0; i < 1000; ++i) put(at, weight::medium, from, 1 + static_cast<std::size_t>(i) % 3);
+        for (int i = 0; i < 35; ++i, next += 2)
+            CHECK(take(at, weight::medium, 2) == numbers{next, next + 1});
+        for (int i = 0; i < 1000; ++i)
+            put(at, weight::medium, from, 1 + static_cast<std::size_t>(i) % 3);
         for (const int number : take(at, weight::medium, 1'000'000)) CHECK(number == next++);
         CHECK(next == static_cast<int>(from.all.size()) + 1);
     }
@@ -136,15 +142,19 @@ TEST_SUITE("gate") {
     TEST_CASE("every tier has its own limit") {
         gate at(1, {});
         supply from;
-        const std::array<std::pair<storage, int>, 4> limits{
-            {{storage::slow, 10}, {storage::moderate, 25}, {storage::fast, 50}, {storage::insane, 70}}};
+        const std::array<std::pair<storage, int>, 4> limits{{{storage::slow, 10},
+                                                             {storage::moderate, 25},
+                                                             {storage::fast, 50},
+                                                             {storage::insane, 70}}};
         for (const auto& [tier, limit] : limits) {
             for (int i = 0; i < limit; ++i) CHECK(at.acquire(tier, from.one()));
             CHECK_FALSE(at.acquire(tier, from.one()));
         }
     }
 
-    TEST_CASE("a permit taken by force may exceed the limit, and nothing more is admitted until it fits") {
+    TEST_CASE(
+        "a permit taken by force may exceed the limit, and nothing more is admitted until it "
+        "fits") {
         gate at(4, {.slow = 2, .moderate = 1, .fast = 1, .insane = 1});
         supply from;
         CHECK(at.acquire(storage::slow, from.one()));
@@ -194,12 +204,15 @@ TEST_SUITE("gate") {
         CHECK(at.find_parked(0, 0) == 0);
     }
 
-    TEST_CASE("stress: many put chains and many take chunks; each hook comes out once, in its sender's order") {
+    TEST_CASE(
+        "stress: many put chains and many take chunks; each hook comes out once, in its sender's "
+        "order") {
         constexpr int senders = 3, takers = 3, chains = 400;
         gate at(8, {});
         std::vector<std::vector<numbered>> hooks(senders);
         std::atomic<int> sending{senders};
-        std::vector<std::vector<std::vector<int>>> taken(takers, std::vector<std::vector<int>>(senders));
+        std::vector<std::vector<std::vector<int>>> taken(takers,
+                                                         std::vector<std::vector<int>>(senders));
         std::vector<std::thread> threads;
         constexpr unsigned seed = 21;
         MESSAGE("seed " << seed);
@@ -226,7 +239,10 @@ TEST_SUITE("gate") {
                     const bool last_look = sending.load() == 0;
                     hook_queue some;
                     const std::size_t most = 1 + random() % 40;
-                    if (at.take(weight::heavy, [&](std::size_t) { return most; }, some) == 0 && last_look) return;
+                    if (at.take(
+                            weight::heavy, [&](std::size_t) { return most; }, some) == 0 &&
+                        last_look)
+                        return;
                     while (!some.empty()) {
                         const int number = static_cast<numbered*>(some.pop())->number;
                         taken[t][number >> 20].push_back(number & 0xfffff);
@@ -251,7 +267,8 @@ TEST_SUITE("gate") {
         constexpr int threads = 4, rounds = 5000, limit = 3;
         gate at(8, {.slow = limit, .moderate = 1, .fast = 1, .insane = 1});
         std::atomic<int> holding{0}, most{0}, ended{0};
-        const auto work = [&](auto& self) -> void {  // who holds a permit works, and hands it to who waits
+        const auto work =
+            [&](auto& self) -> void {  // who holds a permit works, and hands it to who waits
             int now = ++holding;
             for (int seen = most.load(); seen < now && !most.compare_exchange_weak(seen, now);) {}
             --holding;
@@ -271,7 +288,9 @@ TEST_SUITE("gate") {
         CHECK(at.in_use(storage::slow) == 0);
     }
 
-    TEST_CASE("withdraw: those of a class, in order; what stays keeps its order, and is taken as before") {
+    TEST_CASE(
+        "withdraw: those of a class, in order; what stays keeps its order, and is taken as "
+        "before") {
         gate at(8, {});
         supply hooks;
         for (const std::size_t size : {1U, 5U, 3U, 1U, 40U}) put(at, weight::light, hooks, size);
@@ -282,13 +301,16 @@ TEST_SUITE("gate") {
         CHECK(gone.empty());
         CHECK(at.waiting(weight::light) == 50);
         at.withdraw(
-            weight::light, [](const hook* each) { return static_cast<const numbered*>(each)->number <= 9; }, gone);
+            weight::light,
+            [](const hook* each) { return static_cast<const numbered*>(each)->number <= 9; }, gone);
         numbers withdrawn;
         while (!gone.empty()) withdrawn.push_back(static_cast<numbered*>(gone.pop())->number);
         CHECK(withdrawn == numbers{1, 2, 3, 4, 5, 6, 7, 8, 9});  // whole chains
         CHECK(at.waiting(weight::light) == 41);
         at.withdraw(
-            weight::light, [](const hook* each) { return static_cast<const numbered*>(each)->number % 2 == 0; }, gone);
+            weight::light,
+            [](const hook* each) { return static_cast<const numbered*>(each)->number % 2 == 0; },
+            gone);
         CHECK(at.waiting(weight::light) == 20);
         CHECK(at.waiting(weight::heavy) == 2);
         CHECK(take(at, weight::light, 3) == numbers{11, 13, 15});
@@ -333,13 +355,16 @@ TEST_SUITE("gate") {
         at.withdraw(storage::fast, [](const hook*) { return true; }, gone);
         CHECK(gone.empty());
         at.withdraw(
-            storage::slow, [](const hook* each) { return static_cast<const numbered*>(each)->number % 2 == 0; }, gone);
+            storage::slow,
+            [](const hook* each) { return static_cast<const numbered*>(each)->number % 2 == 0; },
+            gone);
         numbers withdrawn;
         while (!gone.empty()) withdrawn.push_back(static_cast<numbered*>(gone.pop())->number);
         CHECK(withdrawn == numbers{2, 4, 6});
         CHECK(at.in_use(storage::slow) == 1);
         numbers served;
-        while (hook* next = at.release(storage::slow)) served.push_back(static_cast<numbered*>(next)->number);
+        while (hook* next = at.release(storage::slow))
+            served.push_back(static_cast<numbered*>(next)->number);
         CHECK(served == numbers{3, 5, 7});
         CHECK(at.in_use(storage::slow) == 0);
     }

@@ -35,13 +35,16 @@ using tg::test::until;
 
 namespace {
 
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+}
 
 // ---- a desk whose clock stands still --------------------------------------------------------------------------------
 
 guard_desk::time_point now_is{1000s};
 
-tg::detail::operation_record record(tg::breaker_options breaker, tg::quarantine_options quarantine = {}) {
+tg::detail::operation_record record(tg::breaker_options breaker,
+                                    tg::quarantine_options quarantine = {}) {
     return {.name = "guard_test_desk",
             .weight_class = tg::weight::medium,
             .tier = tg::storage::none,
@@ -65,14 +68,17 @@ public:
         come();
         return !refused;
     }
-    void end(const tg::token_id& token, run_outcome outcome) { desk.ended({.token = token, .outcome = outcome}); }
+    void end(const tg::token_id& token, run_outcome outcome) {
+        desk.ended({.token = token, .outcome = outcome});
+    }
     /// One that comes, and ends if it is let in.
     bool run(run_outcome outcome) {
         const tg::token_id token = come();
         if (!refused) end(token, outcome);
         return !refused;
     }
-    bool take(std::chrono::nanoseconds time, std::string arguments = {}, run_outcome outcome = run_outcome::completed) {
+    bool take(std::chrono::nanoseconds time, std::string arguments = {},
+              run_outcome outcome = run_outcome::completed) {
         const tg::token_id token = come();
         if (refused) return false;
         desk.ended({.token = token, .outcome = outcome, .took = time, .arguments = &arguments});
@@ -104,7 +110,8 @@ desk_test& opened(desk_test& of) {
     return of;
 }
 
-constexpr tg::breaker_options quick{.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 10s};
+constexpr tg::breaker_options quick{
+    .failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 10s};
 
 }  // namespace
 
@@ -121,7 +128,8 @@ TEST_SUITE("guard: a breaker") {
 
     TEST_CASE("opens over its rate, not at it; the last runs count") {
         desk_test of({.failure_rate = 0.5, .min_runs = 4, .window = 4});
-        for (const auto outcome : {fails, fails, succeeds, succeeds, fails, fails}) CHECK(of.run(outcome));
+        for (const auto outcome : {fails, fails, succeeds, succeeds, fails, fails})
+            CHECK(of.run(outcome));
         CHECK(of.comes());  // 2 of 4
         of.run(fails);
         CHECK_FALSE(of.comes());  // 3 of 4
@@ -236,7 +244,8 @@ TEST_SUITE("guard: a breaker") {
     }
 
     TEST_CASE("half open, all of several probes must succeed") {
-        desk_test of({.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 10s, .probes = 3});
+        desk_test of(
+            {.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 10s, .probes = 3});
         opened(of);
         now_is += 10s;
         CHECK(of.run(succeeds));
@@ -279,7 +288,8 @@ TEST_SUITE("guard: a breaker") {
     }
 
     TEST_CASE("a probe of an earlier time does not count in a later one") {
-        desk_test of({.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 10s, .probes = 2});
+        desk_test of(
+            {.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 10s, .probes = 2});
         opened(of);
         now_is += 10s;
         const tg::token_id late = of.come();
@@ -321,7 +331,8 @@ TEST_SUITE("guard: a quarantine") {
         CHECK_FALSE(of.comes());
     }
 
-    TEST_CASE("lets pass what is within its factor; else says which token it was, and what is usual") {
+    TEST_CASE(
+        "lets pass what is within its factor; else says which token it was, and what is usual") {
         desk_test of({}, {.factor = 100, .min_runs = 100});
         for (int i = 0; i < 100; ++i) CHECK(of.take(10ms));
         CHECK(of.take(900ms));
@@ -334,7 +345,8 @@ TEST_SUITE("guard: a quarantine") {
         CHECK(of.why().failure_rate() == 0);
         const std::string text = of.why().what();
         CHECK(has(text, "is in quarantine since 2"));
-        CHECK(has(text, " UTC: " + offender.text() + "(7, \"x\") ran 3.2 s, while 99 % end within "));
+        CHECK(has(text,
+                  " UTC: " + offender.text() + "(7, \"x\") ran 3.2 s, while 99 % end within "));
         CHECK(has(text, " ms; gate().release(\"guard_test_desk\")"));
     }
 
@@ -398,10 +410,12 @@ TEST_SUITE("guard: a quarantine") {
                 const std::uint64_t ns = std::uint64_t{1} << random() % 30 << random() % 3;
                 history.record(ns);
                 all.insert(std::ranges::upper_bound(all, ns), ns);
-                const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(all.size())));
+                const auto rank =
+                    static_cast<std::size_t>(std::ceil(q * static_cast<double>(all.size())));
                 const auto exact = static_cast<double>(all[std::max<std::size_t>(rank, 1) - 1]);
                 const auto known = static_cast<double>(history.quantile());
-                if (known < exact || known > exact * 33 / 32) FAIL(q, ' ', i, ' ', known, ' ', exact);
+                if (known < exact || known > exact * 33 / 32)
+                    FAIL(q, ' ', i, ' ', known, ' ', exact);
                 if (history.quantile(q) != history.quantile()) FAIL("two answers");
             }
             CHECK(history.runs() == 2000);
@@ -418,7 +432,8 @@ TEST_SUITE("guard: a quarantine") {
         run_history history(0.99);
         std::minstd_rand random(7);
         for (int i = 0; i < 100'000; ++i)
-            history.record(i % 50 == 0 ? std::uint64_t{1} << (20 + random() % 12) << random() % 2 : 1000);
+            history.record(i % 50 == 0 ? std::uint64_t{1} << (20 + random() % 12) << random() % 2
+                                       : 1000);
         CHECK(history.quantile(0.975) < 1100);  // 2 % are longer
         CHECK(history.quantile(0.985) > 1'000'000);
     }
@@ -443,34 +458,40 @@ tg::task<> do_stay() {
 tg::task<> do_sleep() { co_await tg::sleep_for(1h); }
 
 constexpr tg::breaker_options two{.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 1h};
-constexpr tg::breaker_options soon{.failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 2ms};
+constexpr tg::breaker_options soon{
+    .failure_rate = 0.5, .min_runs = 2, .window = 4, .open_for = 2ms};
 
 const tg::operation works{{.name = "guard_test_works", .breaker = two}, do_work};
 const tg::operation recovers{{.name = "guard_test_recovers", .breaker = soon}, do_stay};
 const tg::operation sleeps{{.name = "guard_test_sleeps", .timeout = 1ms, .breaker = two}, do_sleep};
-const tg::operation retried{{.name = "guard_test_retried", .retry = {.attempts = 5, .backoff = 0ms}, .breaker = two},
-                            do_work};
-const tg::operation stored{{.name = "guard_test_stored", .storage = tg::storage::slow, .breaker = two}, do_work};
-const tg::operation crowd{{.name = "guard_test_crowd", .breaker = {.failure_rate = 0.9, .open_for = 1h}}, do_work};
-const tg::operation chain{{.name = "guard_test_chain"}, tg::lead{"guard_test_works"}, []() -> tg::task<> {
-                              for (int i = 0; i < 3; ++i) {
-                                  try {
-                                      co_await works();
-                                  } catch (const std::runtime_error& error) {
-                                      if (i == 2 || std::string_view(error.what()) != "it fails") throw;
-                                  }
-                              }
-                          }};
+const tg::operation retried{
+    {.name = "guard_test_retried", .retry = {.attempts = 5, .backoff = 0ms}, .breaker = two},
+    do_work};
+const tg::operation stored{
+    {.name = "guard_test_stored", .storage = tg::storage::slow, .breaker = two}, do_work};
+const tg::operation crowd{
+    {.name = "guard_test_crowd", .breaker = {.failure_rate = 0.9, .open_for = 1h}}, do_work};
+const tg::operation chain{
+    {.name = "guard_test_chain"}, tg::lead{"guard_test_works"}, []() -> tg::task<> {
+        for (int i = 0; i < 3; ++i) {
+            try {
+                co_await works();
+            } catch (const std::runtime_error& error) {
+                if (i == 2 || std::string_view(error.what()) != "it fails") throw;
+            }
+        }
+    }};
 const tg::operation unguarded{{.name = "guard_test_unguarded"}, do_work};
 
 struct secret {
     int value = 0;
 };
-const tg::operation judged{{.name = "guard_test_judged", .quarantine = {.factor = 3, .quantile = 0.5, .min_runs = 20}},
-                           [](std::int64_t ns, std::string, secret, int&) -> void {
-                               const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(ns);
-                               while (std::chrono::steady_clock::now() < end) {}
-                           }};
+const tg::operation judged{
+    {.name = "guard_test_judged", .quarantine = {.factor = 3, .quantile = 0.5, .min_runs = 20}},
+    [](std::int64_t ns, std::string, secret, int&) -> void {
+        const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(ns);
+        while (std::chrono::steady_clock::now() < end) {}
+    }};
 
 void reset() {
     ran = 0;
@@ -540,7 +561,8 @@ TEST_SUITE("guard: in a runtime") {
             CHECK(ran == 2);
             const std::string other = co_await failure_of(unguarded());
             CHECK(other == "none");
-            CHECK(has(runtime.gate().health("guard_test_works")->blocked, "100 % of its last 2 runs failed"));
+            CHECK(has(runtime.gate().health("guard_test_works")->blocked,
+                      "100 % of its last 2 runs failed"));
             CHECK(runtime.gate().release("guard_test_works"));
             CHECK_FALSE(runtime.gate().release("guard_test_works"));
             CHECK(runtime.gate().health("guard_test_works")->blocked.empty());
@@ -587,7 +609,9 @@ TEST_SUITE("guard: in a runtime") {
         check_settled(runtime);
     }
 
-    TEST_CASE("half open, a probe that fails opens it again; one that is killed makes room for the next") {
+    TEST_CASE(
+        "half open, a probe that fails opens it again; one that is killed makes room for the "
+        "next") {
         reset();
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
@@ -663,7 +687,8 @@ TEST_SUITE("guard: in a runtime") {
 
     TEST_CASE("what is blocked keeps no permit of its tier, and no place of a backlog") {
         reset();
-        tg::runtime runtime{{.cores = 1, .backlog = {.limit = 4, .policy = tg::backlog_policy::reject}}};
+        tg::runtime runtime{
+            {.cores = 1, .backlog = {.limit = 4, .policy = tg::backlog_policy::reject}}};
         runtime.run([&]() -> tg::task<> {
             co_await fail_until_blocked(stored);
             for (int i = 0; i < 10; ++i) {
@@ -716,18 +741,22 @@ TEST_SUITE("guard: in a runtime") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a run that leaves its operation's history brings it into quarantine, with its arguments") {
+    TEST_CASE(
+        "a run that leaves its operation's history brings it into quarantine, with its arguments") {
         reset();
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
             int counter = 0;
             for (int i = 0; i < 20; ++i) co_await judged(0, "usual", secret{}, std::ref(counter));
             const auto usual = runtime.gate().health("guard_test_judged")->run_p50;
-            tg::token<> offender = judged((usual * 4).count(), "long \"one\"", secret{}, std::ref(counter));
+            tg::token<> offender =
+                judged((usual * 4).count(), "long \"one\"", secret{}, std::ref(counter));
             const std::string id = offender.id().text();
-            const std::string arguments = std::to_string((usual * 4).count()) + R"(, "long \"one\"", …, …)";
+            const std::string arguments =
+                std::to_string((usual * 4).count()) + R"(, "long \"one\"", …, …)";
             co_await std::move(offender);
-            const std::string failure = co_await failure_of(judged(0, "", secret{}, std::ref(counter)));
+            const std::string failure =
+                co_await failure_of(judged(0, "", secret{}, std::ref(counter)));
             CHECK(has(failure, "in quarantine since "));
             CHECK(has(failure, id + '(' + arguments + ") ran "));
             CHECK(has(failure, ", while 50 % end within "));
@@ -744,7 +773,8 @@ TEST_SUITE("guard: in a runtime") {
         reset();
         const auto drop = [] {
             int counter = 0;
-            for (int i = 0; i < 10; ++i) (void)judged(0, std::string(100, 'a'), secret{}, std::ref(counter));
+            for (int i = 0; i < 10; ++i)
+                (void)judged(0, std::string(100, 'a'), secret{}, std::ref(counter));
         };
         drop();  // what a thread keeps
         std::thread(drop).join();
@@ -780,7 +810,8 @@ TEST_SUITE("guard: options that cannot be") {
         CHECK(has(breaker({.failure_rate = 0.9, .min_runs = 0}), "breaker.min_runs is 0"));
         CHECK(has(breaker({.failure_rate = 0.9, .min_runs = 101}), "breaker.min_runs is 101"));
         CHECK(has(breaker({.failure_rate = 0.9, .window = 0}), "breaker.window is 0"));
-        CHECK(has(breaker({.failure_rate = 0.9, .window = 1'000'001}), "breaker.window is 1000001"));
+        CHECK(has(breaker({.failure_rate = 0.9, .window = 1'000'001}),
+                  "breaker.window is 1000001"));
         CHECK(has(breaker({.failure_rate = 0.9, .open_for = 0s}), "breaker.open_for"));
         CHECK(has(breaker({.failure_rate = 0.9, .probes = 0}), "breaker.probes is 0"));
         for (const double factor : {-1.0, 0.5, nan, std::numeric_limits<double>::infinity()})
@@ -797,7 +828,8 @@ TEST_SUITE("guard: options that cannot be") {
         const tg::operation first{{.name = "guard_test_same", .breaker = two}, [] {}};
         CHECK(refusal({.name = "guard_test_same", .breaker = two}) == "none");
         CHECK(has(refusal({.name = "guard_test_same", .breaker = soon}), "breaker"));
-        CHECK(has(refusal({.name = "guard_test_same", .breaker = two, .quarantine = {.factor = 2}}), "quarantine"));
+        CHECK(has(refusal({.name = "guard_test_same", .breaker = two, .quarantine = {.factor = 2}}),
+                  "quarantine"));
         CHECK(has(refusal({.name = "guard_test_same"}), "breaker"));
     }
 }

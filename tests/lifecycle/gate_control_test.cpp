@@ -51,7 +51,8 @@ tg::task<> stay() {
     while (!leave) co_await tg::sleep_for(100us);
 }
 const tg::operation stays{{.name = "gate_control_test_stays"}, stay};
-const tg::operation stores{{.name = "gate_control_test_stores", .storage = tg::storage::slow}, stay};
+const tg::operation stores{{.name = "gate_control_test_stores", .storage = tg::storage::slow},
+                           stay};
 
 std::atomic<int> children_ran{0};
 const tg::operation child{{.name = "gate_control_test_child"}, [] { ++children_ran; }};
@@ -60,12 +61,14 @@ tg::task<> chain(int links) {
     while (!leave) co_await tg::sleep_for(100us);
     for (int i = 0; i < links; ++i) co_await child();
 }
-const tg::operation lead{{.name = "gate_control_test_lead"}, tg::lead{"gate_control_test_child"}, chain};
-const tg::operation leads_one{
-    {.name = "gate_control_test_leads_one"}, tg::lead{"gate_control_test_stays"}, []() -> tg::task<> {
-        ++ran;
-        co_await stays();
-    }};
+const tg::operation lead{
+    {.name = "gate_control_test_lead"}, tg::lead{"gate_control_test_child"}, chain};
+const tg::operation leads_one{{.name = "gate_control_test_leads_one"},
+                              tg::lead{"gate_control_test_stays"},
+                              []() -> tg::task<> {
+                                  ++ran;
+                                  co_await stays();
+                              }};
 const tg::operation leads_for_a_time{{.name = "gate_control_test_leads_for_a_time", .timeout = 1h},
                                      tg::lead{"gate_control_test_stays"},
                                      []() -> tg::task<> {
@@ -73,13 +76,15 @@ const tg::operation leads_for_a_time{{.name = "gate_control_test_leads_for_a_tim
                                          stays().admit();
                                          co_await tg::sleep_for(1h);
                                      }};
-const tg::operation stored_child{{.name = "gate_control_test_stored_child", .storage = tg::storage::slow},
-                                 [] { ++children_ran; }};
+const tg::operation stored_child{
+    {.name = "gate_control_test_stored_child", .storage = tg::storage::slow},
+    [] { ++children_ran; }};
 const tg::operation leads_stored{{.name = "gate_control_test_leads_stored"},
                                  tg::lead{"gate_control_test_stored_child"},
                                  []() -> tg::task<> { co_await stored_child(); }};
-const tg::operation stores_until{{.name = "gate_control_test_stores_until", .storage = tg::storage::slow},
-                                 [](std::function<tg::task<>()> what) -> tg::task<> { co_await what(); }};
+const tg::operation stores_until{
+    {.name = "gate_control_test_stores_until", .storage = tg::storage::slow},
+    [](std::function<tg::task<>()> what) -> tg::task<> { co_await what(); }};
 const tg::operation leads_many{{.name = "gate_control_test_leads_many"},
                                tg::lead{"gate_control_test_stays", "gate_control_test_leads_one"},
                                []() -> tg::task<> {
@@ -88,8 +93,9 @@ const tg::operation leads_many{{.name = "gate_control_test_leads_many"},
                                    stores().admit();
                                    co_await leads_one();
                                }};
-const tg::operation anchored{
-    {.name = "gate_control_test_anchored"}, tg::sticky{"gate_control_test"}, [](int) { return stay(); }};
+const tg::operation anchored{{.name = "gate_control_test_anchored"},
+                             tg::sticky{"gate_control_test"},
+                             [](int) { return stay(); }};
 
 tg::task<int> grow(int depth);
 const tg::operation grows{{.name = "gate_control_test_grows"}, grow};
@@ -106,7 +112,8 @@ tg::task<int> grow(int depth) {
 }
 
 tg::task<int> grow_stored(int depth);
-const tg::operation grows_stored{{.name = "gate_control_test_grows_stored", .storage = tg::storage::slow}, grow_stored};
+const tg::operation grows_stored{
+    {.name = "gate_control_test_grows_stored", .storage = tg::storage::slow}, grow_stored};
 tg::task<int> grow_stored(int depth) {
     ++ran;
     while (!leave) co_await tg::sleep_for(100us);
@@ -124,8 +131,9 @@ tg::task<bool> drain_in_scope(tg::scope&) {
     const tg::stop_report left = co_await of->gate().drain();
     co_return left.complete();
 }
-const tg::operation drains_in_scope{{.name = "gate_control_test_drains_in_scope"},
-                                    []() -> tg::task<bool> { co_return co_await tg::with_scope(drain_in_scope); }};
+const tg::operation drains_in_scope{
+    {.name = "gate_control_test_drains_in_scope"},
+    []() -> tg::task<bool> { co_return co_await tg::with_scope(drain_in_scope); }};
 const tg::operation awaits_held{{.name = "gate_control_test_awaits_held"}, []() -> tg::task<> {
                                     ++others_ran;
                                     co_await works(7);
@@ -152,7 +160,9 @@ tg::task<std::string> error_of(Awaited awaited) {
     co_return "none";
 }
 
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -166,14 +176,16 @@ TEST_SUITE("gate_control: pause and resume") {
             CHECK(gate.paused("gate_control_test_works"));
             CHECK_FALSE(gate.paused());
             std::vector<tg::token<void>> tokens;
-            for (int i = 0; i < 8; ++i) tokens.push_back(works(i));  // as many as any window has room for
+            for (int i = 0; i < 8; ++i)
+                tokens.push_back(works(i));  // as many as any window has room for
             admit_all(tokens);
             co_await others();
             CHECK(others_ran == 1);
             CHECK(ran == 0);
             CHECK(runtime.snapshot().held == 8);
             for (const tg::token_info& info : runtime.tokens())
-                if (info.id.operation == "gate_control_test_works") CHECK(info.state == tg::token_state::waiting);
+                if (info.id.operation == "gate_control_test_works")
+                    CHECK(info.state == tg::token_state::waiting);
             CHECK(gate.resume("gate_control_test_works"));
             CHECK_FALSE(gate.resume("gate_control_test_works"));
             co_await tg::when_all(std::move(tokens));
@@ -313,12 +325,16 @@ TEST_SUITE("gate_control: pause and resume") {
         tg::runtime runtime{{.cores = 1}};
         CHECK_THROWS_AS(runtime.gate().pause("gate_control_test_typo"), tg::configuration_error);
         CHECK_THROWS_AS(runtime.gate().pause(tg::token_id{}), tg::configuration_error);
-        CHECK_THROWS_AS(runtime.gate().kill("gate_control_test_typo", "test"), tg::configuration_error);
-        CHECK_THROWS_AS(static_cast<void>(runtime.gate().paused("gate_control_test_typo")), tg::configuration_error);
+        CHECK_THROWS_AS(runtime.gate().kill("gate_control_test_typo", "test"),
+                        tg::configuration_error);
+        CHECK_THROWS_AS(static_cast<void>(runtime.gate().paused("gate_control_test_typo")),
+                        tg::configuration_error);
         CHECK_FALSE(runtime.snapshot().paused);
     }
 
-    TEST_CASE("a stop ends those that are held, unrun, and a stop without a deadline lets them go first") {
+    TEST_CASE(
+        "a stop ends those that are held, unrun, and a stop without a deadline lets them go "
+        "first") {
         reset();
         {
             tg::runtime runtime{{.cores = 1}};
@@ -362,14 +378,16 @@ TEST_SUITE("gate_control: pause and resume") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a call with retries, by the id of its handle: also when it is between two attempts") {
+    TEST_CASE(
+        "a call with retries, by the id of its handle: also when it is between two attempts") {
         reset();
-        static const tg::operation tries{{.name = "gate_control_test_tries", .retry = {.attempts = 2, .backoff = 0ns}},
-                                         []() -> tg::task<> {
-                                             if (++ran == 2) co_return;
-                                             while (!leave) co_await tg::sleep_for(100us);
-                                             throw std::runtime_error("try again");
-                                         }};
+        static const tg::operation tries{
+            {.name = "gate_control_test_tries", .retry = {.attempts = 2, .backoff = 0ns}},
+            []() -> tg::task<> {
+                if (++ran == 2) co_return;
+                while (!leave) co_await tg::sleep_for(100us);
+                throw std::runtime_error("try again");
+            }};
         tg::runtime runtime{{.cores = 1}};
         runtime.start();
         tg::token<> call = tries();
@@ -415,7 +433,8 @@ TEST_SUITE("gate_control: pause and resume") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a held token that is asked to stop, or whose time is over, does not wait for the resume") {
+    TEST_CASE(
+        "a held token that is asked to stop, or whose time is over, does not wait for the resume") {
         reset();
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
@@ -466,7 +485,9 @@ TEST_SUITE("gate_control: drain") {
         check_settled(runtime);
     }
 
-    TEST_CASE("when it is over it holds what comes, whenever that was made, and a later pause is not passed by") {
+    TEST_CASE(
+        "when it is over it holds what comes, whenever that was made, and a later pause is not "
+        "passed by") {
         reset();
         tg::runtime runtime{{.cores = 1}};
         runtime.start();
@@ -489,12 +510,12 @@ TEST_SUITE("gate_control: drain") {
 
     TEST_CASE("when it is over, one that it meant and that has waited for it may still spawn") {
         reset();
-        static const tg::operation drains_and_spawns{{.name = "gate_control_test_drains_and_spawns"},
-                                                     []() -> tg::task<bool> {
-                                                         const tg::stop_report left = co_await of->gate().drain();
-                                                         co_await works(1);
-                                                         co_return left.complete();
-                                                     }};
+        static const tg::operation drains_and_spawns{
+            {.name = "gate_control_test_drains_and_spawns"}, []() -> tg::task<bool> {
+                const tg::stop_report left = co_await of->gate().drain();
+                co_await works(1);
+                co_return left.complete();
+            }};
         tg::runtime runtime{{.cores = 2}};
         of = &runtime;
         CHECK(runtime.run([]() -> tg::task<bool> { co_return co_await drains_and_spawns(); }));
@@ -502,7 +523,9 @@ TEST_SUITE("gate_control: drain") {
         check_settled(runtime);
     }
 
-    TEST_CASE("one token by its id, also the call with a time limit that had been held; a chain by its lead's") {
+    TEST_CASE(
+        "one token by its id, also the call with a time limit that had been held; a chain by its "
+        "lead's") {
         reset();
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
@@ -555,7 +578,8 @@ TEST_SUITE("gate_control: drain") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a parent's children pass while their operation is drained, else it would never end") {
+    TEST_CASE(
+        "a parent's children pass while their operation is drained, else it would never end") {
         reset();
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
@@ -580,7 +604,8 @@ TEST_SUITE("gate_control: drain") {
             tg::token<int> tree = grows_stored(4);
             tree.admit();
             co_await until([] { return ran == 1; });
-            tg::task<tg::stop_report> drained = runtime.gate().drain("gate_control_test_grows_stored");
+            tg::task<tg::stop_report> drained =
+                runtime.gate().drain("gate_control_test_grows_stored");
             leave = true;
             const tg::stop_report left = co_await std::move(drained);
             CHECK(left.complete());
@@ -618,7 +643,9 @@ TEST_SUITE("gate_control: drain") {
         check_settled(runtime);
     }
 
-    TEST_CASE("from a thread of one's own: what has been submitted before is met; on a loop it is refused") {
+    TEST_CASE(
+        "from a thread of one's own: what has been submitted before is met; on a loop it is "
+        "refused") {
         reset();
         tg::runtime runtime{{.cores = 2}};
         runtime.start();
@@ -631,8 +658,9 @@ TEST_SUITE("gate_control: drain") {
         CHECK(runtime.gate().resume("gate_control_test_works"));
         late.get();
         of = &runtime;
-        static const tg::operation drains{{.name = "gate_control_test_drains"},
-                                          [] { CHECK_THROWS_AS(of->gate().wait_drained(), tg::wrong_thread); }};
+        static const tg::operation drains{
+            {.name = "gate_control_test_drains"},
+            [] { CHECK_THROWS_AS(of->gate().wait_drained(), tg::wrong_thread); }};
         runtime.submit(drains()).get();
         CHECK(runtime.stop(10s).complete());
     }
@@ -643,17 +671,20 @@ TEST_SUITE("gate_control: drain") {
         CHECK(stopped.stop().complete());
         CHECK_THROWS_AS(stopped.gate().wait_drained(), tg::gate_closed);
         tg::runtime another{{.cores = 1}};
-        another.run([&]() -> tg::task<> { CHECK_THROWS_AS(co_await stopped.gate().drain(), tg::gate_closed); });
+        another.run([&]() -> tg::task<> {
+            CHECK_THROWS_AS(co_await stopped.gate().drain(), tg::gate_closed);
+        });
     }
 
     TEST_CASE("whoever drains, and who awaits him, is not waited for") {
         reset();
         tg::runtime runtime{{.cores = 2}};
         of = &runtime;
-        static const tg::operation drains{{.name = "gate_control_test_drainer"}, []() -> tg::task<bool> {
-                                              const tg::stop_report left = co_await of->gate().drain();
-                                              co_return left.complete();
-                                          }};
+        static const tg::operation drains{
+            {.name = "gate_control_test_drainer"}, []() -> tg::task<bool> {
+                const tg::stop_report left = co_await of->gate().drain();
+                co_return left.complete();
+            }};
         static const tg::operation above{{.name = "gate_control_test_above"},
                                          []() -> tg::task<bool> { co_return co_await drains(); }};
         CHECK(runtime.run([&]() -> tg::task<bool> { co_return co_await above(); }));
@@ -662,7 +693,9 @@ TEST_SUITE("gate_control: drain") {
 }
 
 TEST_SUITE("gate_control: kill") {
-    TEST_CASE("one that waits for a permit, one that is held, one that waits on its core, one that runs") {
+    TEST_CASE(
+        "one that waits for a permit, one that is held, one that waits on its core, one that "
+        "runs") {
         reset();
         tg::runtime runtime{{.cores = 1, .storage = {.slow = 1}}};
         blockade block;
@@ -693,7 +726,8 @@ TEST_SUITE("gate_control: kill") {
             CHECK(gate.kill(admitted.id(), "late") == 1);
             block.end();
             co_await blocked;
-            const std::string of_admitted = co_await error_of<tg::token_killed>(std::move(admitted));
+            const std::string of_admitted =
+                co_await error_of<tg::token_killed>(std::move(admitted));
             CHECK(has(of_admitted, "late"));
 
             CHECK(gate.kill(running.id(), "operator") == 1);
@@ -708,7 +742,8 @@ TEST_SUITE("gate_control: kill") {
     TEST_CASE("a value that is returned all the same is the result") {
         reset();
         tg::runtime runtime{{.cores = 1}};
-        static const tg::operation stubborn{{.name = "gate_control_test_stubborn"}, []() -> tg::task<int> {
+        static const tg::operation stubborn{{.name = "gate_control_test_stubborn"},
+                                            []() -> tg::task<int> {
                                                 ++ran;
                                                 while (!tg::this_token::stop_requested()) {
                                                     auto pause = tg::sleep_for(100us);
@@ -736,14 +771,16 @@ TEST_SUITE("gate_control: kill") {
             CHECK(tg::this_token::stop().stop_requested());
         };
         static const tg::operation looks{{.name = "gate_control_test_looks"}, look};
-        static const tg::operation gives_up{{.name = "gate_control_test_gives_up"}, [] {
-                                                look();
-                                                throw tg::token_stopped("token_stopped: in its own words");
-                                            }};
+        static const tg::operation gives_up{
+            {.name = "gate_control_test_gives_up"}, [] {
+                look();
+                throw tg::token_stopped("token_stopped: in its own words");
+            }};
         static const tg::operation leads_looks{{.name = "gate_control_test_leads_looks"},
                                                tg::lead{"gate_control_test_looks"},
                                                []() -> tg::task<> { co_await looks(); }};
-        static const tg::operation awaits_then{{.name = "gate_control_test_awaits_then"}, []() -> tg::task<> {
+        static const tg::operation awaits_then{{.name = "gate_control_test_awaits_then"},
+                                               []() -> tg::task<> {
                                                    look();
                                                    co_await tg::sleep_for(1h);
                                                }};
@@ -757,13 +794,16 @@ TEST_SUITE("gate_control: kill") {
             how(id);
             return what_of<tg::token_killed>([&] { ended.get(); });
         };
-        const auto kill_one = [&](const tg::token_id& id) { CHECK(runtime.gate().kill(id, "too\nlong") == 1); };
+        const auto kill_one = [&](const tg::token_id& id) {
+            CHECK(runtime.gate().kill(id, "too\nlong") == 1);
+        };
         CHECK(kill_when_it_runs(looks(), kill_one) == "nothing was thrown");
         CHECK(kill_when_it_runs(looks(), [&](const tg::token_id&) {
                   CHECK(runtime.gate().kill("gate_control_test_looks", "test") == 1);
               }) == "nothing was thrown");
-        CHECK(kill_when_it_runs(looks(), [&](const tg::token_id&) { runtime.gate().kill({}, "test"); }) ==
-              "nothing was thrown");
+        CHECK(kill_when_it_runs(looks(), [&](const tg::token_id&) {
+                  runtime.gate().kill({}, "test");
+              }) == "nothing was thrown");
         const std::string why = kill_when_it_runs(gives_up(), kill_one);
         CHECK(why.find("was killed: too long") != std::string::npos);
         const std::string later = kill_when_it_runs(awaits_then(), kill_one);
@@ -773,10 +813,11 @@ TEST_SUITE("gate_control: kill") {
         });
         CHECK(chain == "nothing was thrown");
         // One that awaits it is killed, whatever lies between the two.
-        static const tg::operation awaits_group{{.name = "gate_control_test_awaits_group"}, []() -> tg::task<> {
-                                                    auto both = tg::when_all(gives_up(), gives_up());
-                                                    co_await std::move(both);
-                                                }};
+        static const tg::operation awaits_group{
+            {.name = "gate_control_test_awaits_group"}, []() -> tg::task<> {
+                auto both = tg::when_all(gives_up(), gives_up());
+                co_await std::move(both);
+            }};
         const std::string group = kill_when_it_runs(awaits_group(), kill_one);
         CHECK(group.find("gate_control_test_awaits_group") != std::string::npos);
         CHECK(group.find("was killed: too long") != std::string::npos);
@@ -797,10 +838,12 @@ TEST_SUITE("gate_control: kill") {
         check_settled(runtime);
     }
 
-    TEST_CASE("another thread that holds its stop_token hears of it too, and of the runtime's stop") {
+    TEST_CASE(
+        "another thread that holds its stop_token hears of it too, and of the runtime's stop") {
         static std::optional<tg::stop_token> given;
         static std::atomic<bool> is_given{false}, seen{false};
-        static const tg::operation waits_for_other{{.name = "gate_control_test_waits_for_other"}, [] {
+        static const tg::operation waits_for_other{{.name = "gate_control_test_waits_for_other"},
+                                                   [] {
                                                        given = tg::this_token::stop();
                                                        is_given = true;
                                                        seen.wait(false);
@@ -870,9 +913,12 @@ TEST_SUITE("gate_control: kill") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a chain to its last link: nobody awaits it, it waits for a permit, it leads a chain of its own") {
+    TEST_CASE(
+        "a chain to its last link: nobody awaits it, it waits for a permit, it leads a chain of "
+        "its own") {
         reset();
-        tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}, .on_failure = [](const tg::failure&) {}}};
+        tg::runtime runtime{
+            {.cores = 2, .storage = {.slow = 1}, .on_failure = [](const tg::failure&) {}}};
         runtime.run([&]() -> tg::task<> {
             tg::token<void> holder = stores();  // of the only permit
             holder.admit();
@@ -882,7 +928,8 @@ TEST_SUITE("gate_control: kill") {
             // It, one that nobody awaits, the inner lead and its child.
             co_await until([&] { return ran == 5 && runtime.snapshot().waiting_for_permit == 1; });
             CHECK(runtime.snapshot().domains == 2);
-            CHECK(runtime.gate().kill(tg::chain_of{all.id()}, "stuck") >= 3);  // and the inner chain
+            CHECK(runtime.gate().kill(tg::chain_of{all.id()}, "stuck") >=
+                  3);  // and the inner chain
             const std::string text = co_await error_of<tg::token_killed>(std::move(all));
             CHECK(has(text, "stuck"));
             co_await until([&] { return runtime.snapshot().domains == 0; });
@@ -900,7 +947,8 @@ TEST_SUITE("gate_control: kill") {
         runtime.run([&]() -> tg::task<> {
             tg::token<void> call = leads_for_a_time();
             const tg::token_id id = call.id();
-            tg::token<std::string> heard = tg::as_token(error_of<tg::token_killed>(std::move(call)));
+            tg::token<std::string> heard =
+                tg::as_token(error_of<tg::token_killed>(std::move(call)));
             heard.admit();
             co_await until([] { return ran == 2; });  // the lead, and a child that nobody awaits
             static_cast<void>(runtime.gate().kill(tg::chain_of{id}, "stuck"));
@@ -911,12 +959,16 @@ TEST_SUITE("gate_control: kill") {
         check_settled(runtime);
     }
 
-    TEST_CASE("a chain's child that waits for a permit starts although all is paused; by its operation it is killed") {
+    TEST_CASE(
+        "a chain's child that waits for a permit starts although all is paused; by its operation "
+        "it is killed") {
         reset();
         tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}}};
         runtime.run([&]() -> tg::task<> {
             std::atomic<bool> let_go{false};
-            const auto wait = [&]() -> tg::task<> { co_await until([&] { return let_go.load(); }); };
+            const auto wait = [&]() -> tg::task<> {
+                co_await until([&] { return let_go.load(); });
+            };
             tg::token<void> holder = stores_until(wait);
             holder.admit();
             co_await until([&] { return runtime.gate().storage_in_use(tg::storage::slow) == 1; });

@@ -42,16 +42,19 @@ using tg::test::what_of;
 
 namespace {
 
-const tg::operation twice{{.name = "life_cycle_test_twice", .weight = tg::weight::light}, [](int n) { return 2 * n; }};
+const tg::operation twice{{.name = "life_cycle_test_twice", .weight = tg::weight::light},
+                          [](int n) { return 2 * n; }};
 const tg::operation adds{{.name = "life_cycle_test_adds"}, [](std::atomic<int>* to) { ++*to; }};
-const tg::operation waits{{.name = "life_cycle_test_waits"}, [](manual_event* event, int result) -> tg::task<int> {
+const tg::operation waits{{.name = "life_cycle_test_waits"},
+                          [](manual_event* event, int result) -> tg::task<int> {
                               co_await *event;
                               co_return result;
                           }};
 const tg::operation fails{{.name = "life_cycle_test_fails"},
                           [](std::string text) -> int { throw std::out_of_range(text); }};
 const tg::operation fails_oddly{{.name = "life_cycle_test_fails_oddly"}, [] { throw 42; }};
-const tg::operation calls{{.name = "life_cycle_test_calls"}, [](std::function<void()> what) { what(); }};
+const tg::operation calls{{.name = "life_cycle_test_calls"},
+                          [](std::function<void()> what) { what(); }};
 const tg::operation leads{{.name = "life_cycle_test_leads"},
                           tg::lead{"life_cycle_test_calls"},
                           [](std::function<void()> what, manual_event* event) -> tg::task<> {
@@ -61,9 +64,11 @@ const tg::operation leads{{.name = "life_cycle_test_leads"},
 const tg::operation gives_pointer{{.name = "life_cycle_test_gives_pointer"},
                                   [](int n) { return std::make_unique<int>(n); }};
 int referred = 5;
-const tg::operation gives_reference{{.name = "life_cycle_test_gives_reference"}, []() -> int& { return referred; }};
+const tg::operation gives_reference{{.name = "life_cycle_test_gives_reference"},
+                                    []() -> int& { return referred; }};
 
-const tg::operation sleeps{{.name = "life_cycle_test_sleeps"}, [](std::atomic<int>* begun) -> tg::task<> {
+const tg::operation sleeps{{.name = "life_cycle_test_sleeps"},
+                           [](std::atomic<int>* begun) -> tg::task<> {
                                ++*begun;
                                co_await tg::sleep_for(1h);
                            }};
@@ -75,7 +80,9 @@ const tg::operation stops_others{
         co_return co_await runtime->stop_others(deadline, 0s);
     }};
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 std::optional<tg::token_info> find(const tg::runtime& runtime, const tg::token_id& id) {
     for (const tg::token_info& each : runtime.tokens())
@@ -91,7 +98,9 @@ bool fulfilled(const std::future<T>& result) {
 }  // namespace
 
 TEST_SUITE("life cycle: run") {
-    TEST_CASE("it returns what the main coroutine returns: values, nothing, references, move-only types") {
+    TEST_CASE(
+        "it returns what the main coroutine returns: values, nothing, references, move-only "
+        "types") {
         tg::runtime runtime{{.cores = 2}};
         CHECK(runtime.run([]() -> tg::task<int> { co_return co_await twice(21); }) == 42);
         bool ran = false;
@@ -104,7 +113,9 @@ TEST_SUITE("life cycle: run") {
         CHECK(std::is_same_v<decltype(runtime.run(refers)), int&>);
         auto&& result = runtime.run(refers);
         CHECK(&result == &referred);
-        CHECK(*runtime.run([]() -> tg::task<std::unique_ptr<int>> { co_return co_await gives_pointer(7); }) == 7);
+        CHECK(*runtime.run([]() -> tg::task<std::unique_ptr<int>> {
+            co_return co_await gives_pointer(7);
+        }) == 7);
     }
 
     TEST_CASE("it takes a task as well, and refuses an empty one") {
@@ -121,8 +132,10 @@ TEST_SUITE("life cycle: run") {
             co_return;
         }),
                              "at once", std::invalid_argument);
-        CHECK_THROWS_WITH_AS(runtime.run([]() -> tg::task<int> { co_return co_await fails("later"); }), "later",
-                             std::out_of_range);
+        CHECK_THROWS_WITH_AS(runtime.run([]() -> tg::task<int> {
+            co_return co_await fails("later");
+        }),
+                             "later", std::out_of_range);
         CHECK(runtime.run([]() -> tg::task<int> { co_return 1; }) == 1);
     }
 
@@ -130,13 +143,16 @@ TEST_SUITE("life cycle: run") {
         tg::runtime runtime{{.cores = 2}};
         for (int i = 0; i < 20; ++i) {
             int result = 0;
-            const auto run = [&] { result = runtime.run([i]() -> tg::task<int> { co_return co_await twice(i); }); };
+            const auto run = [&] {
+                result = runtime.run([i]() -> tg::task<int> { co_return co_await twice(i); });
+            };
             i % 3 == 0 ? run() : std::thread(run).join();
             CHECK(result == 2 * i);
         }
     }
 
-    TEST_CASE("it returns when everything it left detached has ended, whatever that detached in turn") {
+    TEST_CASE(
+        "it returns when everything it left detached has ended, whatever that detached in turn") {
         tg::runtime runtime{{.cores = 3}};
         std::atomic<int> ran{0};
         for (int round = 0; round < 10; ++round) {
@@ -181,7 +197,8 @@ TEST_SUITE("life cycle: run") {
         tg::runtime runtime{{.cores = 2}}, other{{.cores = 1}};
         const auto nothing = []() -> tg::task<> { co_return; };
         const auto refused = [&](tg::runtime& which) {
-            CHECK(has(what_of<tg::wrong_thread>([&] { which.run(nothing); }), "event loop's thread"));
+            CHECK(has(what_of<tg::wrong_thread>([&] { which.run(nothing); }),
+                      "event loop's thread"));
             CHECK(has(what_of<tg::wrong_thread>([&] { which.start(); }), "event loop's thread"));
         };
         runtime.run([&]() -> tg::task<> {
@@ -189,7 +206,8 @@ TEST_SUITE("life cycle: run") {
             refused(other);
             co_await calls([&] { refused(runtime); });
             std::thread([&] {  // not a loop's thread
-                CHECK(has(what_of<tg::wrong_thread>([&] { runtime.run(nothing); }), "running already"));
+                CHECK(has(what_of<tg::wrong_thread>([&] { runtime.run(nothing); }),
+                          "running already"));
                 CHECK(has(what_of<tg::wrong_thread>([&] { runtime.start(); }), "running already"));
             })
                 .join();
@@ -201,7 +219,9 @@ TEST_SUITE("life cycle: run") {
 }
 
 TEST_SUITE("life cycle: start, submit, stop") {
-    TEST_CASE("submitted tokens fulfil their futures: values, nothing, references, move-only types, exceptions") {
+    TEST_CASE(
+        "submitted tokens fulfil their futures: values, nothing, references, move-only types, "
+        "exceptions") {
         tg::runtime runtime{{.cores = 2}};
         runtime.start();
         CHECK(runtime.submit(twice(4)).get() == 8);
@@ -226,7 +246,8 @@ TEST_SUITE("life cycle: start, submit, stop") {
             auto admitted = twice(1);
             admitted.admit();
             std::thread([&] {
-                CHECK_THROWS_AS(static_cast<void>(runtime.submit(std::move(admitted))), tg::already_awaited);
+                CHECK_THROWS_AS(static_cast<void>(runtime.submit(std::move(admitted))),
+                                tg::already_awaited);
             }).join();
             co_return;
         });
@@ -243,9 +264,11 @@ TEST_SUITE("life cycle: start, submit, stop") {
             all.emplace_back([&, t] {
                 std::vector<std::future<int>> futures;
                 together.arrive_and_wait();
-                for (int i = 0; i < each_submits; ++i) futures.push_back(runtime.submit(twice(t * each_submits + i)));
                 for (int i = 0; i < each_submits; ++i)
-                    if (futures[static_cast<std::size_t>(i)].get() != 2 * (t * each_submits + i)) ++wrong;
+                    futures.push_back(runtime.submit(twice(t * each_submits + i)));
+                for (int i = 0; i < each_submits; ++i)
+                    if (futures[static_cast<std::size_t>(i)].get() != 2 * (t * each_submits + i))
+                        ++wrong;
             });
         for (std::thread& each : all) each.join();
         CHECK(wrong == 0);
@@ -254,7 +277,9 @@ TEST_SUITE("life cycle: start, submit, stop") {
         CHECK(runtime.snapshot().ended == threads * each_submits);
     }
 
-    TEST_CASE("submit against stop: each is refused, or its future is fulfilled; nothing hangs, the counts agree") {
+    TEST_CASE(
+        "submit against stop: each is refused, or its future is fulfilled; nothing hangs, the "
+        "counts agree") {
         for (int round = 0; round < 60; ++round) {
             CAPTURE(round);
             tg::runtime runtime{{.cores = 1 + static_cast<unsigned>(round) % 3}};
@@ -289,8 +314,11 @@ TEST_SUITE("life cycle: start, submit, stop") {
     TEST_CASE("submit and stop on the runtime's own threads are refused") {
         tg::runtime runtime{{.cores = 1}};
         const auto refused = [&] {
-            CHECK(has(what_of<tg::wrong_thread>([&] { static_cast<void>(runtime.submit(twice(3))); }), "submit"));
-            CHECK(has(what_of<tg::wrong_thread>([&] { static_cast<void>(runtime.stop()); }), "stop"));
+            CHECK(
+                has(what_of<tg::wrong_thread>([&] { static_cast<void>(runtime.submit(twice(3))); }),
+                    "submit"));
+            CHECK(has(what_of<tg::wrong_thread>([&] { static_cast<void>(runtime.stop()); }),
+                      "stop"));
         };
         runtime.run([&]() -> tg::task<> {
             refused();
@@ -304,15 +332,20 @@ TEST_SUITE("life cycle: start, submit, stop") {
         CHECK(runtime.stop().complete());
         auto token = twice(3);
         const std::string id = token.id().text();
-        CHECK(has(what_of<tg::gate_closed>([&] { static_cast<void>(runtime.submit(std::move(token))); }), id));
+        CHECK(has(what_of<tg::gate_closed>([&] {
+                      static_cast<void>(runtime.submit(std::move(token)));
+                  }),
+                  id));
         CHECK(has(what_of<tg::gate_closed>([&] { runtime.start(); }), "make a new one"));
-        CHECK(has(what_of<tg::gate_closed>([&] { runtime.run([]() -> tg::task<> { co_return; }); }), "make a new one"));
+        CHECK(has(what_of<tg::gate_closed>([&] { runtime.run([]() -> tg::task<> { co_return; }); }),
+                  "make a new one"));
         CHECK(runtime.stop().complete());  // again: nothing to do
         CHECK(runtime.stop(0s).complete());
     }
 
     TEST_CASE(
-        "what was submitted before anybody hosted the loop is served: by run, by start, by stop, by the destructor") {
+        "what was submitted before anybody hosted the loop is served: by run, by start, by stop, "
+        "by the destructor") {
         for (int who = 0; who < 4; ++who) {
             CAPTURE(who);
             std::vector<std::future<int>> futures;
@@ -328,11 +361,14 @@ TEST_SUITE("life cycle: start, submit, stop") {
                 if (who != 3)
                     for (auto& each : futures) CHECK(fulfilled(each));
             }
-            for (int i = 0; i < 100; ++i) CHECK(futures[static_cast<std::size_t>(i)].get() == 2 * i);
+            for (int i = 0; i < 100; ++i)
+                CHECK(futures[static_cast<std::size_t>(i)].get() == 2 * i);
         }
     }
 
-    TEST_CASE("a deadline names who has not ended, whoever hosts the loop, and stop may be called again") {
+    TEST_CASE(
+        "a deadline names who has not ended, whoever hosts the loop, and stop may be called "
+        "again") {
         for (int host = 0; host < 3; ++host) {
             CAPTURE(host);
             manual_event release;
@@ -341,7 +377,9 @@ TEST_SUITE("life cycle: start, submit, stop") {
             if (host == 1) runtime.start();
             if (host == 2) {
                 runs = std::thread([&] {
-                    CHECK(runtime.run([&]() -> tg::task<int> { co_return co_await waits(&release, 5); }) == 5);
+                    CHECK(runtime.run([&]() -> tg::task<int> {
+                        co_return co_await waits(&release, 5);
+                    }) == 5);
                 });
                 wait_until([&] { return runtime.tokens().size() == 2; });
             }
@@ -359,18 +397,24 @@ TEST_SUITE("life cycle: start, submit, stop") {
             for (bool ended = false, again = false; !again;) {
                 again = ended;
                 // Nobody is asked to stop: on a busy machine the other may not have begun.
-                const tg::stop_report left = runtime.stop(host == 0 ? 300ms : 20ms, tg::time_span::max());
+                const tg::stop_report left =
+                    runtime.stop(host == 0 ? 300ms : 20ms, tg::time_span::max());
                 CHECK_FALSE(left.complete());
-                const auto named = std::find_if(left.survivors.begin(), left.survivors.end(),
-                                                [&](const tg::token_info& each) { return each.id == id; });
+                const auto named =
+                    std::find_if(left.survivors.begin(), left.survivors.end(),
+                                 [&](const tg::token_info& each) { return each.id == id; });
                 REQUIRE(named != left.survivors.end());
                 CHECK(named->id.operation == "life_cycle_test_waits");
-                if (ended) CHECK(left.survivors.size() == (host == 2 ? 3 : 1));  // with run: main and what it awaits
+                if (ended)
+                    CHECK(left.survivors.size() ==
+                          (host == 2 ? 3 : 1));  // with run: main and what it awaits
                 ended = fulfilled(ends);
             }
             CHECK(ends.get() == 4);
             CHECK_FALSE(fulfilled(result));
-            CHECK(has(what_of<tg::gate_closed>([&] { static_cast<void>(runtime.submit(twice(1))); }), "stopping"));
+            CHECK(
+                has(what_of<tg::gate_closed>([&] { static_cast<void>(runtime.submit(twice(1))); }),
+                    "stopping"));
             release.set();
             CHECK(runtime.stop().complete());
             CHECK(fulfilled(result));
@@ -388,7 +432,8 @@ TEST_SUITE("life cycle: start, submit, stop") {
             std::vector<std::thread> all;
             for (int t = 0; t < 4; ++t)
                 all.emplace_back([&, t] {
-                    while (!runtime.stop(t % 2 == 0 ? std::chrono::nanoseconds::max() : 1ms).complete()) {}
+                    while (!runtime.stop(t % 2 == 0 ? std::chrono::nanoseconds::max() : 1ms)
+                                .complete()) {}
                 });
             for (std::thread& each : all) each.join();
             for (auto& each : futures) CHECK(fulfilled(each));
@@ -415,7 +460,8 @@ TEST_SUITE("life cycle: start, submit, stop") {
             all.push_back(std::make_unique<tg::runtime>(tg::runtime_options{.cores = 1 + i % 2}));
         for (const auto& each : all) each->start();
         std::vector<std::future<int>> futures;
-        for (int i = 0; i < 400; ++i) futures.push_back(all[static_cast<std::size_t>(i) % 4]->submit(twice(i)));
+        for (int i = 0; i < 400; ++i)
+            futures.push_back(all[static_cast<std::size_t>(i) % 4]->submit(twice(i)));
         for (int i = 0; i < 400; ++i) CHECK(futures[static_cast<std::size_t>(i)].get() == 2 * i);
 
         std::future<int> across;
@@ -424,14 +470,19 @@ TEST_SUITE("life cycle: start, submit, stop") {
 
         manual_event release;
         std::string refused;
-        auto lead =
-            leads([&] { refused = what_of<tg::wrong_runtime>([&] { static_cast<void>(all[1]->submit(twice(9))); }); },
-                  &release);
+        auto lead = leads(
+            [&] {
+                refused = what_of<tg::wrong_runtime>([&] {
+                    static_cast<void>(all[1]->submit(twice(9)));
+                });
+            },
+            &release);
         auto ended = all[0]->submit(std::move(lead));
         release.set();
         ended.get();
-        CHECK(has(refused,
-                  "wrong_runtime: life_cycle_test_twice_"));  // a child of a seed domain belongs to its runtime
+        CHECK(has(
+            refused,
+            "wrong_runtime: life_cycle_test_twice_"));  // a child of a seed domain belongs to its runtime
         for (const auto& each : all) CHECK(each->stop().complete());
         CHECK(all[0]->snapshot().admitted == 102);  // `calls` and the lead are more
         CHECK(all[3]->snapshot().admitted == 100);
@@ -439,7 +490,8 @@ TEST_SUITE("life cycle: start, submit, stop") {
 }
 
 TEST_SUITE("life cycle: stop_others") {
-    TEST_CASE("the others are asked to stop and have ended; the caller hears of it at its next wait") {
+    TEST_CASE(
+        "the others are asked to stop and have ended; the caller hears of it at its next wait") {
         const std::size_t slots = live_slots();
         {
             tg::runtime runtime{{.cores = 2}};
@@ -459,13 +511,16 @@ TEST_SUITE("life cycle: stop_others") {
                 }
             });
             CHECK(has(next, "token_stopped: main_"));
-            CHECK(has(what_of<tg::gate_closed>([&] { static_cast<void>(runtime.submit(twice(1))); }), "stopp"));
+            CHECK(
+                has(what_of<tg::gate_closed>([&] { static_cast<void>(runtime.submit(twice(1))); }),
+                    "stopp"));
             CHECK(runtime.stop().complete());
         }
         CHECK(live_slots() == slots);
     }
 
-    TEST_CASE("whoever does not end by the deadline is named, but neither the caller nor who awaits it") {
+    TEST_CASE(
+        "whoever does not end by the deadline is named, but neither the caller nor who awaits it") {
         tg::runtime runtime{{.cores = 2}};
         blockade busy;
         std::atomic<int> begun{0};
@@ -528,10 +583,11 @@ TEST_SUITE("life cycle: stop_others") {
             tg::runtime runtime{{.cores = 2}};
             runtime.start();
             blockade busy;
-            std::future<void> blocking = runtime.submit(tg::as_token([](blockade* at) -> tg::task<> {
-                at->wait();  // the control loop
-                co_return;
-            }(&busy)));
+            std::future<void> blocking =
+                runtime.submit(tg::as_token([](blockade* at) -> tg::task<> {
+                    at->wait();  // the control loop
+                    co_return;
+                }(&busy)));
             busy.until(1);
             std::atomic<int> begun{0};
             std::future<void> late = runtime.submit(sleeps(&begun));

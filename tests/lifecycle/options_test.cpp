@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#include "lifecycle/runtime_core.hpp"
 #include "base/topology.hpp"
+#include "lifecycle/runtime_core.hpp"
 
 #include "support/child.hpp"
 #include "support/thrown.hpp"
@@ -45,14 +45,17 @@ using tg::test::what_of;
 
 namespace {
 
-const tg::operation twice{{.name = "options_test_twice", .weight = tg::weight::light}, [](int n) { return 2 * n; }};
+const tg::operation twice{{.name = "options_test_twice", .weight = tg::weight::light},
+                          [](int n) { return 2 * n; }};
 const tg::operation fails{{.name = "options_test_fails"},
                           [](std::string text) -> int { throw std::out_of_range(text); }};
 /// The same, for what holds its core until others have come too.
 const tg::operation meets{{.name = "options_test_meets", .weight = tg::weight::heavy},
                           [](std::function<void()> what) { what(); }};
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -62,7 +65,8 @@ TEST_SUITE("options") {
     }
 
     TEST_CASE("a value that cannot be is refused, with its name and what would be right") {
-        const auto names = [](const std::string& text, const std::string& option, const std::string& remedy) {
+        const auto names = [](const std::string& text, const std::string& option,
+                              const std::string& remedy) {
             CAPTURE(text);
             CHECK(has(text, "configuration_error: runtime_options." + option));
             CHECK(has(text, remedy));
@@ -72,25 +76,28 @@ TEST_SUITE("options") {
         names(refusal({.cpus = {0, 100'000}}), "cpus names CPU 100000", "does not have");
         names(refusal({.storage = {.slow = 0}}), "storage.slow is 0", "at least 1");
         names(refusal({.storage = {.moderate = -1}}), "storage.moderate is -1", "at least 1");
-        names(refusal({.storage = {.fast = std::numeric_limits<int>::min()}}), "storage.fast is -2147483648",
-              "at least 1");
+        names(refusal({.storage = {.fast = std::numeric_limits<int>::min()}}),
+              "storage.fast is -2147483648", "at least 1");
         names(refusal({.storage = {.insane = 0}}), "storage.insane is 0", "at least 1");
         names(refusal({.spin = -1ns}), "spin is negative", "0 or more");
         for (const unsigned entries : {0U, 1U, 4U, 7U, 9U, 100U, 32767U, 65536U, ~0U})
             names(refusal({.ring_entries = entries}), "ring_entries is " + std::to_string(entries),
                   "power of two from 8 to 32768");
         names(refusal({.cores = 1024}), "cores × workers_per_core is 1024", "at most 1023");
-        names(refusal({.cores = 2, .workers_per_core = 512}), "cores × workers_per_core is 1024", "at most 1023");
-        names(refusal({.cores = ~0U, .workers_per_core = ~0U}), "cores × workers_per_core is", "at most 1023");
-        names(refusal({.spill = static_cast<tg::spill>(9)}), "spill does not exist", "when_saturated or never");
+        names(refusal({.cores = 2, .workers_per_core = 512}), "cores × workers_per_core is 1024",
+              "at most 1023");
+        names(refusal({.cores = ~0U, .workers_per_core = ~0U}), "cores × workers_per_core is",
+              "at most 1023");
+        names(refusal({.spill = static_cast<tg::spill>(9)}), "spill does not exist",
+              "when_saturated or never");
         names(refusal({.digest = static_cast<tg::digest_policy>(9)}), "digest does not exist",
               "full, short_ or minimal");
     }
 
     TEST_CASE("by default there is a core for every CPU that may be used") {
         tg::runtime runtime;
-        CHECK(runtime.cores() ==
-              tg::detail::usable_cores(tg::detail::affinity_cpus().size(), tg::detail::cgroup_cpu_quota()));
+        CHECK(runtime.cores() == tg::detail::usable_cores(tg::detail::affinity_cpus().size(),
+                                                          tg::detail::cgroup_cpu_quota()));
         CHECK(runtime.executors() == runtime.cores());
     }
 
@@ -104,7 +111,9 @@ TEST_SUITE("options") {
         CHECK(child.said == "1");
     }
 
-    TEST_CASE("by default there are no more cores than the cgroup's quota pays for; who says a number gets it") {
+    TEST_CASE(
+        "by default there are no more cores than the cgroup's quota pays for; who says a number "
+        "gets it") {
         namespace fs = std::filesystem;
         std::string tree = fs::temp_directory_path() / "options_test_XXXXXX";
         REQUIRE(::mkdtemp(tree.data()) != nullptr);
@@ -113,10 +122,11 @@ TEST_SUITE("options") {
         const auto child = in_child([&]() -> std::string {
             // Our own tree of cgroups and our own place in it, in a mount namespace of our own; that takes root.
             const std::string groups = tree + "/groups";
-            const bool mounted = ::unshare(CLONE_NEWNS) == 0 &&
-                                 ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                                 ::mount(groups.c_str(), "/proc/self/cgroup", nullptr, MS_BIND, nullptr) == 0 &&
-                                 ::mount(tree.c_str(), "/sys/fs/cgroup", nullptr, MS_BIND, nullptr) == 0;
+            const bool mounted =
+                ::unshare(CLONE_NEWNS) == 0 &&
+                ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                ::mount(groups.c_str(), "/proc/self/cgroup", nullptr, MS_BIND, nullptr) == 0 &&
+                ::mount(tree.c_str(), "/sys/fs/cgroup", nullptr, MS_BIND, nullptr) == 0;
             if (!mounted && (errno == EPERM || errno == EACCES)) return "cannot";
             if (!mounted) throw std::system_error(errno, std::system_category(), "mount");
             const auto cores = [](const char* quota, std::optional<unsigned> chosen = {}) {
@@ -159,12 +169,15 @@ TEST_SUITE("options") {
         CHECK(threads.size() == cores);
     }
 
-    TEST_CASE("core c is pinned to CPU c modulo their number, in the order they are named; its workers share it") {
+    TEST_CASE(
+        "core c is pinned to CPU c modulo their number, in the order they are named; its workers "
+        "share it") {
         const std::vector<unsigned> usable = tg::detail::affinity_cpus();
         if (usable.size() < 2) MESSAGE("one CPU only: every core is on it");
         constexpr unsigned cores = 4;
         for (const std::vector<unsigned>& named :
-             {std::vector<unsigned>{}, std::vector(usable.rbegin(), usable.rend()), std::vector{usable.back()}})
+             {std::vector<unsigned>{}, std::vector(usable.rbegin(), usable.rend()),
+              std::vector{usable.back()}})
             for (const unsigned workers : {1U, 2U}) {
                 CAPTURE(workers);
                 CAPTURE(named.size());
@@ -222,7 +235,9 @@ TEST_SUITE("options") {
                 tg::runtime_options options{.cores = 1};
                 if (handler_throws) options.on_warning = [](std::string_view) { throw 1; };
                 tg::runtime runtime(std::move(options));
-                return std::to_string(runtime.run([]() -> tg::task<int> { co_return co_await twice(4); }));
+                return std::to_string(runtime.run([]() -> tg::task<int> {
+                    co_return co_await twice(4);
+                }));
             });
             CHECK(child.ended);
             CHECK(child.said == "8");
@@ -231,7 +246,9 @@ TEST_SUITE("options") {
         }
     }
 
-    TEST_CASE("threads that cannot be had, the first or a later one: an error, not the end of the process") {
+    TEST_CASE(
+        "threads that cannot be had, the first or a later one: an error, not the end of the "
+        "process") {
         const auto make = [] {
             return what_of<std::system_error>([] {
                 tg::runtime runtime{{.cores = 4}};
@@ -261,7 +278,8 @@ TEST_SUITE("options") {
             }
             CHECK(child.ended);
             CHECK(child.complained == "");
-            CHECK((child.said == "nothing was thrown" || has(child.said, "Resource temporarily unavailable")));
+            CHECK((child.said == "nothing was thrown" ||
+                   has(child.said, "Resource temporarily unavailable")));
         }
     }
 }

@@ -32,19 +32,23 @@ using tg::test::wait_until;
 
 namespace {
 
-const tg::operation twice{{.name = "runtime_test_twice", .weight = tg::weight::light}, [](int n) { return 2 * n; }};
+const tg::operation twice{{.name = "runtime_test_twice", .weight = tg::weight::light},
+                          [](int n) { return 2 * n; }};
 const tg::operation adds{{.name = "runtime_test_adds"}, [](std::atomic<int>* to) { ++*to; }};
-const tg::operation waits{{.name = "runtime_test_waits"}, [](manual_event* event, int result) -> tg::task<int> {
+const tg::operation waits{{.name = "runtime_test_waits"},
+                          [](manual_event* event, int result) -> tg::task<int> {
                               co_await *event;
                               co_return result;
                           }};
-const tg::operation awaits_waits{{.name = "runtime_test_awaits_waits"},
-                                 [](manual_event* event) -> tg::task<int> { co_return co_await waits(event, 3) + 1; }};
+const tg::operation awaits_waits{
+    {.name = "runtime_test_awaits_waits"},
+    [](manual_event* event) -> tg::task<int> { co_return co_await waits(event, 3) + 1; }};
 const tg::operation slow_waits{{.name = "runtime_test_slow_waits", .storage = tg::storage::slow},
                                [](manual_event* event) -> tg::task<> { co_await *event; }};
-const tg::operation sticky_waits{{.name = "runtime_test_sticky_waits"},
-                                 tg::sticky{"runtime_test", [](int key, manual_event*) { return key; }},
-                                 [](int, manual_event* event) -> tg::task<> { co_await *event; }};
+const tg::operation sticky_waits{
+    {.name = "runtime_test_sticky_waits"},
+    tg::sticky{"runtime_test", [](int key, manual_event*) { return key; }},
+    [](int, manual_event* event) -> tg::task<> { co_await *event; }};
 const tg::operation fails{{.name = "runtime_test_fails"},
                           [](std::string text) -> int { throw std::out_of_range(text); }};
 const tg::operation fails_oddly{{.name = "runtime_test_fails_oddly"}, [] { throw 42; }};
@@ -58,7 +62,9 @@ const tg::operation leads{{.name = "runtime_test_leads"},
                               co_await *event;
                           }};
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 std::optional<tg::token_info> find(const tg::runtime& runtime, const tg::token_id& id) {
     for (const tg::token_info& each : runtime.tokens())
@@ -69,7 +75,9 @@ std::optional<tg::token_info> find(const tg::runtime& runtime, const tg::token_i
 }  // namespace
 
 TEST_SUITE("runtime: looking") {
-    TEST_CASE("tokens that wait, are admitted and execute are listed with operation, core, age and who awaits them") {
+    TEST_CASE(
+        "tokens that wait, are admitted and execute are listed with operation, core, age and who "
+        "awaits them") {
         manual_event release;
         std::atomic<bool> go{false};
         tg::runtime runtime{{.cores = 1, .storage = {.slow = 1}}};
@@ -88,7 +96,9 @@ TEST_SUITE("runtime: looking") {
         wait_until([&] {
             const auto now = runtime.tokens();
             return std::count_if(now.begin(), now.end(),
-                                 [](const auto& t) { return t.state == tg::token_state::executing; }) == 3 &&
+                                 [](const auto& t) {
+                                     return t.state == tg::token_state::executing;
+                                 }) == 3 &&
                    now.size() == 4;
         });
         for (const tg::token_info& each : runtime.tokens()) {
@@ -122,11 +132,14 @@ TEST_SUITE("runtime: looking") {
                 return t.state == state && t.id.operation == "runtime_test_adds";
             });
         };
-        wait_until([&] { return count(tg::token_state::waiting) + count(tg::token_state::admitted) == 3000; });
+        wait_until([&] {
+            return count(tg::token_state::waiting) + count(tg::token_state::admitted) == 3000;
+        });
         CHECK(count(tg::token_state::admitted) > 0);
         CHECK(count(tg::token_state::waiting) > 0);
         wait_until([&] {
-            return runtime.snapshot().waiting == static_cast<std::uint64_t>(count(tg::token_state::waiting));
+            return runtime.snapshot().waiting ==
+                   static_cast<std::uint64_t>(count(tg::token_state::waiting));
         });
         CHECK(ran == 0);
 
@@ -165,8 +178,9 @@ TEST_SUITE("runtime: looking") {
         auto stranger_ended = runtime.submit(std::move(stranger));
         wait_until([&] {
             const auto now = runtime.tokens();
-            return std::count_if(now.begin(), now.end(),
-                                 [](const auto& t) { return t.state == tg::token_state::executing; }) == 3;
+            return std::count_if(now.begin(), now.end(), [](const auto& t) {
+                       return t.state == tg::token_state::executing;
+                   }) == 3;
         });
         CHECK(runtime.tokens().size() == 4);
         CHECK(find(runtime, lead_id).value_or(tg::token_info{}).domain == lead_id);
@@ -186,11 +200,13 @@ TEST_SUITE("runtime: looking") {
         CHECK(runtime.tokens().empty());
     }
 
-    TEST_CASE("one that nobody has admitted yet is listed as created, nowhere, and goes when it is dropped") {
+    TEST_CASE(
+        "one that nobody has admitted yet is listed as created, nowhere, and goes when it is "
+        "dropped") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([&]() -> tg::task<> {
-            const int four =
-                co_await twice(2);  // in the frame that the next one gets: none of this is to be seen of it
+            const int four = co_await twice(
+                2);  // in the frame that the next one gets: none of this is to be seen of it
             CHECK(four == 4);
             tg::token_id id;
             {
@@ -220,8 +236,9 @@ TEST_SUITE("runtime: looking") {
                                             &release)));  // bypasses its key
         const auto executing = [&] {
             const auto now = runtime.tokens();
-            return std::count_if(now.begin(), now.end(),
-                                 [](const auto& t) { return t.state == tg::token_state::executing; });
+            return std::count_if(now.begin(), now.end(), [](const auto& t) {
+                return t.state == tg::token_state::executing;
+            });
         };
         wait_until([&] { return executing() == 6; });
         tg::snapshot now = runtime.snapshot();
@@ -280,7 +297,8 @@ TEST_SUITE("runtime: looking") {
                                          std::rethrow_exception(failed.error);
                                      } catch (const std::exception& thrown) {
                                          const std::scoped_lock lock(mutex);
-                                         heard.push_back(std::string(failed.id.operation) + ": " + thrown.what());
+                                         heard.push_back(std::string(failed.id.operation) + ": " +
+                                                         thrown.what());
                                      }
                                  }}};
             runtime.run([]() -> tg::task<> {
@@ -310,8 +328,9 @@ TEST_SUITE("runtime: looking") {
 
     TEST_CASE("a handler that throws does not end the process, and the failure is still told") {
         const auto child = in_child([] {
-            tg::runtime runtime{
-                {.cores = 1, .on_failure = [](const tg::failure&) { throw std::runtime_error("the handler's"); }}};
+            tg::runtime runtime{{.cores = 1, .on_failure = [](const tg::failure&) {
+                                     throw std::runtime_error("the handler's");
+                                 }}};
             return std::to_string(runtime.run([]() -> tg::task<int> {
                 fails("the reason").admit();
                 co_return co_await twice(4);

@@ -34,7 +34,9 @@ using tg::test::wait_until;
 
 namespace {
 
-tg::detail::runtime_core& core_of(tg::runtime& runtime) { return tg::detail::runtime_access::core(runtime); }
+tg::detail::runtime_core& core_of(tg::runtime& runtime) {
+    return tg::detail::runtime_access::core(runtime);
+}
 
 /// What instances of a service have done.
 struct life {
@@ -56,9 +58,10 @@ tg::task<> sleep_for_ever(life& noted) {
 tg::task<> nothing() { co_return; }
 
 std::size_t listed(const std::vector<tg::token_info>& tokens, std::string_view name) {
-    return static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(), [&](const auto& each) {
-        return each.id.operation == name && each.state == tg::token_state::executing;
-    }));
+    return static_cast<std::size_t>(
+        std::count_if(tokens.begin(), tokens.end(), [&](const auto& each) {
+            return each.id.operation == name && each.state == tg::token_state::executing;
+        }));
 }
 
 /// Collects what a runtime warns of.
@@ -100,7 +103,9 @@ TEST_CASE("it is started anew each time") {
     life noted;
     const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
     for (int times = 1; times <= 3; ++times) {
-        runtime.run([&]() -> tg::task<> { co_await tg::test::until([&] { return noted.begun == times; }); });
+        runtime.run([&]() -> tg::task<> {
+            co_await tg::test::until([&] { return noted.begun == times; });
+        });
         CHECK(noted.ended == times);
     }
     runtime.start();
@@ -156,7 +161,9 @@ TEST_CASE("one that was never hosted, or is not hosted now, goes at once") {
     CHECK(noted.begun == 0);
     {
         const service between(core_of(runtime), [&] { return sleep_for_ever(noted); }, "between");
-        runtime.run([&]() -> tg::task<> { co_await tg::test::until([&] { return noted.begun == 1; }); });
+        runtime.run([&]() -> tg::task<> {
+            co_await tg::test::until([&] { return noted.begun == 1; });
+        });
     }
     runtime.run(nothing());
     CHECK(noted.begun == 1);
@@ -169,8 +176,8 @@ TEST_CASE("destroyed on a loop, it is asked to stop, and what it holds outlives 
     tg::runtime runtime{{.cores = 1}};
     const auto noted = std::make_shared<life>();
     runtime.run([&]() -> tg::task<> {
-        auto sleeper =
-            std::make_unique<service>(core_of(runtime), [noted] { return sleep_for_ever(*noted); }, "sleeper");
+        auto sleeper = std::make_unique<service>(
+            core_of(runtime), [noted] { return sleep_for_ever(*noted); }, "sleeper");
         co_await tg::test::until([&] { return noted->begun == 1; });
         sleeper.reset();
         co_await tg::test::until([&] { return noted->ended == 1; });
@@ -192,20 +199,24 @@ TEST_CASE("one that throws ends with a warning, and comes back with the next run
         },
         "failing");
     const service not_even_made(
-        core_of(runtime), []() -> tg::task<> { throw std::runtime_error("not even made"); }, "not even made");
+        core_of(runtime), []() -> tg::task<> { throw std::runtime_error("not even made"); },
+        "not even made");
     runtime.run([&]() -> tg::task<> {
         co_await tg::test::until([&] { return heard.count() == 2; });
         for (int i = 0; i < 10; ++i) co_await tg::yield();
     });
     CHECK(begun == 1);
     CHECK(heard.count() == 2);
-    const bool named = std::all_of(heard.said.begin(), heard.said.end(), [](const std::string& text) {
-        return text.find("the service \"failing\" has ended") != std::string::npos
-                   ? text.find("no luck today") != std::string::npos
-                   : text.find("the service \"not even made\"") != std::string::npos;
-    });
+    const bool named =
+        std::all_of(heard.said.begin(), heard.said.end(), [](const std::string& text) {
+            return text.find("the service \"failing\" has ended") != std::string::npos
+                       ? text.find("no luck today") != std::string::npos
+                       : text.find("the service \"not even made\"") != std::string::npos;
+        });
     CHECK(named);
-    runtime.run([&]() -> tg::task<> { co_await tg::test::until([&] { return heard.count() == 4; }); });
+    runtime.run([&]() -> tg::task<> {
+        co_await tg::test::until([&] { return heard.count() == 4; });
+    });
     CHECK(begun == 2);
     tg::test::check_settled(runtime);
 }
@@ -253,7 +264,9 @@ TEST_CASE("what a service spawns is alive like anything else, also when it spawn
         },
         "spawner");
     for (int times = 1; times <= 3; ++times) {
-        runtime.run([&]() -> tg::task<> { co_await tg::test::until([&] { return begun == times; }); });
+        runtime.run([&]() -> tg::task<> {
+            co_await tg::test::until([&] { return begun == times; });
+        });
         CHECK(done == 100 * times);
         tg::test::check_settled(runtime);
     }
@@ -290,7 +303,8 @@ TEST_CASE("many services, made and destroyed by several threads while others sto
     for (int i = 0; i < 4; ++i)
         threads.emplace_back([&] {
             while (!stopped) {
-                const service sleeper(core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
+                const service sleeper(
+                    core_of(runtime), [&] { return sleep_for_ever(noted); }, "sleeper");
                 std::this_thread::yield();
             }
         });
@@ -308,7 +322,8 @@ TEST_CASE("a task that is run for a service is listed by its name, and is no sur
     const service starter(
         core_of(runtime),
         [&]() -> tg::task<> {
-            const auto errand = [](tg::test::manual_event& until, std::atomic<bool>& noted) -> tg::task<> {
+            const auto errand = [](tg::test::manual_event& until,
+                                   std::atomic<bool>& noted) -> tg::task<> {
                 noted = true;
                 co_await until;
             };

@@ -41,7 +41,8 @@ public:
     line& operator=(const line&) = delete;
 
     void send(const std::string& text) {
-        REQUIRE(::send(ends_[0], text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size()));
+        REQUIRE(::send(ends_[0], text.data(), text.size(), MSG_NOSIGNAL) ==
+                static_cast<ssize_t>(text.size()));
     }
 
     void hang_up() {
@@ -85,7 +86,8 @@ std::string text(const buffer_ring& buffers, std::uint16_t id, std::int32_t leng
 }
 
 /// What making one throws: its code, and whether it names the call.
-int error_of(io_uring& ring, std::uint16_t group, unsigned buffers, std::size_t bytes, const char* call) {
+int error_of(io_uring& ring, std::uint16_t group, unsigned buffers, std::size_t bytes,
+             const char* call) {
     try {
         buffer_ring made(ring, group, buffers, bytes);
         return 0;
@@ -124,7 +126,8 @@ TEST_SUITE("buffer_ring") {
     }
 
     TEST_CASE(
-        "a multishot receive: each message has a buffer of its own, until all are lent; given back, it goes on; end") {
+        "a multishot receive: each message has a buffer of its own, until all are lent; given "
+        "back, it goes on; end") {
         line wire;
         buffer_ring buffers(wire.ring, 0, 8, 16);
         wire.receive(buffers);
@@ -141,7 +144,8 @@ TEST_SUITE("buffer_ring") {
         CHECK(buffers.lent() == 8);
         CHECK(std::set<std::uint16_t>(held.begin(), held.end()).size() == 8);
         for (int i = 0; i < 8; ++i)
-            CHECK(text(buffers, held[static_cast<std::size_t>(i)], 9) == "message " + std::to_string(i));
+            CHECK(text(buffers, held[static_cast<std::size_t>(i)], 9) ==
+                  "message " + std::to_string(i));
 
         const io_uring_cqe none_left = wire.completion();
         CHECK(none_left.res == -ENOBUFS);
@@ -159,7 +163,8 @@ TEST_SUITE("buffer_ring") {
         CHECK(text(buffers, id, ninth.res) == "message 8");
         CHECK(text(buffers, held[4], 9) == "message 4");  // what is still lent was left alone
         if (more(ninth))
-            CHECK(wire.completion().res == -ENOBUFS);  // looked for a buffer before it looked for a message
+            CHECK(wire.completion().res ==
+                  -ENOBUFS);  // looked for a buffer before it looked for a message
 
         for (const std::uint16_t each : held) buffers.give_back(each);
         CHECK(buffers.lent() == 0);
@@ -214,8 +219,10 @@ TEST_SUITE("buffer_ring") {
             CHECK(error_of(wire.ring, 3, buffers, 64, call) == EINVAL);
         }
         CHECK(error_of(wire.ring, 3, 8, 0, call) == EINVAL);
-        CHECK(error_of(wire.ring, 3, 8, std::size_t{std::numeric_limits<unsigned>::max()} + 1, call) == EINVAL);
-        CHECK(error_of(wire.ring, 3, 32768, std::numeric_limits<unsigned>::max(), "mmap of ") == ENOMEM);
+        CHECK(error_of(wire.ring, 3, 8, std::size_t{std::numeric_limits<unsigned>::max()} + 1,
+                       call) == EINVAL);
+        CHECK(error_of(wire.ring, 3, 32768, std::numeric_limits<unsigned>::max(), "mmap of ") ==
+              ENOMEM);
 
         buffer_ring there(wire.ring, 3, 8, 64);
         const std::size_t before = mapped_pages();
@@ -236,13 +243,16 @@ TEST_SUITE("buffer_ring") {
                 wire.receive(made, false);
                 const io_uring_cqe done = wire.completion();
                 const std::uint16_t id = made.take(done);
-                if (id != i % buffers || text(made, id, done.res) != "m" + std::to_string(i)) FAIL("message ", i);
+                if (id != i % buffers || text(made, id, done.res) != "m" + std::to_string(i))
+                    FAIL("message ", i);
                 made.give_back(id);
             }
         }
     }
 
-    TEST_CASE("destroyed by a thread that is not the ring's: the kernel keeps the group, and its memory stays") {
+    TEST_CASE(
+        "destroyed by a thread that is not the ring's: the kernel keeps the group, and its memory "
+        "stays") {
         line wire(IORING_SETUP_SINGLE_ISSUER);
         std::optional<buffer_ring> buffers;
         buffers.emplace(wire.ring, std::uint16_t{1}, 2u, std::size_t{16});
@@ -253,7 +263,8 @@ TEST_SUITE("buffer_ring") {
         CHECK(std::memcmp(first.data(), "there", 5) == 0);
     }
 
-    TEST_CASE("stress: 10,000 messages through 8 buffers, held for a while and given back in any order") {
+    TEST_CASE(
+        "stress: 10,000 messages through 8 buffers, held for a while and given back in any order") {
         constexpr unsigned seed = 20240612;
         constexpr int count = 10'000;
         MESSAGE("seed ", seed);
@@ -263,7 +274,8 @@ TEST_SUITE("buffer_ring") {
             buffer_ring buffers(wire.ring, 9, 8, 64);
             std::minstd_rand random(seed);
             const auto message = [](int number) {
-                return std::string(static_cast<std::size_t>(number) % 50, 'x') + std::to_string(number);
+                return std::string(static_cast<std::size_t>(number) % 50, 'x') +
+                       std::to_string(number);
             };
             struct holding {
                 std::uint16_t id;
@@ -276,7 +288,8 @@ TEST_SUITE("buffer_ring") {
                 for (std::size_t n = least + random() % (held.size() - least + 1); n > 0; --n) {
                     std::swap(held[random() % held.size()], held.back());
                     const auto& [id, expected] = held.back();
-                    intact = intact && text(buffers, id, static_cast<std::int32_t>(expected.size())) == expected;
+                    intact = intact && text(buffers, id,
+                                            static_cast<std::int32_t>(expected.size())) == expected;
                     buffers.give_back(id);
                     held.pop_back();
                 }

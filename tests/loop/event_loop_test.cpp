@@ -87,7 +87,9 @@ public:
         flushes.push_back(destination);
         return false;
     }
-    void turn_ended(std::uint64_t, unsigned ran) noexcept override { most_in_a_turn = std::max(most_in_a_turn, ran); }
+    void turn_ended(std::uint64_t, unsigned ran) noexcept override {
+        most_in_a_turn = std::max(most_in_a_turn, ran);
+    }
     void going_idle() noexcept override {
         ++idled;
         if (on_idle) on_idle();
@@ -171,9 +173,8 @@ std::uint64_t voluntary_switches(int thread) {
 struct noted : io_request {
     explicit noted(std::function<void(std::int32_t result, std::uint32_t flags, bool last)> what)
         : body(std::move(what)) {
-        completed = [](event_loop&, io_request& self, std::int32_t result, std::uint32_t flags, bool last) noexcept {
-            static_cast<noted&>(self).body(result, flags, last);
-        };
+        completed = [](event_loop&, io_request& self, std::int32_t result, std::uint32_t flags,
+                       bool last) noexcept { static_cast<noted&>(self).body(result, flags, last); };
     }
     std::function<void(std::int32_t, std::uint32_t, bool)> body;
 };
@@ -220,11 +221,15 @@ TEST_SUITE("event loop") {
         CHECK(order == "abcdEAFBCD");  // those on the shelf and the other starts in turn
     }
 
-    TEST_CASE("what is lent may be taken back until it begins, in order, also what has not been taken from the mail") {
+    TEST_CASE(
+        "what is lent may be taken back until it begins, in order, also what has not been taken "
+        "from the mail") {
         observed here;
         std::string order;
         std::deque<call> calls;
-        const auto named = [&](char name) { return &calls.emplace_back([&order, name] { order += name; }, true); };
+        const auto named = [&](char name) {
+            return &calls.emplace_back([&order, name] { order += name; }, true);
+        };
         here.loop.ready_lent(named('a'));
         here.loop.lend(0, named('c'));
         here.loop.ready_lent(named('b'));
@@ -253,7 +258,8 @@ TEST_SUITE("event loop") {
     }
 
     TEST_CASE(
-        "starts of its own run before the others, the latest first, in the order in which one hook made them ready") {
+        "starts of its own run before the others, the latest first, in the order in which one hook "
+        "made them ready") {
         observed here;
         std::string order;
         call d([&] { order += 'd'; }, true);
@@ -313,7 +319,8 @@ TEST_SUITE("event loop") {
         call quit([&] { here.loop.quit(); });
         here.loop.ready(&quit);
         for (int i = 0; i < 1000; ++i) here.loop.ready(&calls.emplace_back([&] { ++ran; }));
-        for (int i = 0; i < 1000; ++i) here.loop.ready_start(&calls.emplace_back([&] { ++ran; }, true));
+        for (int i = 0; i < 1000; ++i)
+            here.loop.ready_start(&calls.emplace_back([&] { ++ran; }, true));
         here.run_here();
         CHECK(ran == 2000);
     }
@@ -327,7 +334,8 @@ TEST_SUITE("event loop") {
     }
 
     TEST_CASE(
-        "a turn runs at most a budget of each kind, so endless resumptions do not starve starts, nor the mailbox") {
+        "a turn runs at most a budget of each kind, so endless resumptions do not starve starts, "
+        "nor the mailbox") {
         observed here;
         constexpr int starts = 1000;
         int resumed = 0, started = 0, resumed_when_started = 0, resumed_until_mail = -1;
@@ -356,13 +364,16 @@ TEST_SUITE("event loop") {
         CHECK(resumed_until_mail <= 500 + static_cast<int>(event_loop::turn_budget));
     }
 
-    TEST_CASE("after end_turn none runs but the one at hand; limit_turn bounds the starts of a turn") {
+    TEST_CASE(
+        "after end_turn none runs but the one at hand; limit_turn bounds the starts of a turn") {
         observed here;
         std::deque<call> calls;
-        for (int i = 0; i < 10; ++i) here.loop.ready(&calls.emplace_back([&] { here.loop.end_turn(); }));
+        for (int i = 0; i < 10; ++i)
+            here.loop.ready(&calls.emplace_back([&] { here.loop.end_turn(); }));
         call middle(
             [&] {
-                CHECK(here.most_in_a_turn <= 2);  // the one that ends the turn; `middle`, and one more like that
+                CHECK(here.most_in_a_turn <=
+                      2);  // the one that ends the turn; `middle`, and one more like that
                 here.loop.limit_turn(3);
                 here.most_in_a_turn = 0;
             },
@@ -376,7 +387,9 @@ TEST_SUITE("event loop") {
         CHECK(here.most_in_a_turn == 3);
     }
 
-    TEST_CASE("resumptions that each use up a turn do not starve starts: every other turn begins with one") {
+    TEST_CASE(
+        "resumptions that each use up a turn do not starve starts: every other turn begins with "
+        "one") {
         observed here;
         std::string order;
         std::deque<call> calls;
@@ -403,7 +416,9 @@ TEST_SUITE("event loop") {
         connect({&here, &there});
         std::string order;
         std::deque<call> calls;
-        const auto named = [&](char name) { return &calls.emplace_back([&order, name] { order += name; }); };
+        const auto named = [&](char name) {
+            return &calls.emplace_back([&order, name] { order += name; });
+        };
         call sends([&] {
             CHECK(here.loop.send(1, named('a')) == 1);
             CHECK(here.loop.send(1, named('b')) == 2);
@@ -420,7 +435,8 @@ TEST_SUITE("event loop") {
         call looks([&] {
             run_left_mail(there);
             CHECK(order == "abc");
-            for (unsigned i = 1; i <= 2 * event_loop::outbox_limit; ++i) CHECK(here.loop.send(1, named('.')) == i);
+            for (unsigned i = 1; i <= 2 * event_loop::outbox_limit; ++i)
+                CHECK(here.loop.send(1, named('.')) == i);
             here.loop.quit();
         });
         here.loop.ready(&sends);
@@ -430,7 +446,9 @@ TEST_SUITE("event loop") {
         CHECK(order == "abc" + std::string(2 * event_loop::outbox_limit, '.'));
     }
 
-    TEST_CASE("from the moment somebody wakes a parked loop until it runs: measured where that is asked for") {
+    TEST_CASE(
+        "from the moment somebody wakes a parked loop until it runs: measured where that is asked "
+        "for") {
         const auto measured = [](const observed& of) {
             histogram_sum all;
             all.add(*of.loop.wake_latency());
@@ -501,7 +519,9 @@ TEST_SUITE("event loop") {
         CHECK(ran);
     }
 
-    TEST_CASE("timers fire in order and never early, wake a parked loop, and do not fire once withdrawn") {
+    TEST_CASE(
+        "timers fire in order and never early, wake a parked loop, and do not fire once "
+        "withdrawn") {
         for (const std::uint64_t spin_ns : {0ULL, 50'000ULL, 100'000'000ULL}) {
             CAPTURE(spin_ns);
             observed here(0, 64, spin_ns);
@@ -535,7 +555,9 @@ TEST_SUITE("event loop") {
         }
     }
 
-    TEST_CASE("a timer may arm itself again, and one without hope of firing keeps nobody from being woken") {
+    TEST_CASE(
+        "a timer may arm itself again, and one without hope of firing keeps nobody from being "
+        "woken") {
         observed here;
         struct ticking : timer {
             event_loop* loop;
@@ -594,8 +616,10 @@ TEST_SUITE("event loop") {
 
     TEST_CASE("two loops wake each other by eventfd where the kernel has no MSG_RING") {
         const auto child = in_child([] {
-            refuse(SYS_io_uring_register, EINVAL, IORING_REGISTER_PROBE);  // nothing is known of the kernel: do without
-            return std::string(ring(8).has_msg_ring() ? "msg_ring " : "eventfd ") + std::to_string(ping_pong(3000));
+            refuse(SYS_io_uring_register, EINVAL,
+                   IORING_REGISTER_PROBE);  // nothing is known of the kernel: do without
+            return std::string(ring(8).has_msg_ring() ? "msg_ring " : "eventfd ") +
+                   std::to_string(ping_pong(3000));
         });
         CHECK(child.ended);
         CHECK(child.said == "eventfd 3000");
@@ -630,7 +654,8 @@ TEST_SUITE("event loop") {
     }
 
     TEST_CASE(
-        "who is woken for nothing wakes up by itself a few times, then sleeps; who is woken for something does not") {
+        "who is woken for nothing wakes up by itself a few times, then sleeps; who is woken for "
+        "something does not") {
         observed here(0), there(1);
         connect({&here, &there});
         std::atomic<bool> ran{false};
@@ -650,7 +675,8 @@ TEST_SUITE("event loop") {
         here.loop.ready(&nudge);
         here.run_here();
         there.end();
-        CHECK(there.looks <= 2 * event_loop::watchful_for);  // a second nudge may have met the first look
+        CHECK(there.looks <=
+              2 * event_loop::watchful_for);  // a second nudge may have met the first look
         CHECK(there.passes_on > 0);
     }
 
@@ -680,7 +706,8 @@ TEST_SUITE("event loop") {
         here.run_here();
         CHECK(there.turns == turns);
         CHECK(there.idled == idled);
-        CHECK(voluntary_switches(there.thread_id) <= switches + 1);  // it may just have been on its way to sleep
+        CHECK(voluntary_switches(there.thread_id) <=
+              switches + 1);  // it may just have been on its way to sleep
         third.end();
         there.end();
     }
@@ -806,7 +833,8 @@ TEST_SUITE("event loop") {
         CHECK(ran == 1);
     }
 
-    TEST_CASE("once closed, submit is refused and post is not; what was accepted before is served") {
+    TEST_CASE(
+        "once closed, submit is refused and post is not; what was accepted before is served") {
         observed here;
         int ran = 0;
         call before([&] { ++ran; }), after([&] { ran += 100; }), inside([&] {
@@ -934,7 +962,9 @@ TEST_SUITE("event loop: requests") {
         }
     }
 
-    TEST_CASE("a cancellation against a success: one of them, nothing is lost, the next one of the slot is not met") {
+    TEST_CASE(
+        "a cancellation against a success: one of them, nothing is lost, the next one of the slot "
+        "is not met") {
         observed here;
         const test_pipe pipe;
         constexpr int rounds = 5000;
@@ -1016,13 +1046,15 @@ TEST_SUITE("event loop: requests") {
                 if (++ended == total) here.loop.quit();
             });
             if (i % 100 == 0)
-                io_uring_prep_read(each.sqe(), pipe.ends[0], &bytes[static_cast<std::size_t>(i)], 1, 0);
+                io_uring_prep_read(each.sqe(), pipe.ends[0], &bytes[static_cast<std::size_t>(i)], 1,
+                                   0);
             else
                 io_uring_prep_nop(each.sqe());
         }
         call begin([&] {
             for (noted& each : requests) here.loop.start(each);
-            for (int i = 0; i < total; i += 100) here.loop.cancel(requests[static_cast<std::size_t>(i)]);
+            for (int i = 0; i < total; i += 100)
+                here.loop.cancel(requests[static_cast<std::size_t>(i)]);
         });
         here.loop.post(&begin);
         here.run_here();

@@ -59,7 +59,8 @@ public:
 
     [[nodiscard]] bool sleep() {
         std::unique_lock lock(mutex_);
-        if (!woken_.wait_for(lock, std::chrono::minutes(2), [this] { return wakes_ != 0; })) return false;
+        if (!woken_.wait_for(lock, std::chrono::minutes(2), [this] { return wakes_ != 0; }))
+            return false;
         --wakes_;
         return true;
     }
@@ -175,7 +176,8 @@ TEST_SUITE("mailbox") {
         mailbox box;
         push(box, chain{}.add(a));
         CHECK_FALSE(box.park());
-        CHECK(push(box, chain{}.add(b)) == pushed::delivered);  // a refused park owes nobody a wake-up
+        CHECK(push(box, chain{}.add(b)) ==
+              pushed::delivered);  // a refused park owes nobody a wake-up
         CHECK(taken(box) == std::vector<const hook*>{&a, &b});
         CHECK(box.park());
         CHECK(box.park());  // parked already: no harm
@@ -273,7 +275,8 @@ TEST_SUITE("mailbox") {
                         result = box.submit(&letters[sender][next++]);
                     } else {
                         chain out;
-                        for (std::size_t length = 1 + random() % 40; length && next < each; --length)
+                        for (std::size_t length = 1 + random() % 40; length && next < each;
+                             --length)
                             out.add(letters[sender][next++]);
                         result = push(box, out);
                     }
@@ -289,7 +292,8 @@ TEST_SUITE("mailbox") {
         CHECK_FALSE(lost);
         CHECK(got.count == sender_count * each);
         CHECK(got.wrong == 0);
-        CHECK(owner_bed.wakes_left() == 0);  // the owner never unparked itself, so each wake-up was slept for
+        CHECK(owner_bed.wakes_left() ==
+              0);  // the owner never unparked itself, so each wake-up was slept for
         CHECK(box.empty());
     }
 
@@ -347,7 +351,8 @@ TEST_SUITE("mailbox") {
         CHECK(got.wrong == 0);
     }
 
-    TEST_CASE("stress: a submit racing close is delivered or refused, never both and never neither") {
+    TEST_CASE(
+        "stress: a submit racing close is delivered or refused, never both and never neither") {
         constexpr unsigned seed = 20250614;
         INFO("seed " << seed);
         constexpr std::size_t each = 500, rounds = 150;
@@ -375,7 +380,8 @@ TEST_SUITE("mailbox") {
                     }
                     // The last one wakes the owner, as refused submits do not. seq_cst, because `running` is a thing
                     // beside the mailbox that no mutex guards.
-                    if (running.fetch_sub(1, std::memory_order_seq_cst) == 1 && box.nudge()) owner_bed.wake();
+                    if (running.fetch_sub(1, std::memory_order_seq_cst) == 1 && box.nudge())
+                        owner_bed.wake();
                 });
             threads.emplace_back([&] {
                 while (received.load(std::memory_order_relaxed) < close_after &&

@@ -41,10 +41,12 @@ using tg::test::refuse;
 
 namespace {
 
-const tg::operation twice{{.name = "ring_test_twice", .weight = tg::weight::heavy}, [](int n) { return 2 * n; }};
+const tg::operation twice{{.name = "ring_test_twice", .weight = tg::weight::heavy},
+                          [](int n) { return 2 * n; }};
 
 /// Tokens over two cores and back, several times, so that loops park and wake each other. "works", or what went wrong.
-std::string work_of_a_runtime(tg::runtime_options options = {.cores = 2, .spin = std::chrono::nanoseconds(0)}) {
+std::string work_of_a_runtime(tg::runtime_options options = {.cores = 2,
+                                                             .spin = std::chrono::nanoseconds(0)}) {
     try {
         tg::runtime runtime(std::move(options));
         const int sum = runtime.run([]() -> tg::task<int> {
@@ -62,7 +64,9 @@ std::string work_of_a_runtime(tg::runtime_options options = {.cores = 2, .spin =
     }
 }
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 /// What is said where a system call gives an error: by a ring, and by a runtime, all descriptors closed again after it.
 struct refusal {
@@ -78,7 +82,8 @@ refusal refused(long system_call, int error) {
             ring made(8);
             said = "made";
         } catch (const tg::ring_unavailable& unavailable) {
-            said = std::string("code ") + std::to_string(unavailable.code()) + ": " + unavailable.what();
+            said = std::string("code ") + std::to_string(unavailable.code()) + ": " +
+                   unavailable.what();
         }
         said += '\n' + work_of_a_runtime();
         return said + (open_descriptors() == descriptors ? "" : " (descriptors leaked)");
@@ -86,14 +91,17 @@ refusal refused(long system_call, int error) {
     CHECK(child.ended);
     CHECK(child.complained == "");
     const std::size_t line = child.said.find('\n');
-    return {child.said.substr(0, line), line == std::string::npos ? "" : child.said.substr(line + 1)};
+    return {child.said.substr(0, line),
+            line == std::string::npos ? "" : child.said.substr(line + 1)};
 }
 
 /// Stands between a thread and io_uring_setup: gives EINVAL to setups whose flags touch `refused`, lets others pass.
 class setup_warden {
 public:
     explicit setup_warden(std::uint32_t refused) : refused_(refused) {
-        thread_ = std::thread([this] { serve(); });  // before the filter, which is for this thread and its children
+        thread_ = std::thread([this] {
+            serve();
+        });  // before the filter, which is for this thread and its children
         sock_filter filter[] = {
             {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
             {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, static_cast<std::uint32_t>(SYS_io_uring_setup)},
@@ -102,8 +110,8 @@ public:
         };
         const sock_fprog program{4, filter};
         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        listener_ = static_cast<int>(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
-                                               &program));
+        listener_ = static_cast<int>(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                                               SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
         ready_.release();
     }
     ~setup_warden() { thread_.detach(); }  // it ends with the process
@@ -149,7 +157,8 @@ private:
 
 void limit(decltype(RLIMIT_NOFILE) what, rlim_t to, rlim_t at_most) {
     const rlimit both{to, at_most};
-    if (::setrlimit(what, &both) != 0) throw std::system_error(errno, std::system_category(), "setrlimit");
+    if (::setrlimit(what, &both) != 0)
+        throw std::system_error(errno, std::system_category(), "setrlimit");
 }
 
 }  // namespace
@@ -171,7 +180,9 @@ TEST_SUITE("ring") {
             made.wait({});
             made.enter();
             std::vector<std::uint64_t> done;
-            made.for_each_completion([&](const io_uring_cqe& each) { done.push_back(each.user_data); });
+            made.for_each_completion([&](const io_uring_cqe& each) {
+                done.push_back(each.user_data);
+            });
             CHECK(done == std::vector<std::uint64_t>{1, 2, 3});
             CHECK_FALSE(made.wants_enter());
             CHECK_FALSE(made.has_completions());
@@ -188,7 +199,9 @@ TEST_SUITE("ring") {
         made.wait(std::chrono::nanoseconds(0));
     }
 
-    TEST_CASE("a full submission queue is submitted to make room; a full completion queue loses nothing") {
+    TEST_CASE(
+        "a full submission queue is submitted to make room; a full completion queue loses "
+        "nothing") {
         constexpr std::uint64_t operations = 100'000;
         ring made(8);
         std::uint64_t sum = 0, count = 0;
@@ -201,7 +214,8 @@ TEST_SUITE("ring") {
         };
         for (std::uint64_t i = 1; i <= operations; ++i) {
             io_uring_sqe* entry;
-            while (!(entry = made.entry())) reap();  // the kernel takes no more until it can place its completions
+            while (!(entry = made.entry()))
+                reap();  // the kernel takes no more until it can place its completions
             io_uring_prep_nop(entry);
             entry->user_data = i;
             if (i % 1000 == 0) reap();  // 60 completion queues full
@@ -243,7 +257,8 @@ TEST_SUITE("ring") {
         const refusal size = refused(SYS_io_uring_setup, EINVAL);
         CHECK(has(size.runtime, "ring_entries"));
         const refusal odd = refused(SYS_io_uring_setup, EIO);
-        CHECK(has(odd.runtime, "code " + std::to_string(EIO) + ": ring_unavailable: io_uring_setup"));
+        CHECK(has(odd.runtime,
+                  "code " + std::to_string(EIO) + ": ring_unavailable: io_uring_setup"));
         CHECK(has(odd.runtime, "Input/output error"));
         const refusal event = refused(SYS_eventfd2, EMFILE);
         CHECK(event.ring == "made");
@@ -258,9 +273,10 @@ TEST_SUITE("ring") {
                 const char* const shown = "/proc/sys/kernel/io_uring_disabled";
                 std::string ours = std::filesystem::temp_directory_path() / "ring_test_XXXXXX";
                 const int file = ::mkstemp(ours.data());
-                const bool mounted = ::write(file, &level, 1) == 1 && ::unshare(CLONE_NEWNS) == 0 &&
-                                     ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                                     ::mount(ours.c_str(), shown, nullptr, MS_BIND, nullptr) == 0;
+                const bool mounted =
+                    ::write(file, &level, 1) == 1 && ::unshare(CLONE_NEWNS) == 0 &&
+                    ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                    ::mount(ours.c_str(), shown, nullptr, MS_BIND, nullptr) == 0;
                 ::unlink(ours.c_str());
                 if (!mounted) return "cannot";
                 refuse(SYS_io_uring_setup, EPERM);
@@ -280,8 +296,10 @@ TEST_SUITE("ring") {
     TEST_CASE("setup flags that the kernel refuses are done without") {
         constexpr std::uint32_t newest = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
         const std::pair<std::uint32_t, std::uint32_t> refused_and_left[] = {
-            {0, newest | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL},
-            {newest, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL},
+            {0, newest | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+                    IORING_SETUP_SUBMIT_ALL},
+            {newest,
+             IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL},
             {~std::uint32_t{0}, 0},
         };
         for (const auto& [refused, left] : refused_and_left) {
@@ -290,14 +308,16 @@ TEST_SUITE("ring") {
                 setup_warden warden(refused);
                 if (!warden.stands()) return "cannot";
                 std::string said = work_of_a_runtime();
-                return said + ' ' + std::to_string(warden.granted_flags) + ' ' + std::to_string(warden.granted);
+                return said + ' ' + std::to_string(warden.granted_flags) + ' ' +
+                       std::to_string(warden.granted);
             });
             CHECK(child.ended);
             if (child.said == "cannot") {
                 MESSAGE("skipped: no seccomp notifications here");
                 return;
             }
-            CHECK(child.said == "works " + std::to_string(left) + " 3");  // two cores and the control loop
+            CHECK(child.said ==
+                  "works " + std::to_string(left) + " 3");  // two cores and the control loop
             CHECK(child.complained == "");
         }
     }
@@ -321,7 +341,9 @@ TEST_SUITE("ring") {
         CHECK((child.said == "works" || has(child.said, "RLIMIT_MEMLOCK")));
     }
 
-    TEST_CASE("too few descriptors: an error that says so, whichever of them is missing, and all are closed again") {
+    TEST_CASE(
+        "too few descriptors: an error that says so, whichever of them is missing, and all are "
+        "closed again") {
 #ifdef TOKENGATE_ASAN
         MESSAGE("skipped: UndefinedBehaviorSanitizer needs descriptors itself");
         return;
@@ -339,12 +361,14 @@ TEST_SUITE("ring") {
             });
             CHECK(child.ended);
             CHECK(child.complained == "");
-            CHECK((child.said == "works" || (has(child.said, "ring_unavailable: ") && has(child.said, "ulimit -n") &&
-                                             !has(child.said, "leaked"))));
+            CHECK((child.said == "works" ||
+                   (has(child.said, "ring_unavailable: ") && has(child.said, "ulimit -n") &&
+                    !has(child.said, "leaked"))));
         }
     }
 
-    TEST_CASE("descriptors are back to the start after runtimes that worked and runtimes that did not") {
+    TEST_CASE(
+        "descriptors are back to the start after runtimes that worked and runtimes that did not") {
         work_of_a_runtime();
         const std::size_t descriptors = open_descriptors();
         for (int i = 0; i < 5; ++i) CHECK(work_of_a_runtime({.cores = 4}) == "works");

@@ -18,7 +18,9 @@ constexpr std::uint64_t tick = std::uint64_t{1} << timer_wheel::tick_bits;
 constexpr std::uint64_t end_of_time = ~std::uint64_t{0};
 constexpr std::uint64_t last_tick = end_of_time / tick;
 
-std::uint64_t tick_of(std::uint64_t deadline_ns) { return deadline_ns / tick + (deadline_ns % tick != 0); }
+std::uint64_t tick_of(std::uint64_t deadline_ns) {
+    return deadline_ns / tick + (deadline_ns % tick != 0);
+}
 
 std::vector<std::unique_ptr<timer>> make_timers(const std::vector<std::uint64_t>& deadlines) {
     std::vector<std::unique_ptr<timer>> made;
@@ -40,7 +42,8 @@ class model {
 public:
     void arm(timer& any) { armed_.emplace(std::max(now_, tick_of(any.deadline_ns)), &any); }
     void withdraw(timer& any) {
-        armed_.erase(std::find_if(armed_.begin(), armed_.end(), [&](const auto& each) { return each.second == &any; }));
+        armed_.erase(std::find_if(armed_.begin(), armed_.end(),
+                                  [&](const auto& each) { return each.second == &any; }));
     }
     timer* pop_due(std::uint64_t now_ns) {
         if (armed_.empty() || armed_.begin()->first > now_ns / tick) {
@@ -65,7 +68,9 @@ private:
 };
 
 /// Small and large equally likely: every level has its share.
-std::uint64_t any_size(std::mt19937_64& random, unsigned bits) { return random() >> (64 - bits + random() % bits); }
+std::uint64_t any_size(std::mt19937_64& random, unsigned bits) {
+    return random() >> (64 - bits + random() % bits);
+}
 
 }  // namespace
 
@@ -134,7 +139,8 @@ TEST_SUITE("timer wheel") {
         CHECK(unused.pop_due(0) == timers[0].get());
     }
 
-    TEST_CASE("never: armed, reported with a time that fits a signed count, and withdrawn at last") {
+    TEST_CASE(
+        "never: armed, reported with a time that fits a signed count, and withdrawn at last") {
         timer_wheel wheel;
         const auto timers = make_timers({end_of_time, last_tick * tick + 1, last_tick * tick});
         for (const auto& each : timers) wheel.arm(*each);
@@ -151,8 +157,11 @@ TEST_SUITE("timer wheel") {
         CHECK(wheel.empty());
     }
 
-    TEST_CASE("any timer can be withdrawn: the first, the last, one within, the only one, one that is not armed") {
-        for (const std::uint64_t apart : {std::uint64_t{0}, tick, 64 * tick, 4096 * tick})  // in one slot, in several
+    TEST_CASE(
+        "any timer can be withdrawn: the first, the last, one within, the only one, one that is "
+        "not armed") {
+        for (const std::uint64_t apart :
+             {std::uint64_t{0}, tick, 64 * tick, 4096 * tick})  // in one slot, in several
             for (std::size_t withdrawn = 0; withdrawn < 9; ++withdrawn) {
                 CAPTURE(apart);
                 CAPTURE(withdrawn);
@@ -177,7 +186,9 @@ TEST_SUITE("timer wheel") {
         CHECK(wheel.pop_due(end_of_time) == nullptr);
     }
 
-    TEST_CASE("a timer can be withdrawn after the wheel has moved it to a lower level, and when it is due") {
+    TEST_CASE(
+        "a timer can be withdrawn after the wheel has moved it to a lower level, and when it is "
+        "due") {
         timer_wheel wheel;
         const auto timers = make_timers({5000 * tick, 5001 * tick, 5001 * tick});
         for (const auto& each : timers) wheel.arm(*each);
@@ -222,19 +233,23 @@ TEST_SUITE("timer wheel") {
 
     TEST_CASE("the borders of the levels, seen from either side") {
         std::vector<std::uint64_t> borders;
-        for (std::uint64_t power = 1; power <= last_tick / 64; power *= 64) borders.push_back(power * 64);
+        for (std::uint64_t power = 1; power <= last_tick / 64; power *= 64)
+            borders.push_back(power * 64);
         for (const std::uint64_t border : borders)
-            for (const std::uint64_t start : {std::uint64_t{0}, std::uint64_t{1}, border / 2, border - 2, border - 1}) {
+            for (const std::uint64_t start :
+                 {std::uint64_t{0}, std::uint64_t{1}, border / 2, border - 2, border - 1}) {
                 CAPTURE(border);
                 CAPTURE(start);
                 timer_wheel wheel;
                 CHECK(wheel.pop_due(start * tick) == nullptr);
-                const auto timers = make_timers({(border + 1) * tick, border * tick + 1, border * tick,
-                                                 border * tick - 1, (border - 1) * tick});
+                const auto timers =
+                    make_timers({(border + 1) * tick, border * tick + 1, border * tick,
+                                 border * tick - 1, (border - 1) * tick});
                 for (const auto& each : timers) wheel.arm(*each);
                 CHECK(wheel.pop_due((border - 1) * tick) == timers[4].get());
                 CHECK(wheel.pop_due(border * tick - 1) == nullptr);
-                CHECK(wheel.earliest_ns() == std::min(border * tick, end_of_time / 2 / tick * tick));
+                CHECK(wheel.earliest_ns() ==
+                      std::min(border * tick, end_of_time / 2 / tick * tick));
                 CHECK(wheel.pop_due(border * tick) == timers[2].get());
                 CHECK(wheel.pop_due(border * tick) == timers[3].get());
                 CHECK(wheel.pop_due(border * tick) == nullptr);
@@ -293,7 +308,8 @@ TEST_SUITE("timer wheel") {
         constexpr unsigned seed = 20;
         MESSAGE("seed " << seed);
         std::mt19937_64 random(seed);
-        constexpr std::uint64_t starts[] = {0, 4096 * tick - 1, 1'000'000'000'000'000, end_of_time / 2 - (tick << 20),
+        constexpr std::uint64_t starts[] = {0, 4096 * tick - 1, 1'000'000'000'000'000,
+                                            end_of_time / 2 - (tick << 20),
                                             end_of_time - (tick << 30)};
         for (const std::uint64_t start : starts) {
             CAPTURE(start);
@@ -313,24 +329,30 @@ TEST_SUITE("timer wheel") {
                     switch (random() % 16) {
                         case 0: any.deadline_ns = now - std::min(now, distance); break;
                         case 1: any.deadline_ns = timers[0].deadline_ns; break;
-                        default: any.deadline_ns = now + std::min(end_of_time - now, distance); break;
+                        default:
+                            any.deadline_ns = now + std::min(end_of_time - now, distance);
+                            break;
                     }
                     expected.arm(any);
                     wheel.arm(any);
                 } else {
                     if (random() % 2 == 0) {
-                        const std::uint64_t passed = any_size(random, random() % 1024 == 0 ? 42 : 28);
+                        const std::uint64_t passed =
+                            any_size(random, random() % 1024 == 0 ? 42 : 28);
                         now += std::min(end_of_time - now, passed);
                     }
                     timer* due = wheel.pop_due(now);
-                    if (due != expected.pop_due(now)) FAIL("step " << step << ": another timer fired");
-                    if (due && (due->deadline_ns > now || due->armed())) FAIL("step " << step << ": fired early");
+                    if (due != expected.pop_due(now))
+                        FAIL("step " << step << ": another timer fired");
+                    if (due && (due->deadline_ns > now || due->armed()))
+                        FAIL("step " << step << ": fired early");
                 }
                 if (wheel.empty() != expected.empty()) FAIL("step " << step << ": empty or not");
                 if (!expected.empty() && !expected.allows_earliest(wheel.earliest_ns()))
                     FAIL("step " << step << ": earliest " << wheel.earliest_ns());
             }
-            while (timer* due = wheel.pop_due(end_of_time)) CHECK(due == expected.pop_due(end_of_time));
+            while (timer* due = wheel.pop_due(end_of_time))
+                CHECK(due == expected.pop_due(end_of_time));
             for (timer& each : timers) wheel.withdraw(each);
             CHECK(wheel.empty());
         }

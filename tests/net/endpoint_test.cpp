@@ -39,7 +39,9 @@ namespace {
 constexpr std::size_t longest_path = sizeof(sockaddr_un::sun_path);
 constexpr std::size_t path_offset = offsetof(sockaddr_un, sun_path);
 
-std::string text_of(const endpoint& where) { return where.text(); }  // takes braces, as tcp::listen does
+std::string text_of(const endpoint& where) {
+    return where.text();
+}  // takes braces, as tcp::listen does
 
 /// What the configuration_error says, or "" if none was thrown.
 template <typename Call>
@@ -53,7 +55,9 @@ std::string refusal(Call call) {
 }
 
 /// How every message about `text` begins.
-std::string about(const std::string& text) { return "configuration_error: endpoint \"" + text + "\": "; }
+std::string about(const std::string& text) {
+    return "configuration_error: endpoint \"" + text + "\": ";
+}
 
 bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
 
@@ -67,7 +71,8 @@ bool same(const endpoint& a, const endpoint& b) {
 
 template <typename Address>
 endpoint from(const Address& address, std::size_t size = sizeof(Address)) {
-    return endpoint::from(reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(size));
+    return endpoint::from(reinterpret_cast<const sockaddr*>(&address),
+                          static_cast<socklen_t>(size));
 }
 
 sockaddr_un unix_address(std::string_view bytes) {
@@ -89,7 +94,8 @@ Address as(const endpoint& where) {
 endpoint name_of(int socket, bool peer = false) {
     sockaddr_storage storage{};
     socklen_t size = sizeof storage;
-    REQUIRE((peer ? ::getpeername : ::getsockname)(socket, reinterpret_cast<sockaddr*>(&storage), &size) == 0);
+    REQUIRE((peer ? ::getpeername : ::getsockname)(socket, reinterpret_cast<sockaddr*>(&storage),
+                                                   &size) == 0);
     return from(storage, size);
 }
 
@@ -264,32 +270,35 @@ TEST_SUITE("endpoint") {
             CAPTURE(bad);
             const std::string what = refusal([&] { return endpoint(bad, 80); });
             CHECK(what.starts_with(about(std::string(bad))));
-            CHECK(has(what, "is no numeric IPv4 or IPv6 address; names are resolved by tg::resolve"));
+            CHECK(has(what,
+                      "is no numeric IPv4 or IPv6 address; names are resolved by tg::resolve"));
         }
     }
 
     TEST_CASE("a NUL or another control character does not cut an address or its message short") {
-        CHECK(has(refusal([] { return endpoint("127.0.0.1\0.evil"sv, 80); }), "\"127.0.0.1\\x00.evil\""));
+        CHECK(has(refusal([] { return endpoint("127.0.0.1\0.evil"sv, 80); }),
+                  "\"127.0.0.1\\x00.evil\""));
         CHECK(has(refusal([] { return endpoint("::1\0"sv, 80); }), "\"::1\\x00\""));
         CHECK(has(refusal([] { return endpoint("fe80::1%lo\0"sv, 80); }), "\"fe80::1%lo\\x00\""));
         CHECK(has(refusal([] { return endpoint("a\n\"\\\xff", 80); }), R"("a\x0a\"\\\xff")"));
     }
 
     TEST_CASE("bad scopes") {
-        for (const std::string scope :
-             {"", "0", "4294967296", "-1", "+1", "1x", "no/interface", "longer_than_any_interface"}) {
+        for (const std::string scope : {"", "0", "4294967296", "-1", "+1", "1x", "no/interface",
+                                        "longer_than_any_interface"}) {
             CAPTURE(scope);
             const std::string address = "fe80::1%" + scope, whole = '[' + address + "]:80";
-            const std::string why = "the scope \"" + scope + "\" is no network interface's name or index (";
+            const std::string why =
+                "the scope \"" + scope + "\" is no network interface's name or index (";
             CHECK(refusal([&] { return endpoint(address, 80); }).starts_with(about(address) + why));
             CHECK(refusal([&] { return endpoint::parse(whole); }).starts_with(about(whole) + why));
         }
     }
 
     TEST_CASE("bad texts for parse: the shape") {
-        for (const std::string bad :
-             {"", "*", "127.0.0.1", "localhost", "::1", "::1:80", "[::1]", "[::1]80", "[127.0.0.1]:80",
-              "[localhost]:80", "[]:80", "[::1:80", "::1]:80", "[[::1]:80", "unix", "UNIX:/x:y"}) {
+        for (const std::string bad : {"", "*", "127.0.0.1", "localhost", "::1", "::1:80", "[::1]",
+                                      "[::1]80", "[127.0.0.1]:80", "[localhost]:80", "[]:80",
+                                      "[::1:80", "::1]:80", "[[::1]:80", "unix", "UNIX:/x:y"}) {
             CAPTURE(bad);
             const std::string what = refusal([&] { return endpoint::parse(bad); });
             CHECK(what.starts_with(about(bad)));
@@ -299,17 +308,19 @@ TEST_SUITE("endpoint") {
     }
 
     TEST_CASE("bad texts for parse: the host") {
-        for (const std::string bad :
-             {"localhost:80", ":80", "*:80", "127.0.0:80", " 127.0.0.1:80", "[::x]:80", "[ ::1]:80"}) {
+        for (const std::string bad : {"localhost:80", ":80", "*:80", "127.0.0:80", " 127.0.0.1:80",
+                                      "[::x]:80", "[ ::1]:80"}) {
             CAPTURE(bad);
             const std::string what = refusal([&] { return endpoint::parse(bad); });
             CHECK(what.starts_with(about(bad)));
-            CHECK(has(what, "is no numeric IPv4 or IPv6 address; names are resolved by tg::resolve"));
+            CHECK(has(what,
+                      "is no numeric IPv4 or IPv6 address; names are resolved by tg::resolve"));
         }
     }
 
     TEST_CASE("bad texts for parse: the port") {
-        for (const std::string port : {"", "65536", "-1", "+1", " 1", "1 ", "0x50", "http", "99999999999999999999"}) {
+        for (const std::string port :
+             {"", "65536", "-1", "+1", " 1", "1 ", "0x50", "http", "99999999999999999999"}) {
             CAPTURE(port);
             const std::string why = '"' + port + "\" is no port: 0 to 65535";
             for (const std::string& text : {"127.0.0.1:" + port, "[::1]:" + port})
@@ -319,10 +330,13 @@ TEST_SUITE("endpoint") {
 
     TEST_CASE("bad paths") {
         CHECK(refusal([] { return endpoint::local(""); }) ==
-              "configuration_error: endpoint \"\": a UNIX address needs a path, or '@' and an abstract name");
+              "configuration_error: endpoint \"\": a UNIX address needs a path, or '@' and an "
+              "abstract name");
         CHECK(has(refusal([] { return endpoint::parse("unix:"); }), "needs a path"));
-        CHECK(has(refusal([] { return endpoint::local("\0name"sv); }), "\"\\x00name\": a path has no NUL in it"));
-        CHECK(has(refusal([] { return endpoint::local("/a\0b"sv); }), "\"/a\\x00b\": a path has no NUL in it"));
+        CHECK(has(refusal([] { return endpoint::local("\0name"sv); }),
+                  "\"\\x00name\": a path has no NUL in it"));
+        CHECK(has(refusal([] { return endpoint::local("/a\0b"sv); }),
+                  "\"/a\\x00b\": a path has no NUL in it"));
     }
 
     TEST_CASE("from keeps only what says where the socket is") {
@@ -338,11 +352,13 @@ TEST_SUITE("endpoint") {
     }
 
     TEST_CASE("from takes a buffer of any size and alignment") {
-        for (const endpoint& where :
-             {endpoint("192.0.2.1", 1), endpoint("2001:db8::1", 2), endpoint::local("/x"), endpoint::local("@x")}) {
+        for (const endpoint& where : {endpoint("192.0.2.1", 1), endpoint("2001:db8::1", 2),
+                                      endpoint::local("/x"), endpoint::local("@x")}) {
             alignas(16) std::array<char, sizeof(sockaddr_storage) + 1> buffer{};
             std::memcpy(buffer.data() + 1, where.data(), where.size());
-            CHECK(same(endpoint::from(reinterpret_cast<const sockaddr*>(buffer.data() + 1), where.size()), where));
+            CHECK(same(endpoint::from(reinterpret_cast<const sockaddr*>(buffer.data() + 1),
+                                      where.size()),
+                       where));
         }
         const endpoint where("192.0.2.1", 1);
         sockaddr_storage storage{};
@@ -356,29 +372,40 @@ TEST_SUITE("endpoint") {
               prefix + "a socket address of 0 bytes is too short for its family");
         CHECK(has(refusal([] { return from(sockaddr_in{}, 1); }), "of 1 bytes is too short"));
         const auto four = as<sockaddr_in>({"192.0.2.1", 1});
-        CHECK(has(refusal([&] { return from(four, sizeof four - 1); }), "of 15 bytes is too short"));
+        CHECK(has(refusal([&] { return from(four, sizeof four - 1); }),
+                  "of 15 bytes is too short"));
         const auto six = as<sockaddr_in6>({"::1", 1});
         CHECK(has(refusal([&] { return from(six, sizeof six - 1); }), "of 27 bytes is too short"));
         sockaddr_storage storage{};
         storage.ss_family = AF_UNIX;
-        CHECK(has(refusal([&] { return from(storage, path_offset + 109); }), "of 111 bytes is too long"));
+        CHECK(has(refusal([&] { return from(storage, path_offset + 109); }),
+                  "of 111 bytes is too long"));
         std::memset(reinterpret_cast<char*>(&storage) + path_offset, 'x', 109);
-        CHECK(has(refusal([&] { return from(storage, path_offset + 109); }), "of 111 bytes is too long"));
+        CHECK(has(refusal([&] { return from(storage, path_offset + 109); }),
+                  "of 111 bytes is too long"));
         storage.ss_family = AF_NETLINK;
-        CHECK(refusal([&] { return from(storage); }) == prefix + "address family 16 is none of IPv4, IPv6 and UNIX");
+        CHECK(refusal([&] { return from(storage); }) ==
+              prefix + "address family 16 is none of IPv4, IPv6 and UNIX");
         storage.ss_family = AF_UNSPEC;
         CHECK(has(refusal([&] { return from(storage); }), "address family 0 is none"));
     }
 
     TEST_CASE("from reads no byte beyond the size it is told") {
-        for (const endpoint& where : {endpoint("192.0.2.1", 1), endpoint("2001:db8::1", 2), endpoint::local("/x"),
-                                      endpoint::local("@x"), endpoint::local(std::string(longest_path, 'x'))}) {
+        for (const endpoint& where :
+             {endpoint("192.0.2.1", 1), endpoint("2001:db8::1", 2), endpoint::local("/x"),
+              endpoint::local("@x"), endpoint::local(std::string(longest_path, 'x'))}) {
             const std::vector<char> exact(reinterpret_cast<const char*>(where.data()),
-                                          reinterpret_cast<const char*>(where.data()) + where.size());
-            CHECK(same(endpoint::from(reinterpret_cast<const sockaddr*>(exact.data()), where.size()), where));
+                                          reinterpret_cast<const char*>(where.data()) +
+                                              where.size());
+            CHECK(same(endpoint::from(reinterpret_cast<const sockaddr*>(exact.data()),
+                                      where.size()),
+                       where));
         }
-        const std::vector<char> family{AF_UNIX, 0};  // little-endian; elsewhere a family that is refused
-        refusal([&] { return endpoint::from(reinterpret_cast<const sockaddr*>(family.data()), 2); });
+        const std::vector<char> family{AF_UNIX,
+                                       0};  // little-endian; elsewhere a family that is refused
+        refusal([&] {
+            return endpoint::from(reinterpret_cast<const sockaddr*>(family.data()), 2);
+        });
     }
 
     TEST_CASE("equal is equal address, port, scope and family") {
@@ -429,7 +456,8 @@ TEST_SUITE("endpoint") {
         longest.append(longest_path - longest.size(), 'x');
         const std::string abstract = "@" + here.path;  // nobody else has this name now
         for (const std::string& path :
-             {here.path + "/s", longest, abstract, abstract + std::string(longest_path - abstract.size(), '\0')}) {
+             {here.path + "/s", longest, abstract,
+              abstract + std::string(longest_path - abstract.size(), '\0')}) {
             CAPTURE(path);
             const endpoint wanted = endpoint::local(path);
             const unique_fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -465,10 +493,13 @@ TEST_SUITE("endpoint") {
                     sockaddr_in6 in{};
                     in.sin6_family = AF_INET6;
                     in.sin6_port = port;
-                    for (auto& byte : in.sin6_addr.s6_addr)  // mostly zeros, for the short forms of the text
+                    for (auto& byte :
+                         in.sin6_addr.s6_addr)  // mostly zeros, for the short forms of the text
                         byte = static_cast<std::uint8_t>(random() % 3 ? 0 : random());
-                    if (random() % 4 == 0) in.sin6_addr.s6_addr[10] = in.sin6_addr.s6_addr[11] = 0xff;
-                    if (random() % 2) in.sin6_scope_id = static_cast<std::uint32_t>(random() >> random() % 32);
+                    if (random() % 4 == 0)
+                        in.sin6_addr.s6_addr[10] = in.sin6_addr.s6_addr[11] = 0xff;
+                    if (random() % 2)
+                        in.sin6_scope_id = static_cast<std::uint32_t>(random() >> random() % 32);
                     return from(in);
                 }
                 default: {
@@ -485,9 +516,10 @@ TEST_SUITE("endpoint") {
         std::string first_wrong;
         for (int round = 0; round < 20'000; ++round) {
             const endpoint where = random_endpoint();
-            const endpoint again =
-                where.is_local() ? endpoint::local(where.address()) : endpoint(where.address(), where.port());
-            if (same(where, endpoint::parse(where.text())) && same(where, again) && same(where, copied(where)))
+            const endpoint again = where.is_local() ? endpoint::local(where.address())
+                                                    : endpoint(where.address(), where.port());
+            if (same(where, endpoint::parse(where.text())) && same(where, again) &&
+                same(where, copied(where)))
                 continue;
             if (wrong++ == 0) first_wrong = where.text();
         }
@@ -499,18 +531,21 @@ TEST_SUITE("endpoint") {
         constexpr unsigned seed = 20250622;
         INFO("seed " << seed);
         std::mt19937 random(seed);
-        const std::string_view pieces[] = {
-            "127.0.0.1", "::1", "[", "]", ":", "80", "%", "1", "unix:", "@", "/x", "lo", ".", "::", "ff", "0", "\0"sv};
+        const std::string_view pieces[] = {"127.0.0.1", "::1", "[",     "]", ":",   "80",
+                                           "%",         "1",   "unix:", "@", "/x",  "lo",
+                                           ".",         "::",  "ff",    "0", "\0"sv};
         std::size_t wrong = 0, taken = 0;
         for (int round = 0; round < 100'000; ++round) {
             std::string text;
-            for (std::size_t count = random() % 8; count; --count) text += pieces[random() % std::size(pieces)];
+            for (std::size_t count = random() % 8; count; --count)
+                text += pieces[random() % std::size(pieces)];
             try {
                 const endpoint where = endpoint::parse(text);
                 ++taken;
                 wrong += !same(where, endpoint::parse(where.text()));
             } catch (const tg::configuration_error& error) {
-                wrong += !std::string_view(error.what()).starts_with("configuration_error: endpoint \"");
+                wrong +=
+                    !std::string_view(error.what()).starts_with("configuration_error: endpoint \"");
             }
         }
         CHECK(wrong == 0);

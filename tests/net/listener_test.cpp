@@ -50,7 +50,9 @@ tg::task<> connect_to(tg::endpoint to) { tg::stream made = co_await tg::tcp::con
 tg::task<> connect_within(tg::endpoint to, std::chrono::nanoseconds limit) {
     tg::stream made = co_await tg::tcp::connect(to, limit);
 }
-tg::task<> connect_locally(std::string path) { tg::stream made = co_await tg::local::connect(path); }
+tg::task<> connect_locally(std::string path) {
+    tg::stream made = co_await tg::local::connect(path);
+}
 
 /// As many clients as the kernel holds for a listener that accepts none of them.
 class full_backlog {
@@ -76,7 +78,8 @@ private:
 
 tg::task<> serve_client(tg::tcp::stream client) {
     std::array<std::byte, 4096> buffer;
-    while (std::size_t n = co_await client.read(buffer)) co_await client.write_all(std::span(buffer).first(n));
+    while (std::size_t n = co_await client.read(buffer))
+        co_await client.write_all(std::span(buffer).first(n));
 }
 const tg::operation serve{{.name = "listener_test_serve"}, serve_client};
 
@@ -93,8 +96,9 @@ const tg::operation accepts_here{{.name = "listener_test_accepts_here"},
                                      } catch (const tg::token_stopped&) {}
                                      co_return taken;
                                  }};
-const tg::operation accepts_from{{.name = "listener_test_accepts_from"},
-                                 [](tg::listener* from) -> tg::task<tg::stream> { co_return co_await from->accept(); }};
+const tg::operation accepts_from{
+    {.name = "listener_test_accepts_from"},
+    [](tg::listener* from) -> tg::task<tg::stream> { co_return co_await from->accept(); }};
 
 }  // namespace
 
@@ -103,7 +107,9 @@ TEST_SUITE("listener") {
         run_cleanly([]() -> tg::task<> {
             tg::listener listener = tg::tcp::listen({"127.0.0.1", 0}, {.accept_ahead = 0});
             for (int i = 0; i < 3; ++i) {
-                const auto accept = [&]() -> tg::task<> { co_await tg::with_timeout(listener.accept(), 1ms); };
+                const auto accept = [&]() -> tg::task<> {
+                    co_await tg::with_timeout(listener.accept(), 1ms);
+                };
                 const std::string text = co_await thrown_by<tg::token_timeout>(accept());
                 CHECK(text.find("token_timeout") == 0);
                 tg::stream client = co_await tg::tcp::connect(listener.local_endpoint());
@@ -155,7 +161,8 @@ TEST_SUITE("listener") {
                 tg::listener listener = tg::tcp::listen(tg::endpoint::any_v6(0), {.v6_only = only});
                 const tg::endpoint to = tg::endpoint::loopback_v4(listener.local_endpoint().port());
                 const std::string text = co_await thrown_by<std::system_error>(connect_to(to));
-                CHECK(text == (only ? "connect to (" + to.text() + "): Connection refused" : "(nothing)"));
+                CHECK(text ==
+                      (only ? "connect to (" + to.text() + "): Connection refused" : "(nothing)"));
             }
         });
     }
@@ -181,7 +188,8 @@ TEST_SUITE("listener") {
                 std::array<std::byte, 1> one;
                 CHECK(co_await server.read(one) == 1);
             }
-            const std::string refused = co_await thrown_by<std::system_error>(connect_locally(path));
+            const std::string refused =
+                co_await thrown_by<std::system_error>(connect_locally(path));
             CHECK(refused.find(path) != std::string::npos);
             CHECK(refused.find("refused") != std::string::npos);
         });
@@ -189,7 +197,8 @@ TEST_SUITE("listener") {
     }
 
     TEST_CASE("what cannot listen says where and why") {
-        const tg::listener taken = tg::tcp::listen(tg::endpoint::loopback_v4(0), {.reuse_port = false});
+        const tg::listener taken =
+            tg::tcp::listen(tg::endpoint::loopback_v4(0), {.reuse_port = false});
         const std::string where = taken.local_endpoint().text();
         std::string text;
         try {
@@ -199,7 +208,8 @@ TEST_SUITE("listener") {
             CHECK(error.code() == std::errc::address_in_use);
         }
         CHECK(text.find(where) != std::string::npos);
-        CHECK_THROWS_AS(static_cast<void>(tg::tcp::listen(tg::endpoint::local("@x"))), tg::configuration_error);
+        CHECK_THROWS_AS(static_cast<void>(tg::tcp::listen(tg::endpoint::local("@x"))),
+                        tg::configuration_error);
         tg::listener none;
         CHECK_THROWS_AS(static_cast<void>(none.local_endpoint()), tg::socket_closed);
     }
@@ -237,9 +247,11 @@ TEST_SUITE("listener") {
             CHECK(refused == "connect to (" + nobody.text() + "): Connection refused");
             full_backlog busy;
             co_await busy.fill();
-            const std::string late = co_await thrown_by<std::system_error>(connect_within(busy.to(), 1ms));
+            const std::string late =
+                co_await thrown_by<std::system_error>(connect_within(busy.to(), 1ms));
             CHECK(late == "connect to (" + busy.to().text() + ") in time: Connection timed out");
-            const std::string never = co_await thrown_by<std::system_error>(connect_within(busy.to(), 0ms));
+            const std::string never =
+                co_await thrown_by<std::system_error>(connect_within(busy.to(), 0ms));
             CHECK(never.find("timed out") != std::string::npos);
             std::string stopped = "(nothing)";
             try {
@@ -254,7 +266,8 @@ TEST_SUITE("listener") {
     TEST_CASE("a stop ends accept; what was accepted is kept") {
         run_cleanly([]() -> tg::task<> {
             for (const std::size_t ahead : {0, 1, 16}) {
-                tg::listener listener = tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
+                tg::listener listener =
+                    tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
                 int taken = 0, made = 0;
                 for (int i = 0; i < 200; ++i) {
                     tg::token<tg::stream> accepting = accepts_from(&listener);
@@ -281,27 +294,32 @@ TEST_SUITE("listener") {
     TEST_CASE("after a stop nothing is begun: no connection is made, and none is taken") {
         run_cleanly([]() -> tg::task<> {
             for (const std::size_t ahead : {0, 1, 16}) {
-                tg::listener listener = tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
+                tg::listener listener =
+                    tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
                 const tg::endpoint to = listener.local_endpoint();
                 const std::string connecting = co_await after_a_stop(connect_to(to));
-                CHECK(connecting.find(" was asked to stop: it did not connect") != std::string::npos);
+                CHECK(connecting.find(" was asked to stop: it did not connect") !=
+                      std::string::npos);
                 pollfd came{listener.descriptor(), POLLIN, 0};
                 CHECK(::poll(&came, 1, 0) == 0);
 
                 std::vector<tg::stream> clients;
                 for (int i = 0; i < 2; ++i) clients.push_back(co_await tg::tcp::connect(to));
-                tg::stream first = co_await listener.accept();  // and from here on the second one may be there
+                tg::stream first =
+                    co_await listener.accept();  // and from here on the second one may be there
                 CHECK(first.remote_endpoint() == clients[0].local_endpoint());
                 const std::string accepting = co_await after_a_stop(accept_one(&listener));
-                CHECK(accepting.find(" was asked to stop: it did not accept a connection (" + to.text() + ")") !=
-                      std::string::npos);
+                CHECK(accepting.find(" was asked to stop: it did not accept a connection (" +
+                                     to.text() + ")") != std::string::npos);
                 tg::stream second = co_await listener.accept();
                 CHECK(second.remote_endpoint() == clients[1].local_endpoint());
             }
         });
     }
 
-    TEST_CASE("a stop does not keep a listener from closing; what is closed is named, and gives no descriptor") {
+    TEST_CASE(
+        "a stop does not keep a listener from closing; what is closed is named, and gives no "
+        "descriptor") {
         run_cleanly([]() -> tg::task<> {
             for (const bool armed : {false, true}) {
                 const std::size_t descriptors = open_descriptors();
@@ -316,9 +334,10 @@ TEST_SUITE("listener") {
                 CHECK_FALSE(listener.is_open());
                 CHECK(open_descriptors() == descriptors);
                 CHECK_THROWS_AS(static_cast<void>(listener.descriptor()), tg::socket_closed);
-                const std::string closed = co_await thrown_by<tg::socket_closed>(accept_one(&listener));
-                CHECK(closed ==
-                      "socket_closed: it did not accept a connection (" + where + "): the socket has been closed");
+                const std::string closed =
+                    co_await thrown_by<tg::socket_closed>(accept_one(&listener));
+                CHECK(closed == "socket_closed: it did not accept a connection (" + where +
+                                    "): the socket has been closed");
             }
         });
     }
@@ -326,13 +345,15 @@ TEST_SUITE("listener") {
     TEST_CASE("one token accepts at a time, and close tells it") {
         run_cleanly([]() -> tg::task<> {
             for (const std::size_t ahead : {0, 16}) {
-                tg::listener listener = tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
+                tg::listener listener =
+                    tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
                 bool begun = false;
-                tg::token<std::string> first =
-                    as_token(announced(&begun, thrown_by<tg::socket_closed>(accept_one(&listener))));
+                tg::token<std::string> first = as_token(
+                    announced(&begun, thrown_by<tg::socket_closed>(accept_one(&listener))));
                 first.admit();
                 co_await until([&] { return begun; });
-                const std::string second = co_await thrown_by<tg::socket_busy>(accept_one(&listener));
+                const std::string second =
+                    co_await thrown_by<tg::socket_busy>(accept_one(&listener));
                 CHECK(second.find("socket_busy") == 0);
                 co_await listener.close();
                 CHECK((co_await first).find("socket_closed") == 0);
@@ -343,7 +364,8 @@ TEST_SUITE("listener") {
     TEST_CASE("connections that nobody takes are left to the kernel, beyond a limit") {
         run_cleanly([]() -> tg::task<> {
             for (const std::size_t ahead : {0, 1, 4}) {
-                tg::listener listener = tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
+                tg::listener listener =
+                    tg::tcp::listen(tg::endpoint::loopback_v4(0), {.accept_ahead = ahead});
                 const tg::endpoint to = listener.local_endpoint();
                 std::vector<tg::stream> clients;
                 clients.push_back(co_await tg::tcp::connect(to));
@@ -370,9 +392,11 @@ TEST_SUITE("listener") {
                 const rlimit few{64, 64};
                 ::setrlimit(RLIMIT_NOFILE, &few);
                 for (int fd; (fd = ::dup(0)) >= 0;) plugs.push_back(fd);
-                for (int i = 0; i < 3; ++i) said += co_await thrown_by<std::system_error>(accept_one(&listener)) + "\n";
+                for (int i = 0; i < 3; ++i)
+                    said += co_await thrown_by<std::system_error>(accept_one(&listener)) + "\n";
                 for (const int fd : plugs) ::close(fd);
-                const std::string nothing = co_await thrown_by<std::system_error>(accept_one(&listener));
+                const std::string nothing =
+                    co_await thrown_by<std::system_error>(accept_one(&listener));
                 said += nothing;
             });
             return said;
@@ -384,14 +408,16 @@ TEST_SUITE("listener") {
         CHECK(child.said.ends_with("\n(nothing)"));
     }
 
-    TEST_CASE("a listener outlives its runtime, with what it has accepted, and ends on any thread") {
+    TEST_CASE(
+        "a listener outlives its runtime, with what it has accepted, and ends on any thread") {
         const std::size_t descriptors = open_descriptors();
         tg::listener listener = tg::tcp::listen(tg::endpoint::loopback_v4(0));
         std::vector<tg::stream> clients;
         for (int round = 0; round < 2; ++round) {
             tg::runtime runtime{{.cores = 1}};
             runtime.run([&]() -> tg::task<> {
-                for (int i = 0; i < 3; ++i) clients.push_back(co_await tg::tcp::connect(listener.local_endpoint()));
+                for (int i = 0; i < 3; ++i)
+                    clients.push_back(co_await tg::tcp::connect(listener.local_endpoint()));
                 for (int i = 0; i < 2; ++i) tg::stream one = co_await accepts_from(&listener);
             });
         }

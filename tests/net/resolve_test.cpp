@@ -30,9 +30,10 @@ namespace {
 
 using endpoints = std::vector<tg::endpoint>;
 
-const tg::operation resolves{
-    {.name = "resolve_test_resolves"},
-    [](std::string host, std::string service, sa_family_t family) { return tg::resolve(host, service, family); }};
+const tg::operation resolves{{.name = "resolve_test_resolves"},
+                             [](std::string host, std::string service, sa_family_t family) {
+                                 return tg::resolve(host, service, family);
+                             }};
 
 /// Outside of the runtime: what a call gives.
 endpoints found(std::string host, std::string service, sa_family_t family = AF_UNSPEC) {
@@ -88,7 +89,8 @@ TEST_SUITE("resolve") {
         const endpoints local = found("localhost", "7000");
         CHECK(std::ranges::find(local, tg::endpoint("127.0.0.1", 7000)) != local.end());
         for (const tg::endpoint& each : local) CHECK(std::ranges::count(local, each) == 1);
-        for (const tg::endpoint& each : found("localhost", "1", AF_INET)) CHECK(each.family() == AF_INET);
+        for (const tg::endpoint& each : found("localhost", "1", AF_INET))
+            CHECK(each.family() == AF_INET);
         if (::getservbyname("http", "tcp") && ::getservbyname("tftp", "udp")) {
             CHECK(found("127.0.0.1", "http") == endpoints{{"127.0.0.1", 80}});
             CHECK(found("127.0.0.1", "tftp") == endpoints{{"127.0.0.1", 69}});
@@ -105,22 +107,25 @@ TEST_SUITE("resolve") {
         const std::string nowhere(300, 'x');  // no resolver asks for a name of that length
         const refusal no_host = refused(nowhere, "80");
         CHECK(no_host.code == EAI_NONAME);
-        CHECK(no_host.text ==
-              "resolve_error: \"" + nowhere + "\", service \"80\": " + std::string(::gai_strerror(EAI_NONAME)));
+        CHECK(no_host.text == "resolve_error: \"" + nowhere +
+                                  "\", service \"80\": " + std::string(::gai_strerror(EAI_NONAME)));
         const refusal no_service = refused("127.0.0.1", "no-such-service");
         CHECK(no_service.code == EAI_SERVICE);
-        CHECK(no_service.text ==
-              "resolve_error: \"127.0.0.1\", service \"no-such-service\": " + std::string(::gai_strerror(EAI_SERVICE)));
+        CHECK(no_service.text == "resolve_error: \"127.0.0.1\", service \"no-such-service\": " +
+                                     std::string(::gai_strerror(EAI_SERVICE)));
     }
 
     TEST_CASE("ports that strtoul would take for others") {
-        for (const auto& service : {"65536"s, "4294967376"s, "-1"s, "+80"s, " 80"s, "80 "s, ""s, "80\0"s, "http\0x"s}) {
+        for (const auto& service :
+             {"65536"s, "4294967376"s, "-1"s, "+80"s, " 80"s, "80 "s, ""s, "80\0"s, "http\0x"s}) {
             CAPTURE(service);
             const refusal bad = refused("127.0.0.1", service);
             CHECK(bad.code == EAI_SERVICE);
-            CHECK(bad.text.ends_with(": that is neither a port (0 to 65535) nor the name of a service"));
+            CHECK(bad.text.ends_with(
+                ": that is neither a port (0 to 65535) nor the name of a service"));
         }
-        CHECK(refused("127.0.0.1", "65536").text.starts_with("resolve_error: \"127.0.0.1\", service \"65536\": "));
+        CHECK(refused("127.0.0.1", "65536")
+                  .text.starts_with("resolve_error: \"127.0.0.1\", service \"65536\": "));
     }
 
     TEST_CASE("hosts that a C string would cut") {
@@ -128,7 +133,8 @@ TEST_SUITE("resolve") {
         const refusal cut = refused("127.0.0.1\0.example.org\n"s, "80");
         CHECK(cut.code == EAI_NONAME);
         CHECK(cut.text ==
-              "resolve_error: \"127.0.0.1\\x00.example.org\\x0a\", service \"80\": that is no name of a host");
+              "resolve_error: \"127.0.0.1\\x00.example.org\\x0a\", service \"80\": that is no name "
+              "of a host");
     }
 
     TEST_CASE("a stop takes back what waits for a thread") {
@@ -167,18 +173,20 @@ TEST_SUITE("resolve") {
         MESSAGE("seed " << seed);
         tg::runtime runtime{{.cores = 4}};
         std::atomic<unsigned> wrong{0};
-        const tg::operation checks{{.name = "resolve_test_checks"}, [&](bool by_name, int port) -> tg::task<> {
-                                       const unsigned core = tg::this_token::core();
-                                       const endpoints all = co_await tg::resolve(by_name ? "localhost" : "127.0.0.1",
-                                                                                  std::to_string(port), AF_INET);
-                                       const tg::endpoint expected("127.0.0.1", static_cast<std::uint16_t>(port));
-                                       if (std::ranges::find(all, expected) == all.end()) ++wrong;
-                                       if (tg::this_token::core() != core) ++wrong;
-                                   }};
+        const tg::operation checks{
+            {.name = "resolve_test_checks"}, [&](bool by_name, int port) -> tg::task<> {
+                const unsigned core = tg::this_token::core();
+                const endpoints all = co_await tg::resolve(by_name ? "localhost" : "127.0.0.1",
+                                                           std::to_string(port), AF_INET);
+                const tg::endpoint expected("127.0.0.1", static_cast<std::uint16_t>(port));
+                if (std::ranges::find(all, expected) == all.end()) ++wrong;
+                if (tg::this_token::core() != core) ++wrong;
+            }};
         runtime.run([&]() -> tg::task<> {
             std::minstd_rand random(seed);
             std::vector<tg::token<>> all;
-            for (int i = 0; i < 500; ++i) all.push_back(checks(random() % 2 == 0, static_cast<int>(random() % 65536)));
+            for (int i = 0; i < 500; ++i)
+                all.push_back(checks(random() % 2 == 0, static_cast<int>(random() % 65536)));
             co_await tg::when_all(std::move(all));
         });
         CHECK(wrong == 0);

@@ -67,7 +67,8 @@ constexpr int kinds = 3;
 /// Echoes with a buffer of its own.
 tg::task<> echo_reading(tg::stream client) {
     std::array<std::byte, 4096> buffer;
-    while (std::size_t n = co_await client.read(buffer)) co_await client.write_all(std::span(buffer).first(n));
+    while (std::size_t n = co_await client.read(buffer))
+        co_await client.write_all(std::span(buffer).first(n));
 }
 tg::task<> echo_receiving(tg::stream client) {
     for (;;) {
@@ -92,8 +93,9 @@ tg::task<> echo_mixing(tg::stream client) {
     }
 }
 using echo = tg::task<> (*)(tg::stream);
-const tg::operation serves{{.name = "stream_test_serves"},
-                           [](echo how, tg::stream client) -> tg::task<> { co_await how(std::move(client)); }};
+const tg::operation serves{
+    {.name = "stream_test_serves"},
+    [](echo how, tg::stream client) -> tg::task<> { co_await how(std::move(client)); }};
 
 tg::task<> writes_all(tg::stream* to, std::span<const std::byte> bytes) {
     co_await to->write_all(bytes);
@@ -113,7 +115,8 @@ tg::task<std::vector<std::byte>> reads_slowly(tg::stream* from, bool by_chunks) 
             if (!bytes) break;
             all.insert(all.end(), bytes.begin(), bytes.end());
         } else {
-            const std::size_t n = co_await from->read(std::span(buffer).first(1 + random() % buffer.size()));
+            const std::size_t n =
+                co_await from->read(std::span(buffer).first(1 + random() % buffer.size()));
             if (n == 0) break;
             all.insert(all.end(), buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(n));
         }
@@ -122,7 +125,9 @@ tg::task<std::vector<std::byte>> reads_slowly(tg::stream* from, bool by_chunks) 
 }
 const tg::operation reads{{.name = "stream_test_reads"}, reads_slowly};
 
-tg::task<std::size_t> read_into(tg::stream* from, std::span<std::byte> into) { co_return co_await from->read(into); }
+tg::task<std::size_t> read_into(tg::stream* from, std::span<std::byte> into) {
+    co_return co_await from->read(into);
+}
 tg::task<std::size_t> read_all_into(tg::stream* from, std::span<std::byte> into) {
     co_return co_await from->read_all(into);
 }
@@ -130,14 +135,20 @@ tg::task<std::string> receive_text(tg::stream* from) {
     const tg::chunk bytes = co_await from->receive();
     co_return std::string(bytes.text());
 }
-tg::task<> write_it(tg::stream* to, std::span<const std::byte> bytes) { co_await to->write_all(bytes); }
+tg::task<> write_it(tg::stream* to, std::span<const std::byte> bytes) {
+    co_await to->write_all(bytes);
+}
 
-tg::task<> write_some(tg::stream* to, std::span<const std::byte> bytes) { co_await to->write(bytes); }
+tg::task<> write_some(tg::stream* to, std::span<const std::byte> bytes) {
+    co_await to->write(bytes);
+}
 tg::task<> write_parts(tg::stream* to, std::span<const std::byte> bytes) {
     co_await to->write_all(bytes.first(1), bytes.subspan(1));
 }
 tg::task<> write_nothing(tg::stream* to) { co_await to->write_all(std::span<const std::byte>()); }
-tg::task<> write_no_parts(tg::stream* to) { co_await to->write_all(std::span<const std::span<const std::byte>>()); }
+tg::task<> write_no_parts(tg::stream* to) {
+    co_await to->write_all(std::span<const std::span<const std::byte>>());
+}
 tg::task<> write_lent(tg::stream* to, std::span<const std::byte> bytes) {
     co_await to->write_all(bytes, tg::zero_copy);
 }
@@ -153,23 +164,25 @@ std::string text_of_closed(Call call) {
 }
 
 // On the core of their key; see two_cores.
-const tg::operation holds_pin{{.name = "stream_test_holds_pin", .weight = tg::weight::heavy},
-                              tg::sticky{"stream_test_core", [](unsigned key, manual_event*) { return key; }},
-                              [](unsigned, manual_event* until) -> tg::task<> { co_await *until; }};
+const tg::operation holds_pin{
+    {.name = "stream_test_holds_pin", .weight = tg::weight::heavy},
+    tg::sticky{"stream_test_core", [](unsigned key, manual_event*) { return key; }},
+    [](unsigned, manual_event* until) -> tg::task<> { co_await *until; }};
 const tg::operation core_of{{.name = "stream_test_core_of", .weight = tg::weight::heavy},
                             tg::sticky{"stream_test_core", [](unsigned key) { return key; }},
                             [](unsigned) { return tg::this_token::core(); }};
-const tg::operation receives_there{{.name = "stream_test_receives_there", .weight = tg::weight::heavy},
-                                   tg::sticky{"stream_test_core", [](unsigned key, tg::stream*, bool) { return key; }},
-                                   [](unsigned, tg::stream* from, bool by_chunk) -> tg::task<std::string> {
-                                       std::array<std::byte, 5> buffer;
-                                       if (!by_chunk) {
-                                           const std::size_t n = co_await from->read(buffer);
-                                           co_return text_of(std::span(buffer).first(n));
-                                       }
-                                       const tg::chunk bytes = co_await from->receive();
-                                       co_return std::string(bytes.text());
-                                   }};
+const tg::operation receives_there{
+    {.name = "stream_test_receives_there", .weight = tg::weight::heavy},
+    tg::sticky{"stream_test_core", [](unsigned key, tg::stream*, bool) { return key; }},
+    [](unsigned, tg::stream* from, bool by_chunk) -> tg::task<std::string> {
+        std::array<std::byte, 5> buffer;
+        if (!by_chunk) {
+            const std::size_t n = co_await from->read(buffer);
+            co_return text_of(std::span(buffer).first(n));
+        }
+        const tg::chunk bytes = co_await from->receive();
+        co_return std::string(bytes.text());
+    }};
 const tg::operation receives_chunk{
     {.name = "stream_test_receives_chunk", .weight = tg::weight::heavy},
     tg::sticky{"stream_test_core", [](unsigned key, tg::stream*) { return key; }},
@@ -249,7 +262,8 @@ TEST_SUITE("stream") {
             both.client.keep_alive(true);
             int on = 0;
             socklen_t size = sizeof on;
-            CHECK(::getsockopt(both.client.descriptor(), SOL_SOCKET, SO_KEEPALIVE, &on, &size) == 0);
+            CHECK(::getsockopt(both.client.descriptor(), SOL_SOCKET, SO_KEEPALIVE, &on, &size) ==
+                  0);
             CHECK(on == 1);
         });
     }
@@ -261,8 +275,8 @@ TEST_SUITE("stream") {
                 run_cleanly([&, by_chunks, which]() -> tg::task<> {
                     ends both = co_await connected(kind(which));
                     const std::span<const std::byte> all(sent);
-                    auto [received, nothing] =
-                        co_await tg::when_all(reads(&both.server, by_chunks), writes(&both.client, all));
+                    auto [received, nothing] = co_await tg::when_all(reads(&both.server, by_chunks),
+                                                                     writes(&both.client, all));
                     static_cast<void>(nothing);
                     CHECK(received.size() == sent.size());
                     CHECK(received == sent);
@@ -276,7 +290,8 @@ TEST_SUITE("stream") {
             tg::token<std::vector<std::byte>> reader = reads(&both.server, true);
             reader.admit();
             const std::span<const std::byte> all(sent);
-            co_await both.client.write_all(all.first(10), all.subspan(10, 0), all.subspan(10, 1 << 20));
+            co_await both.client.write_all(all.first(10), all.subspan(10, 0),
+                                           all.subspan(10, 1 << 20));
             std::vector<std::span<const std::byte>> parts;
             std::mt19937 random(5);
             for (std::size_t at = 10 + (1 << 20); at < all.size();) {
@@ -311,7 +326,8 @@ TEST_SUITE("stream") {
     TEST_CASE("where little memory may be locked, a zero-copy send is an ordinary one") {
         const auto child = tg::test::in_child([]() -> std::string {
             const rlimit little{64 * 1024, 64 * 1024};
-            if (::setrlimit(RLIMIT_MEMLOCK, &little) != 0 || ::setgid(65534) != 0 || ::setuid(65534) != 0)
+            if (::setrlimit(RLIMIT_MEMLOCK, &little) != 0 || ::setgid(65534) != 0 ||
+                ::setuid(65534) != 0)
                 return "cannot";
             bool same = false;
             tg::runtime runtime{{.cores = 1, .ring_entries = 8}};
@@ -374,14 +390,16 @@ TEST_SUITE("stream") {
                     co_await receive_text(&both.server);
                 }
                 const linger at_once{1, 0};
-                ::setsockopt(both.client.descriptor(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+                ::setsockopt(both.client.descriptor(), SOL_SOCKET, SO_LINGER, &at_once,
+                             sizeof at_once);
                 co_await both.client.close();
                 std::array<std::byte, 8> into;
-                const std::string text = co_await thrown_by<std::system_error>(read_into(&both.server, into));
+                const std::string text =
+                    co_await thrown_by<std::system_error>(read_into(&both.server, into));
                 CHECK(text.find(peer) != std::string::npos);
                 CHECK(text.find("reset") != std::string::npos);
-                const std::string broken =
-                    co_await thrown_by<std::system_error>(write_it(&both.server, bytes_of("still there?")));
+                const std::string broken = co_await thrown_by<std::system_error>(
+                    write_it(&both.server, bytes_of("still there?")));
                 CHECK(broken.find(peer) != std::string::npos);
             });
     }
@@ -392,11 +410,14 @@ TEST_SUITE("stream") {
             for (const bool by_chunk : {false, true}) {
                 std::array<std::byte, 8> into, other;
                 bool begun = false;
-                tg::token<std::string> first = as_token(announced(&begun, receive_text(&both.server)));
-                tg::token<std::size_t> plain = as_token(announced(&begun, read_into(&both.server, into)));
+                tg::token<std::string> first =
+                    as_token(announced(&begun, receive_text(&both.server)));
+                tg::token<std::size_t> plain =
+                    as_token(announced(&begun, read_into(&both.server, into)));
                 by_chunk ? first.admit() : plain.admit();
                 co_await until([&] { return begun; });
-                const std::string text = co_await thrown_by<tg::socket_busy>(read_into(&both.server, other));
+                const std::string text =
+                    co_await thrown_by<tg::socket_busy>(read_into(&both.server, other));
                 CHECK(text.find("another token") != std::string::npos);
                 co_await both.client.write_all("hello");
                 if (by_chunk)
@@ -414,15 +435,17 @@ TEST_SUITE("stream") {
                 ends both = co_await connected();
                 std::array<std::byte, 8> into;
                 bool begun = false;
-                tg::task<std::string> work = what == 0   ? thrown_by<tg::socket_closed>(read_into(&both.server, into))
-                                             : what == 1 ? thrown_by<tg::socket_closed>(receive_text(&both.server))
-                                                         : thrown_by<tg::socket_closed>(write_it(&both.server, much));
+                tg::task<std::string> work =
+                    what == 0   ? thrown_by<tg::socket_closed>(read_into(&both.server, into))
+                    : what == 1 ? thrown_by<tg::socket_closed>(receive_text(&both.server))
+                                : thrown_by<tg::socket_closed>(write_it(&both.server, much));
                 tg::token<std::string> waiting = as_token(announced(&begun, std::move(work)));
                 waiting.admit();
                 co_await until([&] { return begun; });
                 co_await both.server.close();
                 CHECK((co_await waiting).find("socket_closed") == 0);
-                const std::string again = co_await thrown_by<tg::socket_closed>(read_into(&both.server, into));
+                const std::string again =
+                    co_await thrown_by<tg::socket_closed>(read_into(&both.server, into));
                 CHECK(again.find("socket_closed") == 0);
             });
     }
@@ -435,26 +458,34 @@ TEST_SUITE("stream") {
                 CHECK(::fcntl(both.client.descriptor(), F_GETFD) >= 0);
                 std::array<std::byte, 8> into;
                 bool begun = false;
-                tg::token<std::string> waiting =
-                    as_token(announced(&begun, thrown_by<tg::socket_closed>(read_into(&both.client, into))));
+                tg::token<std::string> waiting = as_token(
+                    announced(&begun, thrown_by<tg::socket_closed>(read_into(&both.client, into))));
                 waiting.admit();
                 co_await until([&] { return begun; });
                 co_await both.client.close();
                 std::vector<std::string> texts;
                 texts.push_back(co_await waiting);
-                texts.push_back(co_await thrown_by<tg::socket_closed>(write_it(&both.client, into)));
-                texts.push_back(text_of_closed([&] { static_cast<void>(both.client.descriptor()); }));
-                texts.push_back(text_of_closed([&] { static_cast<void>(both.client.local_endpoint()); }));
+                texts.push_back(co_await thrown_by<tg::socket_closed>(write_it(&both.client,
+                                                                               into)));
+                texts.push_back(text_of_closed([&] {
+                    static_cast<void>(both.client.descriptor());
+                }));
+                texts.push_back(text_of_closed([&] {
+                    static_cast<void>(both.client.local_endpoint());
+                }));
                 texts.push_back(text_of_closed([&] { both.client.shutdown(); }));
                 for (const std::string& text : texts) {
                     CAPTURE(text);
                     CHECK(text.find("socket_closed: it did not ") == 0);
-                    CHECK(text.find(" (" + peer + "): the socket has been closed") != std::string::npos);
+                    CHECK(text.find(" (" + peer + "): the socket has been closed") !=
+                          std::string::npos);
                 }
                 co_await both.server.close();  // whose peer has no name, if it is a UNIX one
-                const std::string text = text_of_closed([&] { static_cast<void>(both.server.descriptor()); });
-                CHECK(text.find(which == 2 ? "(an unnamed peer)" : both.server.remote_endpoint().text()) !=
-                      std::string::npos);
+                const std::string text =
+                    text_of_closed([&] { static_cast<void>(both.server.descriptor()); });
+                CHECK(text.find(which == 2
+                                    ? "(an unnamed peer)"
+                                    : both.server.remote_endpoint().text()) != std::string::npos);
             });
     }
 
@@ -467,7 +498,8 @@ TEST_SUITE("stream") {
             CHECK(read.find("socket_closed") == 0);
             const std::string received = co_await thrown_by<tg::socket_closed>(receive_text(&none));
             CHECK(received.find("socket_closed") == 0);
-            const std::string written = co_await thrown_by<tg::socket_closed>(write_it(&none, into));
+            const std::string written =
+                co_await thrown_by<tg::socket_closed>(write_it(&none, into));
             CHECK(written.find("socket_closed") == 0);
             CHECK_THROWS_AS(none.shutdown(), tg::socket_closed);
             CHECK_THROWS_AS(static_cast<void>(none.descriptor()), tg::socket_closed);
@@ -480,21 +512,27 @@ TEST_SUITE("stream") {
         for (const bool closes : {false, true})
             run_cleanly([&]() -> tg::task<> {
                 ends both = co_await connected();
-                const auto write = [&]() -> tg::task<> { co_await both.client.write_all(much, tg::zero_copy); };
+                const auto write = [&]() -> tg::task<> {
+                    co_await both.client.write_all(much, tg::zero_copy);
+                };
                 if (closes) {
-                    tg::token<std::string> writing = as_token(thrown_by<tg::socket_closed>(write()));
+                    tg::token<std::string> writing =
+                        as_token(thrown_by<tg::socket_closed>(write()));
                     writing.admit();
                     co_await tg::sleep_for(20ms);  // until the kernel has what fits into its queues
                     co_await both.client.close();
                     const std::string text = co_await writing;
                     CHECK(text.find("socket_closed") == 0);
                 } else {
-                    const auto limited = [&]() -> tg::task<> { co_await tg::with_timeout(write(), 20ms); };
+                    const auto limited = [&]() -> tg::task<> {
+                        co_await tg::with_timeout(write(), 20ms);
+                    };
                     const std::string text = co_await thrown_by<tg::token_timeout>(limited());
                     CHECK(text.find("token_timeout") == 0);
                     const auto single = [&]() -> tg::task<> {
                         ends others = co_await connected();
-                        co_await tg::with_timeout(others.client.write_all(much, tg::zero_copy), 20ms);
+                        co_await tg::with_timeout(others.client.write_all(much, tg::zero_copy),
+                                                  20ms);
                     };
                     const std::string again = co_await thrown_by<tg::token_timeout>(single());
                     CHECK(again.find("token_timeout") == 0);
@@ -502,7 +540,9 @@ TEST_SUITE("stream") {
             });
     }
 
-    TEST_CASE("a close on one core, with a reader and a writer on others: the last of them closes, whoever holds it") {
+    TEST_CASE(
+        "a close on one core, with a reader and a writer on others: the last of them closes, "
+        "whoever holds it") {
         const std::vector<std::byte> much = pattern(32 << 20);
         run_cleanly(
             [&]() -> tg::task<> {
@@ -516,9 +556,13 @@ TEST_SUITE("stream") {
                         const std::unique_ptr<tg::stream> mine(held);
                         co_await mine->read(into);
                     };
-                    const auto write = [&much, held]() -> tg::task<> { co_await held->write_all(much); };
-                    tg::token<std::string> reader = as_token(thrown_by<tg::socket_closed>(read()), 0);
-                    tg::token<std::string> writer = as_token(thrown_by<tg::socket_closed>(write()), 1);
+                    const auto write = [&much, held]() -> tg::task<> {
+                        co_await held->write_all(much);
+                    };
+                    tg::token<std::string> reader =
+                        as_token(thrown_by<tg::socket_closed>(read()), 0);
+                    tg::token<std::string> writer =
+                        as_token(thrown_by<tg::socket_closed>(write()), 1);
                     reader.admit();
                     writer.admit();
                     // Behind them on their cores: both are at the stream by then.
@@ -543,9 +587,12 @@ TEST_SUITE("stream") {
                 for (int what = 0; what < 6; ++what) {
                     bool over = false;
                     try {
-                        if (what % 3 == 0) co_await tg::with_timeout(read_into(&both.server, into), limit);
-                        if (what % 3 == 1) co_await tg::with_timeout(read_all_into(&both.server, into), limit);
-                        if (what % 3 == 2) co_await tg::with_timeout(receive_text(&both.server), limit);
+                        if (what % 3 == 0)
+                            co_await tg::with_timeout(read_into(&both.server, into), limit);
+                        if (what % 3 == 1)
+                            co_await tg::with_timeout(read_all_into(&both.server, into), limit);
+                        if (what % 3 == 2)
+                            co_await tg::with_timeout(receive_text(&both.server), limit);
                     } catch (const tg::token_timeout&) {
                         over = true;
                     }
@@ -615,7 +662,8 @@ TEST_SUITE("stream") {
                 }
                 if (readers == 2) {
                     bool begun = false;
-                    waiting = as_token(announced(&begun, thrown_by<tg::socket_closed>(receive_text(&both.server))));
+                    waiting = as_token(announced(
+                        &begun, thrown_by<tg::socket_closed>(receive_text(&both.server))));
                     waiting.admit();
                     co_await until([&] { return begun; });
                 }
@@ -636,7 +684,8 @@ TEST_SUITE("stream") {
                 kept.push_back(co_await both.server.receive());
                 REQUIRE(kept.back().text() == std::to_string(i));
             }
-            for (int i = 0; i < 700; ++i) REQUIRE(kept[static_cast<std::size_t>(i)].text() == std::to_string(i));
+            for (int i = 0; i < 700; ++i)
+                REQUIRE(kept[static_cast<std::size_t>(i)].text() == std::to_string(i));
             kept.clear();
             co_await both.client.write_all("after");
             const std::string text = co_await receive_text(&both.server);
@@ -694,8 +743,10 @@ TEST_SUITE("stream") {
             for (int turn = 0; received.size() < sent.size(); ++turn) {
                 // A few messages on their way, so that the armed receive always has some of them.
                 while (written < sent.size() && written < received.size() + 400) {
-                    const std::size_t size = std::min<std::size_t>(1 + random() % 40, sent.size() - written);
-                    co_await both.client.write_all(std::span<const std::byte>(sent).subspan(written, size));
+                    const std::size_t size =
+                        std::min<std::size_t>(1 + random() % 40, sent.size() - written);
+                    co_await both.client.write_all(std::span<const std::byte>(sent).subspan(written,
+                                                                                            size));
                     written += size;
                 }
                 const unsigned key = turn % 2 == 0 ? cores.a() : cores.b();
@@ -747,11 +798,13 @@ TEST_SUITE("stream") {
                 ends both = co_await connected();
                 for (int i = 0; i < 40; ++i) {
                     co_await both.client.write_all("x");
-                    tg::chunk bytes = co_await receives_chunk(i % 2 == 0 ? cores.a() : cores.b(), &both.server);
+                    tg::chunk bytes =
+                        co_await receives_chunk(i % 2 == 0 ? cores.a() : cores.b(), &both.server);
                     REQUIRE(bytes.text() == "x");
                 }
                 co_await both.client.write_all("unread");
-                co_await drops_there(cores.a(), std::make_shared<tg::stream>(std::move(both.server)));
+                co_await drops_there(cores.a(),
+                                     std::make_shared<tg::stream>(std::move(both.server)));
             }
             co_await cores.release();
         });
@@ -764,7 +817,8 @@ TEST_SUITE("stream") {
             tg::token<> server = serves(echo{echo_receiving}, std::move(both.server));
             server.admit();
             const std::span<const std::byte> all(sent);
-            auto [received, nothing] = co_await tg::when_all(reads(&both.client, true), writes(&both.client, all));
+            auto [received, nothing] =
+                co_await tg::when_all(reads(&both.client, true), writes(&both.client, all));
             static_cast<void>(nothing);
             CHECK(received == sent);
             co_await server;

@@ -62,7 +62,9 @@ tg::endpoint deserted() {
     const tg::udp::socket closed = tg::udp::socket::bind(tg::endpoint::loopback_v4(0));
     return closed.local_endpoint();
 }
-tg::task<> send_it(tg::udp::socket* by, std::span<const std::byte> bytes) { co_await by->send(bytes); }
+tg::task<> send_it(tg::udp::socket* by, std::span<const std::byte> bytes) {
+    co_await by->send(bytes);
+}
 const tg::operation receives{{.name = "udp_test_receives"}, receive_text};
 
 }  // namespace
@@ -70,7 +72,8 @@ const tg::operation receives{{.name = "udp_test_receives"}, receive_text};
 TEST_SUITE("udp") {
     TEST_CASE("datagrams there and back, over both families") {
         run_cleanly([]() -> tg::task<> {
-            for (const tg::endpoint& any : {tg::endpoint::loopback_v4(0), tg::endpoint::loopback_v6(0)}) {
+            for (const tg::endpoint& any :
+                 {tg::endpoint::loopback_v4(0), tg::endpoint::loopback_v6(0)}) {
                 tg::udp::socket server = tg::udp::socket::bind(any);
                 tg::udp::socket client = tg::udp::socket::connect(server.local_endpoint());
                 for (int i = 0; i < 100; ++i) {
@@ -119,7 +122,8 @@ TEST_SUITE("udp") {
             const std::string text = co_await thrown_by<std::system_error>(receive_text(&client));
             CHECK(text == "receive a datagram (" + gone.text() + "): Connection refused");
             const std::vector<std::byte> huge(70'000);
-            const std::string long_text = co_await thrown_by<std::system_error>(send_it(&client, huge));
+            const std::string long_text =
+                co_await thrown_by<std::system_error>(send_it(&client, huge));
             CHECK(long_text.find("Message too long") != std::string::npos);
             CHECK_THROWS_AS(static_cast<void>(tg::udp::socket::bind(tg::endpoint::local("@x"))),
                             tg::configuration_error);
@@ -143,7 +147,8 @@ TEST_SUITE("udp") {
                 all.push_back(receives(&server));
                 all.back().admit();
             }
-            for (int i = 0; i < 16; ++i) co_await client.send_to(bytes_of(std::to_string(i)), server.local_endpoint());
+            for (int i = 0; i < 16; ++i)
+                co_await client.send_to(bytes_of(std::to_string(i)), server.local_endpoint());
             std::set<std::string> got;
             for (auto& each : all) got.insert(co_await each);
             CHECK(got.size() == 16);
@@ -156,12 +161,14 @@ TEST_SUITE("udp") {
             }
             CHECK(text.find("token_timeout") == 0);
 
-            tg::token<std::string> waiting = as_token(thrown_by<tg::socket_closed>(receive_text(&server)));
+            tg::token<std::string> waiting =
+                as_token(thrown_by<tg::socket_closed>(receive_text(&server)));
             waiting.admit();
             co_await tg::yield();  // waiting by then or not yet
             co_await server.close();
             CHECK((co_await waiting).find("socket_closed") == 0);
-            const std::string later = co_await thrown_by<tg::socket_closed>(send_it(&server, bytes_of("x")));
+            const std::string later =
+                co_await thrown_by<tg::socket_closed>(send_it(&server, bytes_of("x")));
             CHECK(later.find("socket_closed") == 0);
         });
     }
@@ -185,7 +192,8 @@ TEST_SUITE("udp") {
                 const tg::endpoint gone = deserted();
                 client.set_peer(gone);
                 co_await client.send(bytes_of("anybody?"));
-                const std::string text = co_await thrown_by<std::system_error>(receive_text(&client));
+                const std::string text =
+                    co_await thrown_by<std::system_error>(receive_text(&client));
                 CHECK(text == "receive a datagram (" + gone.text() + "): Connection refused");
             }
         });
@@ -198,7 +206,8 @@ TEST_SUITE("udp") {
             std::vector<tg::token<std::string>> all;
             int begun = 0;
             for (int i = 0; i < many; ++i) {
-                all.push_back(as_token(thrown_by<tg::socket_closed>(receive_counted(&server, &begun))));
+                all.push_back(
+                    as_token(thrown_by<tg::socket_closed>(receive_counted(&server, &begun))));
                 all.back().admit();
             }
             while (begun < many) co_await tg::yield();
@@ -237,13 +246,16 @@ TEST_SUITE("udp") {
         });
     }
 
-    TEST_CASE("a stop does not keep a socket from closing; what is closed is named, and gives no descriptor") {
+    TEST_CASE(
+        "a stop does not keep a socket from closing; what is closed is named, and gives no "
+        "descriptor") {
         run_cleanly([]() -> tg::task<> {
             const std::size_t descriptors = tg::test::open_descriptors();
             tg::udp::socket server = tg::udp::socket::bind(tg::endpoint::loopback_v4(0));
             const std::string where = server.local_endpoint().text();
             int begun = 0;
-            tg::token<std::string> waiting = as_token(thrown_by<tg::socket_closed>(receive_counted(&server, &begun)));
+            tg::token<std::string> waiting =
+                as_token(thrown_by<tg::socket_closed>(receive_counted(&server, &begun)));
             waiting.admit();
             while (begun == 0) co_await tg::yield();
             const std::string text = co_await after_a_stop(close_it(&server));
@@ -251,8 +263,8 @@ TEST_SUITE("udp") {
             CHECK_FALSE(server.is_open());
             CHECK(tg::test::open_descriptors() == descriptors);
             CHECK_THROWS_AS(static_cast<void>(server.descriptor()), tg::socket_closed);
-            const std::string closed =
-                "socket_closed: it did not receive a datagram (" + where + "): the socket has been closed";
+            const std::string closed = "socket_closed: it did not receive a datagram (" + where +
+                                       "): the socket has been closed";
             CHECK(co_await waiting == closed);
             const std::string later = co_await thrown_by<tg::socket_closed>(receive_text(&server));
             CHECK(later == closed);

@@ -31,7 +31,8 @@ const std::string long_text = "a text that is too long to be kept in the string 
 /// Not an aggregate: it may be braced inside a co_await expression.
 class labelled {
 public:
-    labelled(std::string label, counted value) : label_(std::move(label)), value_(std::move(value)) {}
+    labelled(std::string label, counted value)
+        : label_(std::move(label)), value_(std::move(value)) {}
     [[nodiscard]] int number() const { return value_.number() + (label_ == long_text ? 0 : 1000); }
 
 private:
@@ -47,13 +48,15 @@ struct aggregate {
 const tg::operation number_of{{.name = "gcc12_test_number_of"}, [](std::string text, counted kept) {
                                   return kept.number() + (text == long_text ? 0 : 1000);
                               }};
-const tg::operation number_by_reference{
-    {.name = "gcc12_test_number_by_reference"},
-    [](const std::string& text, const counted& kept) { return kept.number() + (text == long_text ? 0 : 1000); }};
+const tg::operation number_by_reference{{.name = "gcc12_test_number_by_reference"},
+                                        [](const std::string& text, const counted& kept) {
+                                            return kept.number() + (text == long_text ? 0 : 1000);
+                                        }};
 const tg::operation echo{{.name = "gcc12_test_echo"},
                          [](std::string text) -> tg::task<std::string> { co_return text; }};
 const tg::operation give_back{{.name = "gcc12_test_give_back"}, [](counted kept) { return kept; }};
-const tg::operation of_labelled{{.name = "gcc12_test_labelled"}, [](labelled it) { return it.number(); }};
+const tg::operation of_labelled{{.name = "gcc12_test_labelled"},
+                                [](labelled it) { return it.number(); }};
 const tg::operation of_aggregate{{.name = "gcc12_test_aggregate"},
                                  [](const aggregate& it) { return it.value.number(); }};
 const tg::operation sum_of{{.name = "gcc12_test_sum"}, [](const std::vector<counted>& all) {
@@ -61,12 +64,15 @@ const tg::operation sum_of{{.name = "gcc12_test_sum"}, [](const std::vector<coun
                                for (const counted& each : all) sum += each.number();
                                return sum;
                            }};
-const tg::operation below{{.name = "gcc12_test_below"}, [](counted n, int limit) { return n.number() < limit; }};
+const tg::operation below{{.name = "gcc12_test_below"},
+                          [](counted n, int limit) { return n.number() < limit; }};
 const tg::operation fails{{.name = "gcc12_test_fails"}, [](counted kept, std::string text) -> int {
                               throw std::runtime_error(text + std::to_string(kept.number()));
                           }};
 
-tg::task<int> subroutine(std::string text, counted kept) { co_return kept.number() + (text == long_text ? 0 : 1000); }
+tg::task<int> subroutine(std::string text, counted kept) {
+    co_return kept.number() + (text == long_text ? 0 : 1000);
+}
 
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
 /// No local in the outermost block, and an await in a condition: g++ 12 gets its promise wrong, and the body never runs.
@@ -172,8 +178,9 @@ TEST_SUITE("gcc12") {
     TEST_CASE("when_all of temporary tokens whose arguments are temporaries, in one expression") {
         run_and_count([]() -> tg::task<> {
             for (int i = 0; i < 10; ++i) {
-                const auto [a, b, c] = co_await tg::when_all(number_of(std::string(long_text), counted(i)),
-                                                             echo(long_text + long_text), give_back(counted(2 * i)));
+                const auto [a, b, c] =
+                    co_await tg::when_all(number_of(std::string(long_text), counted(i)),
+                                          echo(long_text + long_text), give_back(counted(2 * i)));
                 CHECK(a == i);
                 CHECK(b == long_text + long_text);
                 CHECK(c.number() == 2 * i);
@@ -186,7 +193,8 @@ TEST_SUITE("gcc12") {
             std::vector<tg::token<counted>> all;
             for (int i = 0; i < 20; ++i) all.push_back(give_back(counted(i)));
             int next = 0;
-            for (const counted& each : co_await tg::when_all(std::move(all))) CHECK(each.number() == next++);
+            for (const counted& each : co_await tg::when_all(std::move(all)))
+                CHECK(each.number() == next++);
             CHECK(next == 20);
         });
     }
@@ -208,7 +216,9 @@ TEST_SUITE("gcc12") {
             auto list = sum_of({counted(1), counted(2)});
             const int three = co_await list;
             CHECK(three == 3);
-            const auto closure = [kept = counted(6)]() -> tg::task<int> { co_return kept.number(); };
+            const auto closure = [kept = counted(6)]() -> tg::task<int> {
+                co_return kept.number();
+            };
             const int six = co_await closure();
             CHECK(six == 6);
         });
@@ -216,7 +226,8 @@ TEST_SUITE("gcc12") {
 
     TEST_CASE("an await inside the arguments of an await") {
         run_and_count([]() -> tg::task<> {
-            const int n = co_await number_of(co_await echo(std::string(long_text)), co_await give_back(counted(9)));
+            const int n = co_await number_of(co_await echo(std::string(long_text)),
+                                             co_await give_back(counted(9)));
             CHECK(n == 9);
         });
     }
@@ -250,7 +261,8 @@ TEST_SUITE("gcc12") {
             complaint([] { static_cast<void>(wide_trap<1000>()); }),
             complaint([] { static_cast<void>(wide_trap<40'000>()); }),
             complaint([&] { static_cast<void>(trap_with_parameter(parameter)); })};
-        for (const std::string& each : complaints) CHECK(each.find("co_await") != std::string::npos);
+        for (const std::string& each : complaints)
+            CHECK(each.find("co_await") != std::string::npos);
         CHECK(complaint([&] {
                   static_cast<void>(named<8>());
                   static_cast<void>(named<40'000>());
@@ -263,7 +275,8 @@ TEST_SUITE("gcc12") {
         run_and_count([]() -> tg::task<> {
             std::string heard;
             try {
-                const int n = co_await number_of(std::string(long_text), counted(co_await fails(counted(1), "so ")));
+                const int n = co_await number_of(std::string(long_text),
+                                                 counted(co_await fails(counted(1), "so ")));
                 CHECK(n == 0);
             } catch (const std::runtime_error& error) {
                 heard = error.what();
@@ -277,7 +290,8 @@ TEST_SUITE("gcc12") {
             const auto refuse = [](int n) -> int { throw std::runtime_error(std::to_string(n)); };
             std::string heard;
             try {
-                co_await tg::when_all(give_back(counted(1)), number_of(std::string(long_text), counted(refuse(2))));
+                co_await tg::when_all(give_back(counted(1)),
+                                      number_of(std::string(long_text), counted(refuse(2))));
             } catch (const std::runtime_error& error) {
                 heard = error.what();
             }

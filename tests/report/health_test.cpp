@@ -34,8 +34,10 @@ constexpr tg::breaker_options patient{.failure_rate = 0.999, .min_runs = 1000, .
 const tg::operation plain{{.name = "health_test_plain"}, may_fail};
 const tg::operation guarded{{.name = "health_test_guarded", .breaker = patient}, may_fail};
 const tg::operation stays{{.name = "health_test_stays", .timeout = 1ms, .breaker = patient}, stay};
-const tg::operation brief{
-    {.name = "health_test_brief", .timeout = 1ms, .breaker = {.failure_rate = 0.5, .min_runs = 2, .window = 2}}, stay};
+const tg::operation brief{{.name = "health_test_brief",
+                           .timeout = 1ms,
+                           .breaker = {.failure_rate = 0.5, .min_runs = 2, .window = 2}},
+                          stay};
 const tg::operation killed{{.name = "health_test_killed", .breaker = patient}, stay};
 const tg::operation idle{{.name = "health_test_idle"}, [] {}};
 
@@ -116,7 +118,8 @@ TEST_SUITE("health") {
             tg::runtime runtime{{.cores = 1, .metrics = metrics}};
             runtime.run([&]() -> tg::task<> {
                 // On a busy machine some are late before they have started.
-                for (std::uint64_t late = 0; late < 5; late = runtime.gate().health("health_test_stays")->timed_out) {
+                for (std::uint64_t late = 0; late < 5;
+                     late = runtime.gate().health("health_test_stays")->timed_out) {
                     try {
                         co_await stays();
                     } catch (const tg::token_timeout&) {}
@@ -151,7 +154,8 @@ TEST_SUITE("health") {
             runtime.gate().pause("health_test_brief");
             runtime.start();
             for (int i = 0; i < 5; ++i) {
-                const std::string why = what_of<tg::token_timeout>([&] { runtime.submit(brief()).get(); });
+                const std::string why =
+                    what_of<tg::token_timeout>([&] { runtime.submit(brief()).get(); });
                 CHECK(why.find(" had not been started within 1ms") != std::string::npos);
             }
             const auto held = runtime.gate().health("health_test_brief");

@@ -35,22 +35,26 @@ using tg::test::wait_until;
 
 namespace {
 
-const tg::operation odd_name{{.name = R"(metrics_test "quoted" \ {x="y"},)"}, [](int n) { return n; }};
+const tg::operation odd_name{{.name = R"(metrics_test "quoted" \ {x="y"},)"},
+                             [](int n) { return n; }};
 const tg::operation adds{{.name = "metrics_test_adds", .weight = tg::weight::heavy},
                          [](std::atomic<int>* to) { ++*to; }};
-const tg::operation fails{{.name = "metrics_test_fails"}, [] { throw std::runtime_error("it is to fail"); }};
-const tg::operation guarded_fails{{.name = "metrics_test_guarded", .breaker = {.failure_rate = 0.5, .min_runs = 2}},
-                                  [] { throw std::runtime_error("it is to fail"); }};
+const tg::operation fails{{.name = "metrics_test_fails"},
+                          [] { throw std::runtime_error("it is to fail"); }};
+const tg::operation guarded_fails{
+    {.name = "metrics_test_guarded", .breaker = {.failure_rate = 0.5, .min_runs = 2}},
+    [] { throw std::runtime_error("it is to fail"); }};
 const tg::operation slow_waits{{.name = "metrics_test_slow_waits", .storage = tg::storage::slow},
                                [](manual_event* event) -> tg::task<> { co_await *event; }};
 
 std::atomic<int> were_watched, had_notes;
-const tg::operation looks_at_itself{{.name = "metrics_test_looks_at_itself", .weight = tg::weight::light}, [] {
-                                        token_record& self = *this_core->current;
-                                        if (!(self.flags & watched)) return;  // then it has none, whatever lies there
-                                        ++were_watched;
-                                        had_notes += promise_base::of(self).notes() != nullptr;
-                                    }};
+const tg::operation looks_at_itself{
+    {.name = "metrics_test_looks_at_itself", .weight = tg::weight::light}, [] {
+        token_record& self = *this_core->current;
+        if (!(self.flags & watched)) return;  // then it has none, whatever lies there
+        ++were_watched;
+        had_notes += promise_base::of(self).notes() != nullptr;
+    }};
 
 shared_state& core_of(tg::runtime& runtime) {
     return *runtime.run([]() -> tg::task<shared_state*> { co_return this_core->runtime; });
@@ -70,7 +74,9 @@ operation_totals total_of(const shared_state& runtime, std::uint32_t index) {
 }
 
 bool is_name(std::string_view text) {
-    return !text.empty() && text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string_view::npos &&
+    return !text.empty() &&
+           text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") ==
+               std::string_view::npos &&
            text.find_first_of("0123456789") != 0;
 }
 
@@ -177,21 +183,26 @@ private:
 /// A value with the labels that tell it apart from its own and `more`.
 std::string of(const std::string& metric, const std::string& operation, const std::string& core,
                const std::string& more = {}) {
-    return metric + "{operation=\"" + operation + "\",core=\"" + core + '"' + (more.empty() ? "" : ',' + more) + '}';
+    return metric + "{operation=\"" + operation + "\",core=\"" + core + '"' +
+           (more.empty() ? "" : ',' + more) + '}';
 }
 
 }  // namespace
 
 TEST_SUITE("metrics") {
-    TEST_CASE("without runtime_options::metrics: what the snapshot has, the gate, the cores, and no operation") {
+    TEST_CASE(
+        "without runtime_options::metrics: what the snapshot has, the gate, the cores, and no "
+        "operation") {
         manual_event release;
-        tg::runtime runtime{{.cores = 2, .workers_per_core = 2, .storage = {.slow = 2, .fast = 33}}};
+        tg::runtime runtime{
+            {.cores = 2, .workers_per_core = 2, .storage = {.slow = 2, .fast = 33}}};
         runtime.start();
         std::vector<std::future<void>> held;
         for (int i = 0; i < 3; ++i) held.push_back(runtime.submit(slow_waits(&release)));
         const auto executing = [&] {
             int count = 0;
-            for (const tg::token_info& each : runtime.tokens()) count += each.state == tg::token_state::executing;
+            for (const tg::token_info& each : runtime.tokens())
+                count += each.state == tg::token_state::executing;
             return count;
         };
         // One that awaits something else than tokens keeps its permit, so the third waits.
@@ -217,7 +228,8 @@ TEST_SUITE("metrics") {
         CHECK(now["tokengate_frame_pool_live_slots"] >= 3);
         CHECK(now["tokengate_frame_pool_mapped_bytes"] >= 256 * 1024);
         CHECK(now["tokengate_core_busy_seconds_total{core=\"0\"}"] < 1e9);
-        CHECK_FALSE(now.has("tokengate_core_busy_seconds_total{core=\"2\"}"));  // executors of a core are one
+        CHECK_FALSE(now.has(
+            "tokengate_core_busy_seconds_total{core=\"2\"}"));  // executors of a core are one
         for (const auto& [name, type] : now.types()) {
             CHECK(type != "histogram");
             CHECK_FALSE(name.starts_with("tokengate_operation_"));
@@ -249,7 +261,8 @@ TEST_SUITE("metrics") {
         CHECK(now("tokengate_gate_held_tokens") == 0);
         CHECK(now("tokengate_gate_paused") == 0);
 
-        constexpr const char* blocked = "tokengate_operation_blocked{operation=\"metrics_test_guarded\"}";
+        constexpr const char* blocked =
+            "tokengate_operation_blocked{operation=\"metrics_test_guarded\"}";
         CHECK_THROWS_AS(runtime.submit(guarded_fails()).get(), std::runtime_error);
         CHECK(now(blocked) == 0);
         CHECK_THROWS_AS(runtime.submit(guarded_fails()).get(), std::runtime_error);
@@ -288,16 +301,19 @@ TEST_SUITE("metrics") {
         CHECK(now[of("tokengate_operation_admitted_total", name, "1")] == 19);
         CHECK(now[of("tokengate_operation_started_total", name, "1")] == 18);
         CHECK(now[of("tokengate_operation_ended_total", name, "0", R"(outcome="completed")")] == 1);
-        CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="completed")")] == 11);
+        CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="completed")")] ==
+              11);
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="failed")")] == 12);
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="killed")")] == 13);
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="timeout")")] == 14);
         CHECK(now[of("tokengate_operation_ended_total", name, "1", R"(outcome="expired")")] == 16);
         CHECK(now[of("tokengate_operation_refused_total", name, "1")] == 15);
         CHECK(now[of("tokengate_operation_retries_total", name, "1")] == 16);
-        CHECK_FALSE(now.has(of("tokengate_operation_admitted_total", name, "control")));  // it was never there
+        CHECK_FALSE(now.has(of("tokengate_operation_admitted_total", name,
+                               "control")));  // it was never there
         const auto bucket = [&](const char* le) {
-            return now[of("tokengate_operation_queue_wait_seconds_bucket", name, "1", "le=\"" + std::string(le) + '"')];
+            return now[of("tokengate_operation_queue_wait_seconds_bucket", name, "1",
+                          "le=\"" + std::string(le) + '"')];
         };
         CHECK(bucket("1e-06") == 1);
         CHECK(bucket("2e-05") == 1);
@@ -309,7 +325,8 @@ TEST_SUITE("metrics") {
         CHECK(now[of("tokengate_operation_queue_wait_seconds_count", name, "1")] == 4);
         CHECK(now[of("tokengate_operation_queue_wait_seconds_sum", name, "1")] ==
               doctest::Approx(200.0000709).epsilon(1e-12));
-        CHECK(now[of("tokengate_operation_run_time_seconds_sum", name, "0")] == doctest::Approx(0.003).epsilon(1e-12));
+        CHECK(now[of("tokengate_operation_run_time_seconds_sum", name, "0")] ==
+              doctest::Approx(0.003).epsilon(1e-12));
         CHECK(now[of("tokengate_operation_queue_wait_seconds_count", name, "0")] == 0);
         CHECK(now["tokengate_operation_uncounted_total{core=\"0\"}"] == 0);
 
@@ -341,7 +358,8 @@ TEST_SUITE("metrics") {
             R"(tokengate_operation_run_time_seconds_bucket{operation="metrics_test_adds",core="0",le=")";
         double before = 0, last_bound = 0;
         int buckets = 0;
-        for (std::size_t at = text.find(start); at != text.npos; at = text.find(start, at + 1), ++buckets) {
+        for (std::size_t at = text.find(start); at != text.npos;
+             at = text.find(start, at + 1), ++buckets) {
             const std::string sample = text.substr(at, text.find(' ', at) - at);
             const double bound = std::strtod(sample.c_str() + start.size(), nullptr);
             CHECK(bound > last_bound);
@@ -350,7 +368,8 @@ TEST_SUITE("metrics") {
             last_bound = bound;
         }
         CHECK(buckets == 26);
-        CHECK(before == now[of("tokengate_operation_run_time_seconds_count", "metrics_test_adds", "0")]);
+        CHECK(before ==
+              now[of("tokengate_operation_run_time_seconds_count", "metrics_test_adds", "0")]);
         CHECK(before == 26);  // 3^0 … 3^25
     }
 
@@ -363,24 +382,29 @@ TEST_SUITE("metrics") {
             core.executors[position]->stats->of(index)->run_time.record(1000);
         }
         const parsed now(runtime.metrics());
-        CHECK(now[of("tokengate_operation_ended_total", "metrics_test_adds", "0", R"(outcome="completed")")] == 6);
+        CHECK(now[of("tokengate_operation_ended_total", "metrics_test_adds", "0",
+                     R"(outcome="completed")")] == 6);
         CHECK(now[of("tokengate_operation_run_time_seconds_count", "metrics_test_adds", "0")] == 3);
     }
 
     TEST_CASE("operations of one name, defined one after the other, are one sample") {
         std::set<std::uint32_t> indices;
         const auto note = [&](const operation_record* each) {
-            if (std::string_view(each->name) == "metrics_test_redefined") indices.insert(each->index);
+            if (std::string_view(each->name) == "metrics_test_redefined")
+                indices.insert(each->index);
         };
         {
-            const tg::operation first{{.name = "metrics_test_redefined", .weight = tg::weight::light}, [] {}};
+            const tg::operation first{
+                {.name = "metrics_test_redefined", .weight = tg::weight::light}, [] {}};
         }
-        const tg::operation second{{.name = "metrics_test_redefined", .weight = tg::weight::heavy}, [] {}};
+        const tg::operation second{{.name = "metrics_test_redefined", .weight = tg::weight::heavy},
+                                   [] {}};
         for (const operation_record* each : known_operations()) note(each);
         REQUIRE(indices.size() == 2);
         tg::runtime runtime{{.cores = 1, .metrics = true}};
         shared_state& core = core_of(runtime);
-        for (const std::uint32_t index : indices) core.executors[0]->stats->of(index)->started.add(3);
+        for (const std::uint32_t index : indices)
+            core.executors[0]->stats->of(index)->started.add(3);
         const parsed now(runtime.metrics());
         CHECK(now[of("tokengate_operation_started_total", "metrics_test_redefined", "0")] == 6);
     }
@@ -410,8 +434,8 @@ TEST_SUITE("metrics") {
         core.executors[0]->stats->of(index)->completed.add(4);
         core.executors[0]->stats->of(index)->run_time.record(5);
         const parsed now(runtime.metrics());
-        CHECK(now[of("tokengate_operation_ended_total", R"(metrics_test \"quoted\" \\ {x=\"y\"},)", "0",
-                     R"(outcome="completed")")] == 4);
+        CHECK(now[of("tokengate_operation_ended_total", R"(metrics_test \"quoted\" \\ {x=\"y\"},)",
+                     "0", R"(outcome="completed")")] == 4);
     }
 
     TEST_CASE("how fast a core wakes is measured") {
@@ -419,7 +443,8 @@ TEST_SUITE("metrics") {
         runtime.start();
         std::atomic<int> ran{0};
         const auto wakes = [&] {
-            return parsed(runtime.metrics())["tokengate_core_wake_latency_seconds_count{core=\"0\"}"];
+            return parsed(
+                runtime.metrics())["tokengate_core_wake_latency_seconds_count{core=\"0\"}"];
         };
         const auto parked = [&] {
             return parsed(runtime.metrics())["tokengate_core_parked_executors{core=\"0\"}"] == 1;
@@ -453,7 +478,9 @@ TEST_SUITE("metrics") {
                     const std::string text = runtime.metrics();
                     const std::string wanted = "\ntokengate_tokens_ended_total ";
                     const std::size_t at = text.find(wanted);
-                    const double now = at == text.npos ? -1 : std::strtod(text.c_str() + at + wanted.size(), nullptr);
+                    const double now =
+                        at == text.npos ? -1
+                                        : std::strtod(text.c_str() + at + wanted.size(), nullptr);
                     CHECK(now >= ended);
                     ended = now;
                 } while (!done);
@@ -528,7 +555,8 @@ TEST_SUITE("metrics") {
         REQUIRE(margin < expected / 2);
         for (const tg::timing timing : {tg::timing::off, tg::timing::sampled}) {
             CAPTURE(static_cast<int>(timing));
-            tg::runtime runtime{{.cores = 2, .timing = timing, .metrics = timing == tg::timing::off}};
+            tg::runtime runtime{
+                {.cores = 2, .timing = timing, .metrics = timing == tg::timing::off}};
             const operation_totals totals = totals_of_many(runtime);
             CHECK(were_watched == many);
             CHECK(totals.admitted == many);

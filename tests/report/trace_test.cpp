@@ -66,7 +66,8 @@ struct picture {
 };
 
 picture look_at(const std::string& text) {
-    if (const char* folder = std::getenv("TOKENGATE_TRACE_DIR")) {  // trace_check.py wants to see it too
+    if (const char* folder =
+            std::getenv("TOKENGATE_TRACE_DIR")) {  // trace_check.py wants to see it too
         static int number = 0;
         std::ofstream(std::string(folder) + '/' + std::to_string(number++) + ".json") << text;
     }
@@ -82,14 +83,17 @@ picture look_at(const std::string& text) {
             seen.slices.emplace_back();
         } else if (phase == "X") {
             const auto& arguments = event.at("args");
-            seen.slices.at(row).push_back({event.at("name"), arguments.at("token"), ns(event.at("ts")),
+            seen.slices.at(row).push_back({event.at("name"), arguments.at("token"),
+                                           ns(event.at("ts")),
                                            ns(event.at("ts")) + ns(event.at("dur")),
                                            arguments.value("outcome", std::string())});
         } else if (phase == "s") {
-            CHECK(seen.departures.try_emplace(event.at("id"), arrow_end{row, ns(event.at("ts"))}).second);
+            CHECK(seen.departures.try_emplace(event.at("id"), arrow_end{row, ns(event.at("ts"))})
+                      .second);
         } else if (phase == "f") {
             CHECK(event.at("bp") == "e");
-            CHECK(seen.arrivals.try_emplace(event.at("id"), arrow_end{row, ns(event.at("ts"))}).second);
+            CHECK(seen.arrivals.try_emplace(event.at("id"), arrow_end{row, ns(event.at("ts"))})
+                      .second);
         } else if (phase == "i") {
             seen.instants.push_back(event.at("name"));
         }
@@ -112,7 +116,9 @@ bool all_nest(const std::vector<slice>& row) {
 }
 
 bool has_one_around(const std::vector<slice>& row, std::int64_t at) {
-    return std::ranges::any_of(row, [at](const slice& each) { return each.begin <= at && at <= each.end; });
+    return std::ranges::any_of(row, [at](const slice& each) {
+        return each.begin <= at && at <= each.end;
+    });
 }
 
 bool has_one_from(const std::vector<slice>& row, std::int64_t at) {
@@ -130,22 +136,26 @@ struct thread_of_events {
     thread_of_events& admitted(std::uint64_t ns, std::uint64_t token, std::uint64_t position) {
         return note(trace_kind::admitted, ns, token, position);
     }
-    thread_of_events& begins(std::uint64_t ns, std::uint64_t token, const operation_record& of = parse) {
+    thread_of_events& begins(std::uint64_t ns, std::uint64_t token,
+                             const operation_record& of = parse) {
         return note(trace_kind::segment_begin, ns, token, token * 10, of);
     }
-    thread_of_events& in_place(std::uint64_t ns, std::uint64_t token, const operation_record& of = store) {
+    thread_of_events& in_place(std::uint64_t ns, std::uint64_t token,
+                               const operation_record& of = store) {
         return note(trace_kind::in_place_begin, ns, token, token * 10, of);
     }
-    thread_of_events& goes_on(std::uint64_t ns, std::uint64_t token, const operation_record& of = parse) {
+    thread_of_events& goes_on(std::uint64_t ns, std::uint64_t token,
+                              const operation_record& of = parse) {
         return note(trace_kind::continued, ns, token, token * 10, of);
     }
-    thread_of_events& ended(std::uint64_t ns, std::uint64_t token, token_state how = token_state::completed) {
+    thread_of_events& ended(std::uint64_t ns, std::uint64_t token,
+                            token_state how = token_state::completed) {
         return note(trace_kind::ended, ns, token, static_cast<std::uint64_t>(how));
     }
     thread_of_events& leaves(std::uint64_t ns) { return note(trace_kind::segment_end, ns, 0, 0); }
 
-    thread_of_events& note(trace_kind kind, std::uint64_t ns, std::uint64_t token, std::uint64_t argument,
-                           const operation_record& of = parse) {
+    thread_of_events& note(trace_kind kind, std::uint64_t ns, std::uint64_t token,
+                           std::uint64_t argument, const operation_record& of = parse) {
         ring.note(kind, token, &of, argument, ns);
         return *this;
     }
@@ -153,7 +163,8 @@ struct thread_of_events {
 
 picture drawn(const std::deque<thread_of_events>& threads, std::uint64_t now = 100'000) {
     std::vector<trace_row> rows;
-    for (const auto& each : threads) rows.push_back({"core " + std::to_string(rows.size()), &each.ring});
+    for (const auto& each : threads)
+        rows.push_back({"core " + std::to_string(rows.size()), &each.ring});
     return look_at(trace_json(rows, now));
 }
 
@@ -164,7 +175,8 @@ using rows = std::vector<std::vector<slice>>;
 TEST_CASE("A trace has a row for every thread, in their order, with or without events") {
     thread_of_events second;
     second.begins(1000, 1).ended(2000, 1).leaves(2000);
-    const trace_row given[] = {{"core 0", nullptr}, {"core 1", &second.ring}, {"control loop", nullptr}};
+    const trace_row given[] = {
+        {"core 0", nullptr}, {"core 1", &second.ring}, {"control loop", nullptr}};
     const picture seen = look_at(trace_json(given, 5000));
     CHECK(seen.rows == std::vector<std::string>{"core 0", "core 1", "control loop"});
     CHECK(seen.slices[0].empty());
@@ -178,7 +190,8 @@ TEST_CASE("A trace has a row for every thread, in their order, with or without e
     CHECK(look_at(trace_json({}, 5000)).rows.empty());
 }
 
-TEST_CASE("Each stretch in which a body runs is a slice, and the last one says how the token ended") {
+TEST_CASE(
+    "Each stretch in which a body runs is a slice, and the last one says how the token ended") {
     std::deque<thread_of_events> threads(1);
     threads[0].begins(1'001, 7).leaves(3'001);
     threads[0].begins(4'000, 8, store).ended(4'500, 8, token_state::failed).leaves(4'600);
@@ -191,7 +204,8 @@ TEST_CASE("Each stretch in which a body runs is a slice, and the last one says h
 
 TEST_CASE("A child that runs in place lies within its awaiter's slice, which goes on") {
     std::deque<thread_of_events> threads(1);
-    threads[0].begins(0, 1).spawned(100, 2, 1).in_place(100, 2).spawned(200, 3, 2).in_place(200, 3, odd);
+    threads[0].begins(0, 1).spawned(100, 2, 1).in_place(100, 2).spawned(200, 3, 2).in_place(200, 3,
+                                                                                            odd);
     threads[0].ended(300, 3).goes_on(300, 2, store).ended(400, 2).goes_on(400, 1);
     threads[0].ended(500, 1).leaves(500);
     const picture seen = drawn(threads);
@@ -203,10 +217,16 @@ TEST_CASE("A child that runs in place lies within its awaiter's slice, which goe
 }
 
 TEST_CASE(
-    "A child that suspends in place takes its awaiters along; after its end they go on beside it, not around it") {
+    "A child that suspends in place takes its awaiters along; after its end they go on beside it, "
+    "not around it") {
     std::deque<thread_of_events> threads(1);
     threads[0].begins(0, 1).in_place(100, 2).leaves(200);
-    threads[0].begins(1'000, 2, store).ended(1'300, 2).goes_on(1'300, 1).ended(1'400, 1).leaves(1'450);
+    threads[0]
+        .begins(1'000, 2, store)
+        .ended(1'300, 2)
+        .goes_on(1'300, 1)
+        .ended(1'400, 1)
+        .leaves(1'450);
     CHECK(drawn(threads).slices == rows{{{"parse", "parse_10_1", 0, 200, ""},
                                          {"store", "store_20_2", 100, 200, ""},
                                          {"store", "store_20_2", 1'000, 1'300, "completed"},
@@ -234,7 +254,9 @@ TEST_CASE("A spawn is an arrow from the spawner's slice to the child's first one
 
 TEST_CASE("An arrow without a beginning or an end is not drawn") {
     std::deque<thread_of_events> threads(2);
-    SUBCASE("not started yet") { threads[0].begins(0, 1).spawned(100, 2, 1).ended(200, 1).leaves(200); }
+    SUBCASE("not started yet") {
+        threads[0].begins(0, 1).spawned(100, 2, 1).ended(200, 1).leaves(200);
+    }
     SUBCASE("spawned by no token") {
         threads[0].spawned(100, 2, 0);
         threads[1].begins(200, 2).ended(300, 2).leaves(300);
@@ -266,8 +288,8 @@ TEST_CASE("A ring that has gone round shows whole stretches only") {
     for (std::uint64_t ns = 0; ns < 10; ++ns) threads[0].admitted(20 + ns, 99, 0);
     threads[0].ended(50, 2).goes_on(50, 1).ended(60, 1).leaves(60);
     SUBCASE("the outer one's beginning is forgotten") {
-        CHECK(drawn(threads).slices ==
-              rows{{{"store", "store_20_2", 0, 40, "completed"}, {"parse", "parse_10_1", 40, 50, "completed"}}});
+        CHECK(drawn(threads).slices == rows{{{"store", "store_20_2", 0, 40, "completed"},
+                                             {"parse", "parse_10_1", 40, 50, "completed"}}});
     }
     SUBCASE("both are") {
         threads[0].admitted(70, 99, 0);
@@ -280,18 +302,24 @@ TEST_CASE("A ring that has gone round shows whole stretches only") {
 TEST_CASE("What still runs lasts until now, and says so") {
     std::deque<thread_of_events> threads(1);
     threads[0].begins(1'000, 1).in_place(2'000, 2);
-    CHECK(drawn(threads, 9'000).slices ==
-          rows{{{"parse", "parse_10_1", 0, 8'000, "running"}, {"store", "store_20_2", 1'000, 8'000, "running"}}});
+    CHECK(drawn(threads, 9'000).slices == rows{{{"parse", "parse_10_1", 0, 8'000, "running"},
+                                                {"store", "store_20_2", 1'000, 8'000, "running"}}});
     // Noted after the clock was read: nothing ends before it begins.
-    CHECK(drawn(threads, 1'500).slices ==
-          rows{{{"parse", "parse_10_1", 0, 1'000, "running"}, {"store", "store_20_2", 1'000, 1'000, "running"}}});
+    CHECK(drawn(threads, 1'500).slices == rows{{{"parse", "parse_10_1", 0, 1'000, "running"},
+                                                {"store", "store_20_2", 1'000, 1'000, "running"}}});
 }
 
 TEST_CASE("A time that goes backwards makes no slice longer or negative") {
     std::deque<thread_of_events> threads(1);
-    threads[0].begins(2'000, 1).in_place(1'500, 2).ended(2'500, 2).goes_on(2'400, 1).ended(3'000, 1).leaves(2'900);
-    CHECK(drawn(threads).slices ==
-          rows{{{"parse", "parse_10_1", 500, 1'500, "completed"}, {"store", "store_20_2", 500, 1'000, "completed"}}});
+    threads[0]
+        .begins(2'000, 1)
+        .in_place(1'500, 2)
+        .ended(2'500, 2)
+        .goes_on(2'400, 1)
+        .ended(3'000, 1)
+        .leaves(2'900);
+    CHECK(drawn(threads).slices == rows{{{"parse", "parse_10_1", 500, 1'500, "completed"},
+                                         {"store", "store_20_2", 500, 1'000, "completed"}}});
 }
 
 TEST_CASE("What has no slice is an instant: refused, paused, ended without having run") {
@@ -300,7 +328,8 @@ TEST_CASE("What has no slice is an instant: refused, paused, ended without havin
     threads[0].note(trace_kind::paused, 200, 2, 20, odd);
     threads[0].ended(300, 3, token_state::failed);
     const picture seen = drawn(threads);
-    CHECK(seen.instants == std::vector<std::string>{"parse refused", R"(a "b" \c paused)", "parse failed"});
+    CHECK(seen.instants ==
+          std::vector<std::string>{"parse refused", R"(a "b" \c paused)", "parse failed"});
     CHECK(seen.slices[0].empty());
 }
 
@@ -312,11 +341,12 @@ const tg::operation child{{.name = "trace_test_child"}, [](int n) -> tg::task<in
                               if (n % 2 == 0) co_await tg::sleep_for(1ms);
                               co_return n;
                           }};
-const tg::operation lead{{.name = "trace_test_lead"}, tg::lead{"trace_test_child"}, [](int n) -> tg::task<int> {
-                             int sum = 0;
-                             for (int i = 0; i < n; ++i) sum += co_await child(i);
-                             co_return sum;
-                         }};
+const tg::operation lead{
+    {.name = "trace_test_lead"}, tg::lead{"trace_test_child"}, [](int n) -> tg::task<int> {
+        int sum = 0;
+        for (int i = 0; i < n; ++i) sum += co_await child(i);
+        co_return sum;
+    }};
 const tg::operation parent{{.name = "trace_test_parent"}, [](int n) -> tg::task<int> {
                                int sum = co_await child(0);
                                sum += co_await child(1);
@@ -339,7 +369,8 @@ TEST_CASE("A runtime without a trace has rows and nothing in them") {
 }
 
 TEST_CASE("A trace that no memory would hold is refused") {
-    CHECK_THROWS_AS((tg::runtime{{.cores = 1, .trace_events = trace_ring::most_events + 1}}), tg::configuration_error);
+    CHECK_THROWS_AS((tg::runtime{{.cores = 1, .trace_events = trace_ring::most_events + 1}}),
+                    tg::configuration_error);
 }
 
 TEST_CASE("A trace of a runtime: every token has its slices, every spawn its arrow") {
@@ -372,7 +403,8 @@ TEST_CASE("A trace of a runtime: every token has its slices, every spawn its arr
     CHECK(tokens["main"].size() == 1);
     for (const auto& [token, rows_of_it] : places) CHECK(rows_of_it.size() == 1);
     CHECK(ends.size() == places.size());
-    for (const auto& [token, outcomes] : ends) CHECK(outcomes == std::vector<std::string>{"completed"});
+    for (const auto& [token, outcomes] : ends)
+        CHECK(outcomes == std::vector<std::string>{"completed"});
 
     CHECK(seen.departures.size() == of_each * (2 + steps + 4));
     CHECK(seen.arrivals.size() == seen.departures.size());

@@ -42,7 +42,9 @@ void publish_all(router& routes, unsigned positions) {
 }
 
 /// Fills a position up to `occupied` as if another loop had routed there.
-void occupy(load_table& loads, unsigned position, unsigned occupied) { loads.take(position, occupied); }
+void occupy(load_table& loads, unsigned position, unsigned occupied) {
+    loads.take(position, occupied);
+}
 
 using positions = std::vector<unsigned>;
 
@@ -174,7 +176,8 @@ TEST_SUITE("router") {
         load_table loads({1, 1});
         router one(loads, 0), other(loads, 1);
         loads.set_window(0, 8);
-        CHECK(route_many(one, weight::heavy, 9) == positions{0, 0, 0, 0, 0, 0, 0, 0, router::no_room});
+        CHECK(route_many(one, weight::heavy, 9) ==
+              positions{0, 0, 0, 0, 0, 0, 0, 0, router::no_room});
         CHECK(other.route(weight::heavy) == 0);  // overbooks
         one.publish(0);
         other.publish(0);
@@ -209,7 +212,9 @@ TEST_SUITE("router") {
         CHECK(loads.half_free(0) == 15);
     }
 
-    TEST_CASE("spill: only while every position of the range is full, only to one with half its window free") {
+    TEST_CASE(
+        "spill: only while every position of the range is full, only to one with half its window "
+        "free") {
         load_table loads({4, 1});
         for (unsigned p = 0; p < 4; ++p) loads.set_window(p, 8);
         router routes(loads, 0);
@@ -221,7 +226,8 @@ TEST_SUITE("router") {
         CHECK_FALSE(routes.may_help(2, weight::light));  // home
         CHECK_FALSE(routes.may_help(0, weight::heavy));  // everything is home
         // While at least half is free before each: five go to either.
-        CHECK(route_many(routes, weight::light, 11) == positions{0, 1, 0, 1, 0, 1, 0, 1, 0, 1, router::no_room});
+        CHECK(route_many(routes, weight::light, 11) ==
+              positions{0, 1, 0, 1, 0, 1, 0, 1, 0, 1, router::no_room});
         CHECK_FALSE(routes.may_help(0, weight::light));
         CHECK(routes.place(weight::light) == 2);  // anchored tokens stay home
         publish_all(routes, 4);
@@ -297,10 +303,14 @@ TEST_SUITE("router") {
         CHECK(route_many(routes, weight::heavy, 3) == positions{3, 0, 1});
     }
 
-    TEST_CASE("those that have nothing to run are counted in each class that they are at home in, once") {
-        load_table loads({4, 2});  // positions 0, 1 are core 0's; heavy is at home everywhere, light from core 2 on
+    TEST_CASE(
+        "those that have nothing to run are counted in each class that they are at home in, once") {
+        load_table loads(
+            {4,
+             2});  // positions 0, 1 are core 0's; heavy is at home everywhere, light from core 2 on
         const auto counts = [&] {
-            return std::array{loads.hungry_in(weight::heavy).load(), loads.hungry_in(weight::medium).load(),
+            return std::array{loads.hungry_in(weight::heavy).load(),
+                              loads.hungry_in(weight::medium).load(),
                               loads.hungry_in(weight::light).load()};
         };
         using three = std::array<std::uint32_t, 3>;
@@ -336,7 +346,9 @@ TEST_SUITE("router") {
         CHECK_FALSE(routes.hungry_but(weight::heavy, 0));
     }
 
-    TEST_CASE("who sleeps is told from the back, until one has heard; the watchful only by those of their range") {
+    TEST_CASE(
+        "who sleeps is told from the back, until one has heard; the watchful only by those of "
+        "their range") {
         load_table loads({4, 1});
         router routes(loads, 0);
         const auto told = [&](weight w, unsigned but) {
@@ -356,7 +368,8 @@ TEST_SUITE("router") {
             return all;
         };
         CHECK(told_anywhere(0).empty());
-        for (const unsigned at : {0U, 2U, 3U, 4U}) loads.starves(at, true);  // 4 is the control loop: it runs no tokens
+        for (const unsigned at : {0U, 2U, 3U, 4U})
+            loads.starves(at, true);  // 4 is the control loop: it runs no tokens
         loads.starves(1, false);
         CHECK(loads.starving(4));
         CHECK(told(weight::heavy, 3) == positions{2, 0});
@@ -411,7 +424,8 @@ TEST_SUITE("router") {
             router routes(loads, 0, spill::never);
             std::vector<unsigned> queued(n), window(n, 32);
             std::vector<char> shut(n);  // found full, and not yet run down by half
-            std::array<unsigned, 3> cursor{layout.cores - 1, first_home_core(weight::medium, layout.cores), 0};
+            std::array<unsigned, 3> cursor{layout.cores - 1,
+                                           first_home_core(weight::medium, layout.cores), 0};
             for (unsigned step = 0; step < 30'000; ++step) {
                 unsigned p = static_cast<unsigned>(random() % n);
                 if (random() % 16 == 0) {
@@ -430,7 +444,8 @@ TEST_SUITE("router") {
                 unsigned expected = router::no_room;
                 for (unsigned i = 0; i < n && expected == router::no_room; ++i) {
                     unsigned turn = (w == weight::light ? at + n - i : at + i) % n;
-                    unsigned to = turn % layout.cores * layout.workers_per_core + turn / layout.cores;
+                    unsigned to =
+                        turn % layout.cores * layout.workers_per_core + turn / layout.cores;
                     if (turn % layout.cores < first_home_core(w, layout.cores)) continue;
                     if (queued[to] >= window[to]) shut[to] = true;
                     if (shut[to]) continue;
@@ -442,7 +457,8 @@ TEST_SUITE("router") {
                 ++queued[expected];
                 routes.publish(expected);
             }
-            for (unsigned p = 0; p < n; ++p) REQUIRE(loads.occupancy(p) == static_cast<int>(queued[p]));
+            for (unsigned p = 0; p < n; ++p)
+                REQUIRE(loads.occupancy(p) == static_cast<int>(queued[p]));
         }
     }
 
@@ -450,7 +466,8 @@ TEST_SUITE("router") {
         constexpr std::uint32_t seed = 4711;
         MESSAGE("seed " << seed);
         constexpr unsigned drained = 8;  // a core and round
-        for (core_layout layout : {core_layout{2, 1}, {3, 1}, {4, 1}, {8, 1}, {16, 2}, {64, 1}, {256, 1}}) {
+        for (core_layout layout :
+             {core_layout{2, 1}, {3, 1}, {4, 1}, {8, 1}, {16, 2}, {64, 1}, {256, 1}}) {
             CAPTURE(layout.cores);
             unsigned n = layout.positions();
             load_table loads(layout);
@@ -487,7 +504,8 @@ TEST_SUITE("router") {
                         queued[p] += some;
                         return true;
                     };
-                    unsigned begun = static_cast<unsigned>(std::min<std::uint64_t>(queued[p], drained));
+                    unsigned begun =
+                        static_cast<unsigned>(std::min<std::uint64_t>(queued[p], drained));
                     queued[p] -= begun;
                     load[p] += begun;
                     ended += begun;
@@ -534,7 +552,8 @@ TEST_SUITE("router") {
                 if (++spins % 1024 == 0) std::this_thread::yield();
         };
         auto dawdle = [](std::mt19937& random, std::uint32_t most) {
-            for (std::uint32_t n = random() % most; n > 0; --n) std::atomic_signal_fence(std::memory_order_seq_cst);
+            for (std::uint32_t n = random() % most; n > 0; --n)
+                std::atomic_signal_fence(std::memory_order_seq_cst);
         };
         std::thread owner([&] {
             std::mt19937 random(seed);
@@ -551,8 +570,9 @@ TEST_SUITE("router") {
             loads.take(0, window);
             router routes(loads, 0);
             full.store(round, std::memory_order_release);
-            dawdle(random, 1024);               // the owner hears of it some 100 ns later
-            (void)routes.route(weight::heavy);  // if there is room already, nothing of it is published
+            dawdle(random, 1024);  // the owner hears of it some 100 ns later
+            (void)routes.route(
+                weight::heavy);  // if there is room already, nothing of it is published
             await(drained, round);
             if (!loads.has_room(0)) ++lost;
             loads.publish_room(0);  // for the next round; the owner does not look before `full`

@@ -33,7 +33,9 @@ public:
         std::uint64_t seen = word_.load();
         for (;;) {
             if (holders(seen) != 0 && seen >> 32 != position) return false;
-            if (word_.compare_exchange_weak(seen, std::uint64_t{position} << 32 | (holders(seen) + 1))) return true;
+            if (word_.compare_exchange_weak(seen,
+                                            std::uint64_t{position} << 32 | (holders(seen) + 1)))
+                return true;
         }
     }
     void leave() { word_.fetch_sub(1); }
@@ -49,7 +51,8 @@ struct outcome {
 };
 
 /// `threads` take and give back pins of `keys` keys at random, each holding at most `held` at a time.
-outcome storm(unsigned threads, std::uint64_t keys, std::size_t held, int steps, std::uint64_t seed) {
+outcome storm(unsigned threads, std::uint64_t keys, std::size_t held, int steps,
+              std::uint64_t seed) {
     struct holding {
         std::uint64_t key;
         pin* of;
@@ -82,7 +85,8 @@ outcome storm(unsigned threads, std::uint64_t keys, std::size_t held, int steps,
                 continue;
             }
             std::uint64_t key = random() % keys;
-            auto [of, was_there] = registry.acquire(key, [&] { return next_position.fetch_add(1); });
+            auto [of, was_there] =
+                registry.acquire(key, [&] { return next_position.fetch_add(1); });
             (was_there ? redirected : fresh).fetch_add(1, std::memory_order_relaxed);
             if (!witnesses[key].enter(of->position())) broken.fetch_add(1);
             mine.push_back({key, of});
@@ -109,7 +113,8 @@ TEST_CASE("sticky_registry: tokens of one key meet at one position") {
     CHECK(first->position() == 3);
     CHECK_FALSE(first_redirected);
 
-    auto [second, second_redirected] = registry.acquire(7, []() -> unsigned { throw std::logic_error("not needed"); });
+    auto [second, second_redirected] =
+        registry.acquire(7, []() -> unsigned { throw std::logic_error("not needed"); });
     CHECK(second == first);
     CHECK(second_redirected);
 
@@ -122,7 +127,9 @@ TEST_CASE("sticky_registry: tokens of one key meet at one position") {
     CHECK(registry.size() == 0);
 }
 
-TEST_CASE("sticky_registry: a pin lasts until the last token in flight, and the next one may go elsewhere") {
+TEST_CASE(
+    "sticky_registry: a pin lasts until the last token in flight, and the next one may go "
+    "elsewhere") {
     sticky_registry registry;
 
     pin* first = registry.acquire(7, at(3)).held;
@@ -156,8 +163,10 @@ TEST_CASE("sticky_registry: keys that differ in one bit, and more keys than the 
     sticky_registry registry(16);
     std::vector<pin*> held;
 
-    for (unsigned bit = 0; bit < 64; ++bit) held.push_back(registry.acquire(std::uint64_t{1} << bit, at(bit)).held);
-    for (unsigned key = 5000; key < 7000; ++key) held.push_back(registry.acquire(key, at(key)).held);
+    for (unsigned bit = 0; bit < 64; ++bit)
+        held.push_back(registry.acquire(std::uint64_t{1} << bit, at(bit)).held);
+    for (unsigned key = 5000; key < 7000; ++key)
+        held.push_back(registry.acquire(key, at(key)).held);
     CHECK(registry.size() == 2064);
     for (unsigned bit = 0; bit < 64; ++bit) CHECK(held[bit]->position() == bit);
     for (unsigned key = 5000; key < 7000; ++key) CHECK(held[64 + key - 5000]->position() == key);
@@ -200,7 +209,8 @@ TEST_CASE("sticky_registry: a million keys in flight, and what is left of them")
     for (int burst = 0; burst < 2; ++burst) {
         std::size_t wrong = 0;
         for (std::uint64_t key = 0; key < million; ++key) {
-            auto [of, redirected] = registry.acquire(key * 0x1'0001, at(static_cast<unsigned>(key)));
+            auto [of, redirected] =
+                registry.acquire(key * 0x1'0001, at(static_cast<unsigned>(key)));
             held[key] = of;
             wrong += redirected;
         }
@@ -285,7 +295,8 @@ TEST_CASE("sticky_registry: threads and registries come and go") {
         std::vector<std::thread> team;
         for (unsigned thread = 0; thread < 4; ++thread)
             team.emplace_back([&, thread] {
-                for (unsigned key = 0; key < 20; ++key) registry.release(registry.acquire(key, at(thread)).held);
+                for (unsigned key = 0; key < 20; ++key)
+                    registry.release(registry.acquire(key, at(thread)).held);
             });
         for (std::thread& member : team) member.join();
         CHECK(registry.size() == 0);

@@ -47,9 +47,12 @@ using tg::test::open_descriptors;
 
 namespace {
 
-constexpr std::uint64_t races = tg::test::under_tsan ? 100'000 : tg::test::under_asan ? 250'000 : 1'000'000;
+constexpr std::uint64_t races = tg::test::under_tsan   ? 100'000
+                                : tg::test::under_asan ? 250'000
+                                                       : 1'000'000;
 
-std::atomic<std::uint64_t> entered{0}, left{0}, values{0}, stopped{0}, timeouts{0}, failures{0}, wrong{0}, lost{0};
+std::atomic<std::uint64_t> entered{0}, left{0}, values{0}, stopped{0}, timeouts{0}, failures{0},
+    wrong{0}, lost{0};
 
 /// In every body: it is entered and left, each once.
 struct passage {
@@ -62,14 +65,17 @@ struct passage {
 /// One byte from a pipe or socket.
 class reading : public tg::detail::io_wait {
 public:
-    reading(int descriptor, char* into) : io_wait("read a byte") { io_uring_prep_read(sqe(), descriptor, into, 1, 0); }
+    reading(int descriptor, char* into) : io_wait("read a byte") {
+        io_uring_prep_read(sqe(), descriptor, into, 1, 0);
+    }
     int await_resume() { return finished(); }
 };
 
 /// Two ends; for the time of one race.
 struct channel {
     explicit channel(bool socket) {
-        if ((socket ? ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) : ::pipe2(ends, O_CLOEXEC)) != 0)
+        if ((socket ? ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)
+                    : ::pipe2(ends, O_CLOEXEC)) != 0)
             throw std::runtime_error("no descriptors");
     }
     channel(const channel&) = delete;
@@ -92,7 +98,9 @@ struct dice {
         state = state * 6364136223846793005U + 1442695040888963407U;
         return (state >> 33) % below;
     }
-    microseconds delay() noexcept { return microseconds((*this)(4) == 0 ? (*this)(300) : (*this)(20)); }
+    microseconds delay() noexcept {
+        return microseconds((*this)(4) == 0 ? (*this)(300) : (*this)(20));
+    }
 };
 
 tg::task<int> sleeps_body(std::uint64_t seed) {
@@ -103,17 +111,21 @@ tg::task<int> sleeps_body(std::uint64_t seed) {
     co_return 1;
 }
 const tg::operation sleeps{{.name = "cancel_sleeps", .weight = tg::weight::light}, sleeps_body};
-const tg::operation sleeps_heavy{{.name = "cancel_sleeps_heavy", .weight = tg::weight::heavy}, sleeps_body};
-const tg::operation sleeps_sticky{
-    {.name = "cancel_sleeps_sticky"}, tg::sticky{"cancel", [](std::uint64_t seed) { return seed % 3; }}, sleeps_body};
-const tg::operation sleeps_slow{{.name = "cancel_sleeps_slow", .storage = tg::storage::slow}, sleeps_body};
+const tg::operation sleeps_heavy{{.name = "cancel_sleeps_heavy", .weight = tg::weight::heavy},
+                                 sleeps_body};
+const tg::operation sleeps_sticky{{.name = "cancel_sleeps_sticky"},
+                                  tg::sticky{"cancel", [](std::uint64_t seed) { return seed % 3; }},
+                                  sleeps_body};
+const tg::operation sleeps_slow{{.name = "cancel_sleeps_slow", .storage = tg::storage::slow},
+                                sleeps_body};
 const tg::operation sleeps_limited{{.name = "cancel_sleeps_limited", .timeout = 30us}, sleeps_body};
 const tg::operation conducted{{.name = "cancel_conducted"}, sleeps_body};
-const tg::operation computes{{.name = "cancel_computes", .weight = tg::weight::light}, [](std::uint64_t seed) {
+const tg::operation computes{{.name = "cancel_computes", .weight = tg::weight::light},
+                             [](std::uint64_t seed) {
                                  const passage here;
                                  dice roll{seed};
-                                 for (std::uint64_t steps = roll(2000); steps > 0 && !tg::this_token::stop_requested();
-                                      --steps)
+                                 for (std::uint64_t steps = roll(2000);
+                                      steps > 0 && !tg::this_token::stop_requested(); --steps)
                                      roll(2);
                                  return 1;
                              }};
@@ -148,7 +160,8 @@ tg::task<int> lead_body(std::uint64_t seed) {
     int sum = 0;
     for (std::uint64_t i = roll(3); i > 0; --i) sum += co_await conducted(roll(1000));
     if (roll(2) == 0) {
-        const auto [a, b] = co_await tg::when_all(conducted(roll(1000)), tg::as_token(sleeps_body(roll(1000))));
+        const auto [a, b] =
+            co_await tg::when_all(conducted(roll(1000)), tg::as_token(sleeps_body(roll(1000))));
         sum += a + b;
     } else {
         sum += co_await tg::with_timeout(conducted(roll(1000)), roll.delay());
@@ -187,7 +200,8 @@ tg::task<int> scope_body(std::uint64_t seed) {
     const auto body = [roll](tg::scope& jobs) mutable -> tg::task<int> {
         const passage inside;
         for (std::uint64_t i = roll(6); i > 0; --i) {
-            tg::token<int> child = roll(12) == 0 ? fails(0) : any_leaf(roll);  // named: a g++ 12 trap otherwise
+            tg::token<int> child =
+                roll(12) == 0 ? fails(0) : any_leaf(roll);  // named: a g++ 12 trap otherwise
             co_await jobs.spawn(std::move(child));
             if (roll(8) == 0) co_await tg::yield();
             if (roll(16) == 0) jobs.request_stop();
@@ -349,37 +363,40 @@ const tg::operation racer{{.name = "cancel_racer", .weight = tg::weight::heavy},
 }  // namespace
 
 TEST_SUITE("stress: cancel") {
-    TEST_CASE("stops, completions and timeouts race: each token ends once, nothing is lost or left") {
+    TEST_CASE(
+        "stops, completions and timeouts race: each token ends once, nothing is lost or left") {
         constexpr std::uint64_t seed = 4711;
         MESSAGE("seed " << seed);
         const std::size_t slots = live_slots();
         const std::size_t descriptors = open_descriptors();
         std::atomic<int> reported{0};
         {
-            tg::runtime runtime{{.cores = 4, .storage = {.slow = 3}, .on_failure = [&](const tg::failure& heard) {
-                                     // What a group or scope has no place for: our own failures, timeouts, and a scope
-                                     // that was stopped by its own body, for that token was not asked itself.
-                                     try {
-                                         std::rethrow_exception(heard.error);
-                                     } catch (const std::out_of_range&) {
-                                         ++reported;
-                                     } catch (const tg::token_timeout&) {
-                                         ++reported;
-                                     } catch (const std::exception& other) {
-                                         const bool stopped_itself =
-                                             std::string_view(heard.id.operation) == "cancel_scoped" &&
-                                             dynamic_cast<const tg::token_stopped*>(&other);
-                                         if (stopped_itself) return;
-                                         MESSAGE(heard.id.text() << ": " << std::string(other.what()));
-                                         ++wrong;
-                                     }
-                                 }}};
+            tg::runtime runtime{
+                {.cores = 4, .storage = {.slow = 3}, .on_failure = [&](const tg::failure& heard) {
+                     // What a group or scope has no place for: our own failures, timeouts, and a scope
+                     // that was stopped by its own body, for that token was not asked itself.
+                     try {
+                         std::rethrow_exception(heard.error);
+                     } catch (const std::out_of_range&) {
+                         ++reported;
+                     } catch (const tg::token_timeout&) {
+                         ++reported;
+                     } catch (const std::exception& other) {
+                         const bool stopped_itself =
+                             std::string_view(heard.id.operation) == "cancel_scoped" &&
+                             dynamic_cast<const tg::token_stopped*>(&other);
+                         if (stopped_itself) return;
+                         MESSAGE(heard.id.text() << ": " << std::string(other.what()));
+                         ++wrong;
+                     }
+                 }}};
             runtime.run([&]() -> tg::task<> {
                 constexpr std::uint64_t racers = 64;
                 std::vector<tg::token<void>> all_of_them;
                 for (std::uint64_t i = 0; i < racers; ++i)
-                    all_of_them.push_back(i % 16 == 0 ? tg::as_token(racer_body(seed + i, races / racers))
-                                                      : racer(seed + i, races / racers));
+                    all_of_them.push_back(i % 16 == 0
+                                              ? tg::as_token(racer_body(seed + i, races / racers))
+                                              : racer(seed + i, races / racers));
                 co_await tg::when_all(std::move(all_of_them));
             });
             const tg::snapshot now = runtime.snapshot();
@@ -405,12 +422,14 @@ TEST_SUITE("stress: cancel") {
         const std::size_t descriptors = open_descriptors();
         entered = left = 0;
         for (int round = 0; round < 30; ++round) {
-            tg::runtime runtime{{.cores = 4, .storage = {.slow = 3}, .on_failure = [](const tg::failure&) {}}};
+            tg::runtime runtime{
+                {.cores = 4, .storage = {.slow = 3}, .on_failure = [](const tg::failure&) {}}};
             runtime.start();
             std::vector<std::future<void>> all_of_them;
             for (std::uint64_t i = 0; i < 64; ++i)
-                all_of_them.push_back(i % 16 == 0 ? runtime.submit(tg::as_token(racer_body(i, 1'000'000)))
-                                                  : runtime.submit(racer(i, 1'000'000)));
+                all_of_them.push_back(i % 16 == 0
+                                          ? runtime.submit(tg::as_token(racer_body(i, 1'000'000)))
+                                          : runtime.submit(racer(i, 1'000'000)));
             std::this_thread::sleep_for(microseconds(500 * round));
             CHECK(runtime.stop(1min, 0s).complete());
             for (auto& each : all_of_them) CHECK_THROWS_AS(each.get(), tg::token_stopped);

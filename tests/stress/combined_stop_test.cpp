@@ -42,7 +42,8 @@ namespace {
 
 constexpr int keys = 12;
 constexpr unsigned cores = 3;
-constexpr std::size_t backlog_limit = 8, permit_waiters = 3, held_by_pause = 4;  // and one that the drain holds
+constexpr std::size_t backlog_limit = 8, permit_waiters = 3,
+                      held_by_pause = 4;  // and one that the drain holds
 
 struct scene {
     std::atomic<int> begun{0}, failed{0}, never{0};
@@ -59,7 +60,8 @@ struct present {
     present() { ++at->begun; }
 };
 
-constexpr tg::weight everywhere = tg::weight::heavy, last_core = tg::weight::light;  // of three, without spilling
+constexpr tg::weight everywhere = tg::weight::heavy,
+                     last_core = tg::weight::light;  // of three, without spilling
 
 // ---- those that keep their core -----------------------------------------------------------------------------------------
 
@@ -92,9 +94,10 @@ tg::task<> sleep_body() {
 }
 const tg::operation sleeps{{.name = "combined_sleeps", .weight = last_core}, sleep_body};
 const tg::operation drained{{.name = "combined_drained", .weight = last_core}, sleep_body};
-const tg::operation limited{{.name = "combined_limited", .weight = last_core, .timeout = 10000h}, sleep_body};
-const tg::operation holds_permit{{.name = "combined_permit", .weight = last_core, .storage = tg::storage::slow},
-                                 sleep_body};
+const tg::operation limited{{.name = "combined_limited", .weight = last_core, .timeout = 10000h},
+                            sleep_body};
+const tg::operation holds_permit{
+    {.name = "combined_permit", .weight = last_core, .storage = tg::storage::slow}, sleep_body};
 const tg::operation conducted{{.name = "combined_child"}, sleep_body};
 const tg::operation leads{
     {.name = "combined_lead", .weight = last_core}, tg::lead{"combined_child"}, []() -> tg::task<> {
@@ -105,9 +108,11 @@ const tg::operation waits{{.name = "combined_waits", .weight = last_core}, []() 
                               const present here;
                               co_await at->never_released.acquire();
                           }};
-const tg::operation waits_for_permit{{.name = "combined_for_permit", .weight = last_core, .storage = tg::storage::slow},
-                                     [](counted) { ++at->never; }};
-const tg::operation held{{.name = "combined_held", .weight = last_core}, [](counted) { ++at->never; }};
+const tg::operation waits_for_permit{
+    {.name = "combined_for_permit", .weight = last_core, .storage = tg::storage::slow},
+    [](counted) { ++at->never; }};
+const tg::operation held{{.name = "combined_held", .weight = last_core},
+                         [](counted) { ++at->never; }};
 const tg::operation retried{{.name = "combined_retried",
                              .weight = last_core,
                              .retry = {.attempts = 2, .backoff = 10000h, .max_backoff = 10000h}},
@@ -115,7 +120,8 @@ const tg::operation retried{{.name = "combined_retried",
                                 ++at->failed;
                                 throw std::runtime_error("meant to");
                             }};
-const tg::operation detaches{{.name = "combined_detaches", .weight = last_core}, []() -> tg::task<> {
+const tg::operation detaches{{.name = "combined_detaches", .weight = last_core},
+                             []() -> tg::task<> {
                                  for (int i = 0; i < 3; ++i) {
                                      tg::token<void> dropped = sleeps();
                                      dropped.admit();
@@ -128,7 +134,8 @@ const tg::operation reads{{.name = "combined_reads", .weight = last_core}, []() 
                               const present here;
                               co_await pair.server.read(buffer);
                           }};
-const tg::operation receives{{.name = "combined_receives", .weight = last_core}, []() -> tg::task<> {
+const tg::operation receives{{.name = "combined_receives", .weight = last_core},
+                             []() -> tg::task<> {
                                  tg::test::ends pair = co_await tg::test::connected();
                                  co_await pair.client.write_all(tg::test::bytes_of("once"));
                                  const tg::chunk first = co_await pair.server.receive();
@@ -142,7 +149,8 @@ const tg::operation accepts{{.name = "combined_accepts", .weight = last_core}, [
                             }};
 const tg::operation reads_pipe{{.name = "combined_pipe", .weight = last_core}, []() -> tg::task<> {
                                    std::array<int, 2> pipe{};
-                                   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+                                   if (::pipe2(pipe.data(), O_CLOEXEC) != 0)
+                                       throw std::runtime_error("no pipe");
                                    const tg::file::handle written(pipe[1], "the pipe's other end");
                                    tg::file::handle from(pipe[0], "a pipe");
                                    std::vector<std::byte> buffer(1 << 16);
@@ -194,8 +202,8 @@ outcome outcome_of(std::future<void>& of) {
 
 std::size_t alive(const tg::runtime& in, std::string_view operation) {
     const std::vector<tg::token_info> all = in.tokens();
-    return static_cast<std::size_t>(std::ranges::count(all, operation,
-                                                       [](const tg::token_info& each) { return each.id.operation; }));
+    return static_cast<std::size_t>(std::ranges::count(
+        all, operation, [](const tg::token_info& each) { return each.id.operation; }));
 }
 
 using line = std::tuple<std::string_view, tg::token_state, unsigned>;
@@ -203,7 +211,8 @@ using line = std::tuple<std::string_view, tg::token_state, unsigned>;
 std::vector<line> lines_of(const std::vector<tg::token_info>& tokens) {
     std::vector<line> all;
     for (const tg::token_info& each : tokens)
-        if (each.id.operation != "combined_service") all.emplace_back(each.id.operation, each.state, each.core);
+        if (each.id.operation != "combined_service")
+            all.emplace_back(each.id.operation, each.state, each.core);
     std::ranges::sort(all);
     return all;
 }
@@ -244,13 +253,16 @@ std::map<unsigned, tg::token_id> hold_cores(tg::runtime& runtime, unsigned on, b
     if (with_neighbours)
         for (const auto& [core, chosen] : by_core)
             for (int i = 0; i < 3; ++i) others.push_back(runtime.submit(follower(chosen.first)));
-    wait_until([&] { return alive(runtime, "combined_follower") == (with_neighbours ? 3 * on : 0); });
+    wait_until([&] {
+        return alive(runtime, "combined_follower") == (with_neighbours ? 3 * on : 0);
+    });
     return found;
 }
 
 /// Asks for a stop that comes back at once, whoever spins. One that does not is a failure, and no hang: they are let go.
 tg::stop_report stop_at_once(tg::runtime& runtime) {
-    std::future<tg::stop_report> stopping = std::async(std::launch::async, [&] { return runtime.stop(1ms, 0s); });
+    std::future<tg::stop_report> stopping =
+        std::async(std::launch::async, [&] { return runtime.stop(1ms, 0s); });
     const bool came_back = stopping.wait_for(10s) == std::future_status::ready;
     CHECK_MESSAGE(came_back, "a stop with a deadline of 1 ms has not come back for 10 s");
     if (!came_back) at->let_go = true;
@@ -281,7 +293,8 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
                 --services;
             }
         };
-        const tg::detail::service service(tg::detail::runtime_access::core(runtime), serve, "combined_service");
+        const tg::detail::service service(tg::detail::runtime_access::core(runtime), serve,
+                                          "combined_service");
         runtime.start();
         wait_until([&] { return services == 1; });
         const std::size_t own_descriptors = open_descriptors();
@@ -302,7 +315,8 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
             waiting.push_back(runtime.submit(drained()));
             waiting.push_back(runtime.submit(leads()));
             waiting.push_back(runtime.submit(waits()));
-            waiting.push_back(runtime.submit(blocks()));  // the second waits for the pool's only thread
+            waiting.push_back(
+                runtime.submit(blocks()));  // the second waits for the pool's only thread
             waiting.push_back(runtime.submit(groups()));
             waiting.push_back(runtime.submit(scopes()));
             waiting.push_back(runtime.submit(tg::as_token(sleep_body())));
@@ -310,7 +324,9 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
         waiting.push_back(runtime.submit(retried(counted())));
         waiting.push_back(runtime.submit(holds_permit()));
         runtime.submit(detaches()).get();
-        wait_until([&] { return here.begun == 2 * 13 + 2 /* children of leads */ + 2 * 2 + 2 + 1 + 3; });
+        wait_until([&] {
+            return here.begun == 2 * 13 + 2 /* children of leads */ + 2 * 2 + 2 + 1 + 3;
+        });
         wait_until([&] { return here.failed == 1 && alive(runtime, "combined_retried") == 1; });
         std::atomic<bool> drain_is_over{false};
         std::thread drains([&] {
@@ -320,11 +336,14 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
         wait_until([&] { return runtime.gate().paused("combined_drained"); });
         std::future<void> draining = runtime.submit(tg::as_token(drain(runtime)));
         wait_until([&] { return here.draining.load(); });
-        runtime.submit(tg::as_token(nothing())).get();  // behind it on its loop: it has begun to drain
+        runtime.submit(tg::as_token(nothing()))
+            .get();  // behind it on its loop: it has begun to drain
         runtime.gate().pause("combined_held");
-        for (std::size_t i = 0; i < held_by_pause; ++i) waiting.push_back(runtime.submit(held(counted())));
+        for (std::size_t i = 0; i < held_by_pause; ++i)
+            waiting.push_back(runtime.submit(held(counted())));
         waiting.push_back(runtime.submit(drained()));
-        for (std::size_t i = 0; i < permit_waiters; ++i) waiting.push_back(runtime.submit(waits_for_permit(counted())));
+        for (std::size_t i = 0; i < permit_waiters; ++i)
+            waiting.push_back(runtime.submit(waits_for_permit(counted())));
         wait_until([&] {
             const tg::snapshot now = runtime.snapshot();
             return now.held == held_by_pause + 1 && now.waiting_for_permit == permit_waiters;
@@ -344,17 +363,21 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
         // Comes back by its deadline, whoever spins. How far the others have come by then is another matter.
         const tg::stop_report first = stop_at_once(runtime);
         CHECK_FALSE(here.let_go);
-        for (const auto& [core, id] : ids) CHECK(std::ranges::count(first.survivors, id, &tg::token_info::id) == 1);
+        for (const auto& [core, id] : ids)
+            CHECK(std::ranges::count(first.survivors, id, &tg::token_info::id) == 1);
 
         std::vector<line> expected;
         for (const auto& [core, id] : ids) {
             expected.emplace_back("combined_spins", tg::token_state::executing, core);
             if (!with_neighbours) continue;
             expected.emplace_back("combined_neighbour", tg::token_state::executing, core);
-            for (int i = 0; i < 3; ++i) expected.emplace_back("combined_follower", tg::token_state::admitted, core);
+            for (int i = 0; i < 3; ++i)
+                expected.emplace_back("combined_follower", tg::token_state::admitted, core);
         }
         std::ranges::sort(expected);
-        wait_until([&] { return runtime.tokens().size() <= expected.size() + 1; });  // and the service
+        wait_until([&] {
+            return runtime.tokens().size() <= expected.size() + 1;
+        });  // and the service
         submits.join();
         drains.join();
         CHECK(blocked == outcome::closed);
@@ -362,10 +385,13 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
         const tg::stop_report second = stop_at_once(runtime);
         CHECK_FALSE(here.let_go);
         CHECK((lines_of(second.survivors) == expected));
-        for (const auto& [core, id] : ids) CHECK(std::ranges::count(second.survivors, id, &tg::token_info::id) == 1);
+        for (const auto& [core, id] : ids)
+            CHECK(std::ranges::count(second.survivors, id, &tg::token_info::id) == 1);
         CHECK(services == 1);  // it serves who stays
         const int frames_left = static_cast<int>(ids.size()) * (with_neighbours ? 2 : 1) + 1;
-        wait_until([&] { return counted::alive() <= frames_left && open_descriptors() <= own_descriptors; });
+        wait_until([&] {
+            return counted::alive() <= frames_left && open_descriptors() <= own_descriptors;
+        });
         CHECK(counted::alive() == frames_left);
         CHECK(open_descriptors() == own_descriptors);
         const tg::snapshot now = runtime.snapshot();
@@ -379,10 +405,12 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
         here.let_go = true;
         CHECK(runtime.stop(1min).complete());
         CHECK(services == 0);
-        for (std::future<int>& each : spinners) CHECK(here.spins[static_cast<std::size_t>(each.get())]);
+        for (std::future<int>& each : spinners)
+            CHECK(here.spins[static_cast<std::size_t>(each.get())]);
         CHECK(spinners.size() == ids.size());
         for (std::future<void>& each : waiting) CHECK(outcome_of(each) == outcome::stopped);
-        CHECK(outcome_of(draining) != outcome::other);  // it may have looked in between, and found that all had ended
+        CHECK(outcome_of(draining) !=
+              outcome::other);  // it may have looked in between, and found that all had ended
         CHECK(here.never == 0);
         CHECK(here.failed == 1);
         CHECK(reported == 0);
@@ -398,10 +426,13 @@ void stop_it_all(unsigned spinning_cores, bool with_neighbours) {
 }  // namespace
 
 TEST_SUITE("stress: combined stop") {
-    TEST_CASE("one token spins, and all others wait, each in its own way: it is named, they are gone") {
+    TEST_CASE(
+        "one token spins, and all others wait, each in its own way: it is named, they are gone") {
         for (int round = 0; round < 5; ++round) stop_it_all(1, false);
     }
-    TEST_CASE("two cores are held: those who spin, and what lives behind them, are named as what they are") {
+    TEST_CASE(
+        "two cores are held: those who spin, and what lives behind them, are named as what they "
+        "are") {
         for (int round = 0; round < 5; ++round) stop_it_all(2, true);
     }
 }

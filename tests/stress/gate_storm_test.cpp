@@ -36,8 +36,9 @@ std::vector<std::atomic<std::uint8_t>> begun(all), heard(all);  // how often eac
 
 struct counts {
     std::atomic<std::uint64_t> completed{0}, failed{0}, killed{0}, timed_out{0}, other{0};
-    std::atomic<std::uint64_t> not_run{0};           // completed without having been run exactly once
-    std::atomic<std::uint64_t> held{0}, drained{0};  // looks that found some held, drains that were complete
+    std::atomic<std::uint64_t> not_run{0};  // completed without having been run exactly once
+    std::atomic<std::uint64_t> held{0},
+        drained{0};  // looks that found some held, drains that were complete
 };
 counts counted;
 
@@ -48,40 +49,46 @@ const tg::operation plain{{.name = "gate_storm_plain", .weight = tg::weight::lig
                               ++begun[static_cast<std::size_t>(n)];
                               return n;
                           }};
-const tg::operation stores{{.name = "gate_storm_stores", .storage = tg::storage::fast}, [](int n) -> tg::task<int> {
+const tg::operation stores{{.name = "gate_storm_stores", .storage = tg::storage::fast},
+                           [](int n) -> tg::task<int> {
                                ++begun[static_cast<std::size_t>(n)];
                                co_await tg::yield();
                                co_return n;
                            }};
 const tg::operation child{{.name = "gate_storm_child"}, [](int n) { return n; }};
-const tg::operation lead{{.name = "gate_storm_lead"}, tg::lead{"gate_storm_child"}, [](int n) -> tg::task<int> {
-                             ++begun[static_cast<std::size_t>(n)];
-                             const int a = co_await child(n);
-                             co_await tg::yield();
-                             co_return co_await child(a);
-                         }};
-const tg::operation pinned{
-    {.name = "gate_storm_pinned"}, tg::sticky{"gate_storm", [](int n) { return n % 64; }}, [](int n) {
+const tg::operation lead{
+    {.name = "gate_storm_lead"}, tg::lead{"gate_storm_child"}, [](int n) -> tg::task<int> {
         ++begun[static_cast<std::size_t>(n)];
-        return n;
+        const int a = co_await child(n);
+        co_await tg::yield();
+        co_return co_await child(a);
     }};
+const tg::operation pinned{{.name = "gate_storm_pinned"},
+                           tg::sticky{"gate_storm", [](int n) { return n % 64; }},
+                           [](int n) {
+                               ++begun[static_cast<std::size_t>(n)];
+                               return n;
+                           }};
 const tg::operation fails{{.name = "gate_storm_fails"}, [](int n) -> int {
                               ++begun[static_cast<std::size_t>(n)];
                               throw std::runtime_error(std::to_string(n));
                           }};
-const tg::operation sleeps{{.name = "gate_storm_sleeps", .timeout = 200us}, [](int n) -> tg::task<int> {
+const tg::operation sleeps{{.name = "gate_storm_sleeps", .timeout = 200us},
+                           [](int n) -> tg::task<int> {
                                ++begun[static_cast<std::size_t>(n)];
                                co_await tg::sleep_for(n % 2 == 0 ? 50us : 10ms);
                                co_return n;
                            }};
-const tg::operation retried{{.name = "gate_storm_retried", .retry = {.attempts = attempts, .backoff = 10us}},
-                            [](int n) -> int {
-                                ++begun[static_cast<std::size_t>(n)];
-                                if (fails_at_each_attempt(n)) throw std::runtime_error("again");
-                                return n;
-                            }};
-constexpr std::array names{"gate_storm_plain",  "gate_storm_stores", "gate_storm_child",  "gate_storm_lead",
-                           "gate_storm_pinned", "gate_storm_fails",  "gate_storm_sleeps", "gate_storm_retried"};
+const tg::operation retried{
+    {.name = "gate_storm_retried", .retry = {.attempts = attempts, .backoff = 10us}},
+    [](int n) -> int {
+        ++begun[static_cast<std::size_t>(n)];
+        if (fails_at_each_attempt(n)) throw std::runtime_error("again");
+        return n;
+    }};
+constexpr std::array names{"gate_storm_plain",  "gate_storm_stores", "gate_storm_child",
+                           "gate_storm_lead",   "gate_storm_pinned", "gate_storm_fails",
+                           "gate_storm_sleeps", "gate_storm_retried"};
 
 tg::token<int> any_token(int n) {
     switch (n % 7) {
@@ -127,7 +134,8 @@ void open_storm(tg::runtime& runtime) {
     gate.kill("gate_storm_pinned", "storm");
 }
 
-void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& open, std::atomic<bool>& over) {
+void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& open,
+             std::atomic<bool>& over) {
     std::mt19937_64 random(seed + number);
     if (number == 0) {
         open_storm(runtime);
@@ -147,7 +155,8 @@ void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& open
                 const std::vector<tg::token_info> alive = runtime.tokens();
                 for (std::size_t i = 0; i < alive.size() && i < 4; ++i) {
                     const tg::token_info& victim = alive[random() % alive.size()];
-                    if (victim.id.operation.starts_with("gate_storm")) gate.kill(victim.id, "storm");
+                    if (victim.id.operation.starts_with("gate_storm"))
+                        gate.kill(victim.id, "storm");
                 }
                 break;
             }
@@ -172,8 +181,8 @@ void operate(tg::runtime& runtime, std::uint64_t number, std::atomic<bool>& open
 
 void storm(tg::runtime_options options, std::size_t tokens) {
     MESSAGE("seed " << seed << ", " << tokens << " tokens");
-    for (auto* each : {&counted.completed, &counted.failed, &counted.killed, &counted.timed_out, &counted.other,
-                       &counted.not_run, &counted.held, &counted.drained})
+    for (auto* each : {&counted.completed, &counted.failed, &counted.killed, &counted.timed_out,
+                       &counted.other, &counted.not_run, &counted.held, &counted.drained})
         *each = 0;
     const std::size_t before = tg::test::live_slots();
     {
@@ -184,7 +193,8 @@ void storm(tg::runtime_options options, std::size_t tokens) {
         for (std::uint64_t number = 0; number < 8; ++number)
             operators.emplace_back([&, number] { operate(runtime, number, open, over); });
         runtime.run([&]() -> tg::task<> {
-            for (std::size_t n = 0, end = at_first; n < tokens; n = end, end = std::min(n + at_a_time, tokens)) {
+            for (std::size_t n = 0, end = at_first; n < tokens;
+                 n = end, end = std::min(n + at_a_time, tokens)) {
                 std::vector<tg::task<>> batch;
                 for (std::size_t i = n; i < end; ++i)
                     batch.push_back(hear(any_token(static_cast<int>(i)), static_cast<int>(i)));
@@ -194,7 +204,8 @@ void storm(tg::runtime_options options, std::size_t tokens) {
         over = true;
         for (std::thread& each : operators) each.join();
         CHECK(counted.completed + counted.failed + counted.killed + counted.timed_out == tokens);
-        MESSAGE(counted.held.load() << " looks found some held, " << counted.drained.load() << " drains were complete");
+        MESSAGE(counted.held.load()
+                << " looks found some held, " << counted.drained.load() << " drains were complete");
         CHECK(counted.other == 0);
         CHECK(counted.killed > 0);
         CHECK(counted.completed > 0);
@@ -220,7 +231,8 @@ void storm(tg::runtime_options options, std::size_t tokens) {
 
 TEST_SUITE("gate storm") {
     TEST_CASE("every token ends exactly once, counts add up, no domain and no pin is left") {
-        storm({.cores = 2, .backlog = {.limit = 3000, .policy = tg::backlog_policy::shed_oldest}}, all);
+        storm({.cores = 2, .backlog = {.limit = 3000, .policy = tg::backlog_policy::shed_oldest}},
+              all);
     }
     TEST_CASE("the same with everything watched") {
         constexpr std::size_t tokens = std::max(all / 10, at_a_time);
@@ -233,7 +245,8 @@ TEST_SUITE("gate storm") {
               tokens);
         CHECK(book.legal());  // and each has ended exactly once
         CHECK(book.steps.size() >= 2 * tokens);
-        CHECK(book.ways("task") == tg::test::log_book::counts{{"created waiting admitted executing completed",
-                                                               static_cast<int>(tokens)}});  // nobody meant them
+        CHECK(book.ways("task") ==
+              tg::test::log_book::counts{{"created waiting admitted executing completed",
+                                          static_cast<int>(tokens)}});  // nobody meant them
     }
 }

@@ -40,7 +40,8 @@ std::uint64_t work(std::uint64_t seed, int steps) {
 
 const tg::operation light{{.name = "lost_wakeup_light", .weight = tg::weight::light},
                           [](std::uint64_t n) { return work(n, 10); }};
-const tg::operation medium{{.name = "lost_wakeup_medium"}, [](std::uint64_t n) { return work(n, 1000); }};
+const tg::operation medium{{.name = "lost_wakeup_medium"},
+                           [](std::uint64_t n) { return work(n, 1000); }};
 const tg::operation heavy{{.name = "lost_wakeup_heavy", .weight = tg::weight::heavy},
                           [](std::uint64_t n) { return work(n, 20'000); }};
 const tg::operation sticky{{.name = "lost_wakeup_sticky"},
@@ -50,7 +51,8 @@ const tg::operation slow{{.name = "lost_wakeup_slow", .storage = tg::storage::sl
                          [](std::uint64_t n) { return work(n, 100); }};
 
 tg::task<std::uint64_t> lead_body(std::uint64_t n);
-const tg::operation lead{{.name = "lost_wakeup_lead"}, tg::lead{"lost_wakeup_light", "lost_wakeup_slow"}, lead_body};
+const tg::operation lead{
+    {.name = "lost_wakeup_lead"}, tg::lead{"lost_wakeup_light", "lost_wakeup_slow"}, lead_body};
 tg::task<std::uint64_t> burst_body(std::uint64_t seed, unsigned size);
 const tg::operation burst{{.name = "lost_wakeup_burst", .weight = tg::weight::heavy}, burst_body};
 
@@ -103,11 +105,12 @@ TEST_SUITE("stress: lost wake-up") {
         const std::size_t slots = live_slots();
         for (unsigned cores = 1; cores <= 8; ++cores) {
             CAPTURE(cores);
-            tg::runtime runtime{{.cores = cores,
-                                 .workers_per_core = cores == 3 ? 2U : 1U,
-                                 .spill = cores % 2 == 0 ? tg::spill::never : tg::spill::when_saturated,
-                                 .storage = {.slow = 2},
-                                 .ring_entries = cores == 5 ? 8U : 256U}};
+            tg::runtime runtime{
+                {.cores = cores,
+                 .workers_per_core = cores == 3 ? 2U : 1U,
+                 .spill = cores % 2 == 0 ? tg::spill::never : tg::spill::when_saturated,
+                 .storage = {.slow = 2},
+                 .ring_entries = cores == 5 ? 8U : 256U}};
             const tg::test::watchdog watching(runtime, [] { return ran.load(); });
             std::vector<std::thread> foreign;
             for (std::uint64_t t = 0; t < 3; ++t)
@@ -117,7 +120,8 @@ TEST_SUITE("stress: lost wake-up") {
                         std::vector<std::future<std::uint64_t>> futures;
                         for (unsigned left = burst_size(random); left > 0; --left)
                             futures.push_back(runtime.submit(any(random)));
-                        if (random() % 2 == 0) futures.push_back(runtime.submit(burst(random(), burst_size(random))));
+                        if (random() % 2 == 0)
+                            futures.push_back(runtime.submit(burst(random(), burst_size(random))));
                         if (random() % 4 != 0)
                             for (auto& each : futures) each.get();  // silence, in which loops park
                     }

@@ -56,14 +56,17 @@ constexpr int tokens_bound = 6 * at_the_gate + threads + 1 + clients;
 constexpr std::size_t slots_bound = 4 * tokens_bound + 512;
 // A frame has 4 KiB of arguments, so that what is offered in all would be seen; a pool has some slabs begun.
 constexpr std::size_t frame_bytes = 8 * 1024;
-constexpr std::size_t mapped_bound = tokens_bound * frame_bytes + (cores + 2 + threads) * 8 * tg::detail::slab::size;
-static_assert(tg::test::under_tsan || tg::test::under_asan || offered_in_all * 4096 > 4 * mapped_bound);
+constexpr std::size_t mapped_bound =
+    tokens_bound * frame_bytes + (cores + 2 + threads) * 8 * tg::detail::slab::size;
+static_assert(tg::test::under_tsan || tg::test::under_asan ||
+              offered_in_all * 4096 > 4 * mapped_bound);
 
 struct load {
     std::counting_semaphore<> credits{0};
     std::atomic<std::uint64_t> offered{0}, ran{0}, refused{0}, stopped{0}, lost{0};
-    std::atomic<std::uint64_t> arrived{0};  // of threads and the scope: who has offered his part of a round
-    std::atomic<std::uint64_t> done{0};     // of all
+    std::atomic<std::uint64_t> arrived{
+        0};  // of threads and the scope: who has offered his part of a round
+    std::atomic<std::uint64_t> done{0};  // of all
 };
 load* at = nullptr;
 
@@ -78,16 +81,19 @@ void work_body(const payload&) {
     while (std::chrono::steady_clock::now() < until) {}
     ++at->ran;
 }
-const tg::operation work{{.name = "overload_work", .weight = tg::weight::heavy}, [](payload in) { work_body(in); }};
+const tg::operation work{{.name = "overload_work", .weight = tg::weight::heavy},
+                         [](payload in) { work_body(in); }};
 
 /// Has its tier's only permit until it is let go; whoever comes later waits at the gate.
 tg::semaphore* probes_may_run = nullptr;
-const tg::operation holder{{.name = "overload_holder", .storage = tg::storage::slow}, []() -> tg::task<> {
+const tg::operation holder{{.name = "overload_holder", .storage = tg::storage::slow},
+                           []() -> tg::task<> {
                                // Not acquire(): who waits for others gives up its permit.
                                while (!probes_may_run->try_acquire()) co_await tg::sleep_for(100us);
                            }};
 std::atomic<std::uint64_t> probes_ran{0};
-const tg::operation probe{{.name = "overload_probe", .storage = tg::storage::slow}, [] { ++probes_ran; }};
+const tg::operation probe{{.name = "overload_probe", .storage = tg::storage::slow},
+                          [] { ++probes_ran; }};
 
 /// How it ended, as its awaiter hears it.
 void note(const std::exception_ptr& error) {
@@ -149,7 +155,8 @@ tg::task<> scope_producer(tg::semaphore& go) {
             ++at->arrived;
         }
     };
-    co_await tg::with_scope({.on_failure = tg::on_failure::report}, body);  // the failure handler hears of the refused
+    co_await tg::with_scope({.on_failure = tg::on_failure::report},
+                            body);  // the failure handler hears of the refused
     ++at->done;
 }
 
@@ -299,11 +306,14 @@ void overload(tg::backlog_policy policy) {
             tasks.push_back(runtime.submit(tg::as_token(client(*client_go.back()))));
         }
         std::vector<std::thread> submitting;
-        for (thread_producer& each : submitters) submitting.emplace_back([&] { each.offer(runtime); });
+        for (thread_producer& each : submitters)
+            submitting.emplace_back([&] { each.offer(runtime); });
 
         high_water early, late;
         std::uint64_t given = 0;
-        const auto finished = [&] { return now.done == threads + 1 + clients && counted::alive() == 0; };
+        const auto finished = [&] {
+            return now.done == threads + 1 + clients && counted::alive() == 0;
+        };
         for (std::uint64_t round = 1; !finished(); ++round) {
             if (round <= rounds) {
                 for (thread_producer& each : submitters) each.go.release();
@@ -317,8 +327,8 @@ void overload(tg::backlog_policy policy) {
                 seen.look();
                 if (finished()) return true;
                 // Who waits for room offers no more than there is.
-                const bool offered =
-                    policy == tg::backlog_policy::wait || now.arrived == std::min(round, rounds) * (threads + 1);
+                const bool offered = policy == tg::backlog_policy::wait ||
+                                     now.arrived == std::min(round, rounds) * (threads + 1);
                 return now.ran >= given && offered;
             });
             if (round == rounds / 2) {
@@ -365,16 +375,18 @@ void overload(tg::backlog_policy policy) {
         CHECK(health->started == now.ran);
         CHECK(health->completed == now.ran);
         const tg::snapshot shown = runtime.snapshot();
-        const auto row = std::ranges::find(shown.operations, "overload_work", &tg::operation_health::operation);
+        const auto row =
+            std::ranges::find(shown.operations, "overload_work", &tg::operation_health::operation);
         REQUIRE(row != shown.operations.end());
         CHECK(row->refused == now.refused);
         CHECK(refused_in(runtime.metrics()) == now.refused);
         tg::test::check_settled(runtime);
         CHECK(runtime.tokens().empty());
-        MESSAGE(name_of_policy(policy) << ": " << now.offered.load() << " offered, " << now.ran.load() << " ran, "
-                                       << now.refused.load() << " refused; at most " << early.tokens
-                                       << " alive in the first tenth, " << late.tokens << " after it (bound "
-                                       << tokens_bound << ")");
+        MESSAGE(name_of_policy(policy)
+                << ": " << now.offered.load() << " offered, " << now.ran.load() << " ran, "
+                << now.refused.load() << " refused; at most " << early.tokens
+                << " alive in the first tenth, " << late.tokens << " after it (bound "
+                << tokens_bound << ")");
     }
     CHECK(counted::alive() == 0);
     CHECK(counted::wrongly_destroyed() == 0);
@@ -439,8 +451,9 @@ void offer_at_full_speed(tg::backlog_policy policy) {
         CHECK(health->refused >= thrown + now.refused);  // and those whose future nobody kept
         CHECK((policy == tg::backlog_policy::wait) == (health->refused == 0));
         tg::test::check_settled(runtime);
-        MESSAGE(name_of_policy(policy) << " at full speed: at most " << seen.tokens << " alive (bound " << tokens_bound
-                                       << "), " << health->refused << " refused");
+        MESSAGE(name_of_policy(policy)
+                << " at full speed: at most " << seen.tokens << " alive (bound " << tokens_bound
+                << "), " << health->refused << " refused");
     }
     CHECK(seen.tokens <= tokens_bound);
     CHECK(seen.slots <= slots + slots_bound);
@@ -480,7 +493,9 @@ void stop_in_the_midst(tg::backlog_policy policy, bool graceful) {
         now.credits.release(per_round);
         wait_until([&] { return now.ran == per_round && runtime.snapshot().waiting >= limit / 2; });
         std::atomic<bool> complete{false};
-        std::thread stopping([&] { complete = runtime.stop(10min, graceful ? 10min : 0min).complete(); });
+        std::thread stopping([&] {
+            complete = runtime.stop(10min, graceful ? 10min : 0min).complete();
+        });
         // Let go while no core does anything.
         for (std::thread& each : submitting) each.join();
         CHECK(now.done == all.size());
@@ -499,7 +514,8 @@ void stop_in_the_midst(tg::backlog_policy policy, bool graceful) {
     CHECK(tg::test::live_slots() == slots);
 }
 
-constexpr std::array policies{tg::backlog_policy::wait, tg::backlog_policy::reject, tg::backlog_policy::shed_oldest};
+constexpr std::array policies{tg::backlog_policy::wait, tg::backlog_policy::reject,
+                              tg::backlog_policy::shed_oldest};
 
 }  // namespace
 
@@ -519,7 +535,8 @@ TEST_SUITE("stress: overload") {
     TEST_CASE("a stop in the midst of it lets go who waits to submit, and ends") {
         for (const tg::backlog_policy each : policies) {
             stop_in_the_midst(
-                each, true);  // nothing is asked to stop, and no core makes room: it is the closing that they hear of
+                each,
+                true);  // nothing is asked to stop, and no core makes room: it is the closing that they hear of
             stop_in_the_midst(each, false);
         }
     }

@@ -50,14 +50,16 @@ tg::task<> ping() {
 }
 
 std::chrono::milliseconds how_long() {
-    if (const char* seconds = std::getenv("TOKENGATE_STRESS_SECONDS")) return std::chrono::seconds(std::atoi(seconds));
+    if (const char* seconds = std::getenv("TOKENGATE_STRESS_SECONDS"))
+        return std::chrono::seconds(std::atoi(seconds));
     return 3s;
 }
 
 tg::task<> send_pings(const tg::runtime& runtime, const std::atomic<bool>& over) {
     while (!over) {
         std::vector<tg::token<>> pings;
-        for (unsigned core = 0; core < runtime.cores(); ++core) pings.push_back(tg::as_token(ping(), core));
+        for (unsigned core = 0; core < runtime.cores(); ++core)
+            pings.push_back(tg::as_token(ping(), core));
         co_await tg::when_all(std::move(pings));
         co_await tg::sleep_for(std::chrono::microseconds(30));
     }
@@ -89,7 +91,8 @@ void storm(unsigned cores, std::uint64_t seed, std::chrono::milliseconds how_lon
         over = true;
     });
     runtime.run([&]() -> tg::task<> {
-        co_await tg::when_all(send_pings(runtime, over), send_floods(seed, over), send_floods(seed + 1, over));
+        co_await tg::when_all(send_pings(runtime, over), send_floods(seed, over),
+                              send_floods(seed + 1, over));
     });
     operator_of_the_gate.join();
     const tg::snapshot now = runtime.snapshot();
@@ -110,7 +113,8 @@ TEST_SUITE("stress: parking") {
         }
     }
 
-    TEST_CASE("a loop does not sleep on what somebody is taking back to look whether it may run it") {
+    TEST_CASE(
+        "a loop does not sleep on what somebody is taking back to look whether it may run it") {
         // All go to the last core; the first ones, outside its range, are woken to help and may not yet.
         for (const unsigned cores : {2U, 3U}) {
             CAPTURE(cores);

@@ -59,7 +59,9 @@ struct dice {
         return (state >> 33) % below;
     }
     unsigned core() noexcept { return static_cast<unsigned>((*this)(cores)); }
-    microseconds delay() noexcept { return microseconds((*this)(4) == 0 ? (*this)(200) : (*this)(30)); }
+    microseconds delay() noexcept {
+        return microseconds((*this)(4) == 0 ? (*this)(200) : (*this)(30));
+    }
 };
 
 tg::task<> pause(std::uint64_t kind, microseconds how_long) {
@@ -77,7 +79,8 @@ tg::task<std::optional<T>> raced(tg::task<T> work, dice roll) {
         if (way < 3) {
             result = co_await tg::with_timeout(std::move(work), roll.delay());
         } else if (way < 6) {
-            tg::token<T> there = way == 3 ? tg::as_token(std::move(work)) : tg::as_token(std::move(work), roll.core());
+            tg::token<T> there = way == 3 ? tg::as_token(std::move(work))
+                                          : tg::as_token(std::move(work), roll.core());
             there.admit();
             co_await pause(roll(3), roll.delay());
             there.request_stop();
@@ -99,7 +102,8 @@ tg::task<std::optional<T>> raced(tg::task<T> work, dice roll) {
 struct counting {
     std::uint64_t bytes = 0;
     void fill(std::span<std::byte> into) const noexcept {
-        for (std::size_t i = 0; i < into.size(); ++i) into[i] = static_cast<std::byte>((bytes + i) % 251);
+        for (std::size_t i = 0; i < into.size(); ++i)
+            into[i] = static_cast<std::byte>((bytes + i) % 251);
     }
     void take(std::span<const std::byte> came) noexcept {
         for (const std::byte each : came)
@@ -110,7 +114,9 @@ struct counting {
 tg::task<std::size_t> write_some(tg::stream* to, std::span<const std::byte> bytes) {
     co_return co_await to->write(bytes);
 }
-tg::task<std::size_t> read_some(tg::stream* from, std::span<std::byte> into) { co_return co_await from->read(into); }
+tg::task<std::size_t> read_some(tg::stream* from, std::span<std::byte> into) {
+    co_return co_await from->read(into);
+}
 tg::task<tg::chunk> receive_some(tg::stream* from) { co_return co_await from->receive(); }
 
 tg::task<> writes(tg::stream* to, counting* sent, std::uint64_t count, dice roll) {
@@ -124,7 +130,8 @@ tg::task<> writes(tg::stream* to, counting* sent, std::uint64_t count, dice roll
             case 1: co_await to->write_all(bytes.first(size / 2), bytes.subspan(size / 2)); break;
             case 2: co_await to->write_all(bytes, tg::zero_copy); break;
             default: {
-                const std::optional<std::size_t> written = co_await raced(write_some(to, bytes), dice{roll(1U << 30)});
+                const std::optional<std::size_t> written =
+                    co_await raced(write_some(to, bytes), dice{roll(1U << 30)});
                 sent->bytes += written.value_or(0);
                 continue;
             }
@@ -169,16 +176,19 @@ tg::task<> reads_to_the_end(tg::stream* from, counting* got, dice roll) {
 }
 
 tg::endpoint somewhere(std::uint64_t number) {
-    static std::atomic<std::uint64_t> names{0};  // a listener that was dropped may still have its name
+    static std::atomic<std::uint64_t> names{
+        0};  // a listener that was dropped may still have its name
     if (number % 2 == 0) return tg::endpoint::loopback_v4(0);
-    return tg::endpoint::local("@socket_race_test_" + std::to_string(::getpid()) + "_" + std::to_string(++names));
+    return tg::endpoint::local("@socket_race_test_" + std::to_string(::getpid()) + "_" +
+                               std::to_string(++names));
 }
 
 tg::task<> race_a_stream(std::uint64_t number, std::uint64_t count) {
     dice roll{seed + number};
     ends both = co_await connected(somewhere(number));
     counting sent, got;
-    co_await tg::when_all(tg::as_token(writes_to_the_end(&both.client, &sent, count, dice{roll(1U << 30)})),
+    co_await tg::when_all(tg::as_token(writes_to_the_end(&both.client, &sent, count,
+                                                         dice{roll(1U << 30)})),
                           tg::as_token(reads_to_the_end(&both.server, &got, dice{roll(1U << 30)})));
     if (sent.bytes == 0 || sent.bytes != got.bytes) ++wrong;
 }
@@ -244,8 +254,8 @@ tg::task<> says(tg::stream to, std::uint32_t number) {
 }
 
 /// Those who have connected say who they are.
-tg::task<> connects(tg::endpoint to, std::uint32_t first, std::uint32_t count, std::vector<std::uint8_t>* made,
-                    dice roll) {
+tg::task<> connects(tg::endpoint to, std::uint32_t first, std::uint32_t count,
+                    std::vector<std::uint8_t>* made, dice roll) {
     for (std::uint32_t number = first; number < first + count; ++number) {
         std::optional<tg::stream> client = co_await raced(connect_to(to), dice{roll(1U << 30)});
         if (!client) continue;
@@ -255,7 +265,8 @@ tg::task<> connects(tg::endpoint to, std::uint32_t first, std::uint32_t count, s
 }
 
 /// Whoever gave up is heard as an end, or a reset.
-tg::task<> hears(tg::stream from, std::vector<std::atomic<std::uint8_t>>* heard, std::atomic<bool>* over) {
+tg::task<> hears(tg::stream from, std::vector<std::atomic<std::uint8_t>>* heard,
+                 std::atomic<bool>* over) {
     std::uint32_t number = 0;
     try {
         co_await from.read_all(std::as_writable_bytes(std::span(&number, 1)));
@@ -270,16 +281,18 @@ tg::task<> hears(tg::stream from, std::vector<std::atomic<std::uint8_t>>* heard,
     }
 }
 
-tg::task<> accepts(tg::listener* from, std::vector<std::atomic<std::uint8_t>>* heard, std::atomic<bool>* over,
-                   dice roll) {
+tg::task<> accepts(tg::listener* from, std::vector<std::atomic<std::uint8_t>>* heard,
+                   std::atomic<bool>* over, dice roll) {
     for (std::uint64_t count = 1 + roll(10); count > 0 && !*over; --count) {
         std::optional<tg::stream> one = co_await raced(accept_from(from), dice{roll(1U << 30)});
         if (one) co_await tg::as_token(hears(std::move(*one), heard, over), roll.core());
     }
 }
-tg::task<> accepts_to_the_end(tg::listener* from, std::vector<std::atomic<std::uint8_t>>* heard, dice roll) {
+tg::task<> accepts_to_the_end(tg::listener* from, std::vector<std::atomic<std::uint8_t>>* heard,
+                              dice roll) {
     std::atomic<bool> over{false};
-    while (!over) co_await tg::as_token(accepts(from, heard, &over, dice{roll(1U << 30)}), roll.core());
+    while (!over)
+        co_await tg::as_token(accepts(from, heard, &over, dice{roll(1U << 30)}), roll.core());
 }
 
 tg::task<> race_a_listener(std::size_t ahead, std::uint32_t count) {
@@ -292,8 +305,9 @@ tg::task<> race_a_listener(std::size_t ahead, std::uint32_t count) {
     server.admit();
     std::vector<tg::token<>> clients;
     for (std::uint32_t i = 0; i < crowds; ++i)
-        clients.push_back(tg::as_token(
-            connects(listener.local_endpoint(), i * count, count, &made, dice{roll(1U << 30)}), roll.core()));
+        clients.push_back(tg::as_token(connects(listener.local_endpoint(), i * count, count, &made,
+                                                dice{roll(1U << 30)}),
+                                       roll.core()));
     co_await tg::when_all(std::move(clients));
     // After all others in the one queue of the listener.
     tg::stream last = co_await tg::tcp::connect(listener.local_endpoint());
@@ -318,7 +332,8 @@ tg::task<bool> send_number(tg::udp::socket* by, tg::endpoint to, std::uint32_t n
 }
 tg::task<std::uint32_t> receive_number(tg::udp::socket* from) {
     std::uint32_t number = 0;
-    const tg::udp::received got = co_await from->receive_from(std::as_writable_bytes(std::span(&number, 1)));
+    const tg::udp::received got =
+        co_await from->receive_from(std::as_writable_bytes(std::span(&number, 1)));
     if (got.size != sizeof number) ++wrong;
     co_return number;
 }
@@ -326,7 +341,8 @@ tg::task<std::uint32_t> receive_number(tg::udp::socket* from) {
 /// Few enough for the socket's buffer.
 tg::task<> receives_burst(tg::udp::socket* from, std::vector<std::uint32_t>* got, dice roll) {
     for (;;) {
-        const std::optional<std::uint32_t> number = co_await raced(receive_number(from), dice{roll(1U << 30)});
+        const std::optional<std::uint32_t> number =
+            co_await raced(receive_number(from), dice{roll(1U << 30)});
         if (!number) continue;
         if (*number == end_of_burst) break;
         got->push_back(*number);
@@ -335,17 +351,20 @@ tg::task<> receives_burst(tg::udp::socket* from, std::vector<std::uint32_t>* got
 
 tg::task<> race_datagrams(std::uint64_t number, std::uint64_t bursts) {
     dice roll{seed + number};
-    const tg::endpoint any = number % 2 == 0 ? tg::endpoint::loopback_v4(0) : tg::endpoint::loopback_v6(0);
+    const tg::endpoint any =
+        number % 2 == 0 ? tg::endpoint::loopback_v4(0) : tg::endpoint::loopback_v6(0);
     tg::udp::socket server = tg::udp::socket::bind(any);
     const tg::endpoint to = server.local_endpoint();
     tg::udp::socket client = tg::udp::socket::connect(to);
     for (std::uint32_t sequence = 0; bursts > 0; --bursts) {
         std::vector<std::uint32_t> sent, got;
-        tg::token<> receiver = tg::as_token(receives_burst(&server, &got, dice{roll(1U << 30)}), roll.core());
+        tg::token<> receiver =
+            tg::as_token(receives_burst(&server, &got, dice{roll(1U << 30)}), roll.core());
         receiver.admit();
         for (std::uint64_t i = roll(30); i > 0; --i) {
             const std::uint32_t each = sequence++;
-            const std::optional<bool> went = co_await raced(send_number(&client, to, each), dice{roll(1U << 30)});
+            const std::optional<bool> went =
+                co_await raced(send_number(&client, to, each), dice{roll(1U << 30)});
             if (went) sent.push_back(each);
         }
         co_await send_number(&client, to, end_of_burst);
@@ -368,14 +387,17 @@ tg::task<> race_closes(std::uint64_t number, std::uint64_t count) {
 }  // namespace
 
 TEST_SUITE("stress: sockets") {
-    TEST_CASE("stops, timeouts, completions and closes race at sockets: nothing is lost, doubled or left") {
+    TEST_CASE(
+        "stops, timeouts, completions and closes race at sockets: nothing is lost, doubled or "
+        "left") {
         MESSAGE("seed " << seed);
         const std::size_t slots = live_slots();
         const std::size_t descriptors = open_descriptors();
         std::atomic<int> reported{0};
         {
-            tg::runtime runtime{
-                {.cores = cores, .ring_entries = 8, .on_failure = [&](const tg::failure&) { ++reported; }}};
+            tg::runtime runtime{{.cores = cores,
+                                 .ring_entries = 8,
+                                 .on_failure = [&](const tg::failure&) { ++reported; }}};
             runtime.run([]() -> tg::task<> {
                 std::vector<tg::token<>> all;
                 for (unsigned i = 0; i < 12; ++i) {

@@ -66,12 +66,14 @@ child_result in_child(Body body) {
             text = std::string("threw ") + thrown.what();
         }
         std::fflush(nullptr);
-        ::_exit(::write(said, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 1);
+        ::_exit(::write(said, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0
+                                                                                             : 1);
     }
     int status = -1;
     while (child > 0 && ::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
     std::string text = read_all(said);
-    return {child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0, std::move(text), read_all(complained)};
+    return {child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0, std::move(text),
+            read_all(complained)};
 }
 
 /// From here on this thread, and those it starts, get `error` from a system call; if a second argument is given, only
@@ -84,14 +86,16 @@ inline void refuse(long system_call, int error, std::optional<std::uint32_t> sec
         return sock_filter{BPF_JMP | BPF_JEQ | BPF_K, 0, skip_unless, value};
     };
     constexpr bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
-    std::vector<sock_filter> filter{load(offsetof(seccomp_data, nr)),
-                                    equals(static_cast<std::uint32_t>(system_call), second_argument ? 3 : 1)};
+    std::vector<sock_filter> filter{
+        load(offsetof(seccomp_data, nr)),
+        equals(static_cast<std::uint32_t>(system_call), second_argument ? 3 : 1)};
     if (second_argument) {
         filter.push_back(load(offsetof(seccomp_data, args) + sizeof(std::uint64_t) +
                               (little ? 0 : sizeof(std::uint32_t))));
         filter.push_back(equals(*second_argument, 1));
     }
-    filter.push_back({BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)});
+    filter.push_back({BPF_RET | BPF_K, 0, 0,
+                      SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)});
     filter.push_back({BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW});
     const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||

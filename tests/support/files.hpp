@@ -40,7 +40,9 @@ private:
     std::string path_;
 };
 
-inline std::span<const std::byte> as_bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
+inline std::span<const std::byte> as_bytes(std::string_view text) {
+    return std::as_bytes(std::span(text));
+}
 inline std::string text_of(std::span<const std::byte> all) {
     return {reinterpret_cast<const char*>(all.data()), all.size()};
 }
@@ -57,7 +59,8 @@ std::string thrown_by(runtime& runtime, Body body) {
 }
 
 inline task<> write_file(std::string path, std::string_view text) {
-    file::handle out = co_await file::open(std::move(path), file::write | file::create | file::truncate);
+    file::handle out =
+        co_await file::open(std::move(path), file::write | file::create | file::truncate);
     co_await out.write_all(as_bytes(text));
     co_await out.close();
 }

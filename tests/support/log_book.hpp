@@ -60,12 +60,13 @@ private:
         token_state before = token_state::none;
         std::chrono::nanoseconds at{0};
         for (const token_step& step : taken) {
-            const bool in_turn =
-                step.state <= token_state::executing && static_cast<int>(step.state) == static_cast<int>(before) + 1;
-            const bool ends = step.state == token_state::completed ? before == token_state::executing
-                              : step.state > token_state::completed
-                                  ? before >= token_state::waiting && before <= token_state::executing
-                                  : false;
+            const bool in_turn = step.state <= token_state::executing &&
+                                 static_cast<int>(step.state) == static_cast<int>(before) + 1;
+            const bool ends =
+                step.state == token_state::completed ? before == token_state::executing
+                : step.state > token_state::completed
+                    ? before >= token_state::waiting && before <= token_state::executing
+                    : false;
             if (!(in_turn || ends) || step.at < at) return false;
             before = step.state;
             at = step.at;

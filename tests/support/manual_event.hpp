@@ -80,7 +80,8 @@ public:
     explicit countdown(unsigned count) noexcept : left_(count) {}
 
     void arrive() {
-        if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) done_.set();  // each arrival happens before the event
+        if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+            done_.set();  // each arrival happens before the event
     }
     auto operator co_await() noexcept { return done_.operator co_await(); }
 

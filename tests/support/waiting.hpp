@@ -29,7 +29,8 @@ task<> until(Condition condition) {
 /// Until the token has started; one of this loop then waits somewhere.
 template <class T>
 task<> begun(const token<T>& token) {
-    while (detail::token_access::record(token).state.load() < token_state::executing) co_await yield();
+    while (detail::token_access::record(token).state.load() < token_state::executing)
+        co_await yield();
 }
 
 /// What holds a core, or several, until it is let go.

@@ -32,7 +32,10 @@ public:
     explicit watchdog(
         const runtime& over, count progress = [] { return 0; },
         std::chrono::seconds patience = std::chrono::seconds(20))
-        : over_(over), progress_(std::move(progress)), patience_(patience), thread_([this] { watch(); }) {}
+        : over_(over),
+          progress_(std::move(progress)),
+          patience_(patience),
+          thread_([this] { watch(); }) {}
     ~watchdog() {
         {
             const std::scoped_lock lock(mutex_);
@@ -64,25 +67,29 @@ private:
     }
 
     void tell(const snapshot& now) const {
-        std::fprintf(stderr, "stuck: admitted %llu, ended %llu, waiting %llu, domains %llu, pins %llu\n",
-                     number(now.admitted), number(now.ended), number(now.waiting), number(now.domains),
-                     number(now.pins));
+        std::fprintf(stderr,
+                     "stuck: admitted %llu, ended %llu, waiting %llu, domains %llu, pins %llu\n",
+                     number(now.admitted), number(now.ended), number(now.waiting),
+                     number(now.domains), number(now.pins));
         std::size_t left = 40;
         for (const token_info& each : over_.tokens()) {
             if (left-- == 0) break;
             std::fprintf(stderr, "  %s %s core %u awaited by %llu\n", each.id.text().c_str(),
-                         std::string(name_of(each.state)).c_str(), each.core, number(each.awaited_by_sequence));
+                         std::string(name_of(each.state)).c_str(), each.core,
+                         number(each.awaited_by_sequence));
         }
         for (std::uint16_t slot = 1; slot < 64; ++slot) detail::with_runtime(slot, tell_loops);
         for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task"))
             std::fprintf(stderr, "  thread %s: %s in %s\n", thread.path().filename().c_str(),
-                         first_line(thread.path() / "comm").c_str(), first_line(thread.path() / "wchan").c_str());
+                         first_line(thread.path() / "comm").c_str(),
+                         first_line(thread.path() / "wchan").c_str());
     }
 
     static void tell_loops(detail::shared_state& of) {
         for (const auto& each : of.executors)
-            std::fprintf(stderr, "  runtime %u, loop %u: %s, mail %s, turn %s\n", of.slot, each->position(),
-                         each->loop.parked() ? "parked" : "not parked", each->loop.has_mail() ? "waits" : "none",
+            std::fprintf(stderr, "  runtime %u, loop %u: %s, mail %s, turn %s\n", of.slot,
+                         each->position(), each->loop.parked() ? "parked" : "not parked",
+                         each->loop.has_mail() ? "waits" : "none",
                          each->loop.turn_began_ns() != 0 ? "under way" : "none");
     }
 

@@ -75,7 +75,8 @@ const tg::operation sends{{.name = "channel_test_sends"},
                               co_return outcome;
                           }};
 /// -1: closed, -2: stopped, -3: dropped.
-const tg::operation receives{{.name = "channel_test_receives"}, [](tg::channel<parcel>* from) -> tg::task<int> {
+const tg::operation receives{{.name = "channel_test_receives"},
+                             [](tg::channel<parcel>* from) -> tg::task<int> {
                                  try {
                                      const std::optional<parcel> got = co_await from->receive();
                                      co_return got ? got->number() : -1;
@@ -225,11 +226,14 @@ TEST_SUITE("channel") {
             co_await passes();
             CHECK(parcels.size() == 3);
             for (int i = 0; i < 10; ++i) {
-                const int got = i % 2 ? co_await receives(&parcels) : parcels.try_receive()->number();
+                const int got =
+                    i % 2 ? co_await receives(&parcels) : parcels.try_receive()->number();
                 CHECK(got == i);
-                CHECK(parcels.size() == static_cast<std::size_t>(std::min(3, 9 - i)));  // filled at once
+                CHECK(parcels.size() ==
+                      static_cast<std::size_t>(std::min(3, 9 - i)));  // filled at once
             }
-            for (const std::string& outcome : co_await tg::when_all(std::move(all))) CHECK(outcome == "sent");
+            for (const std::string& outcome : co_await tg::when_all(std::move(all)))
+                CHECK(outcome == "sent");
         });
         CHECK(parcel::alive == 0);
     }
@@ -267,7 +271,8 @@ TEST_SUITE("channel") {
             }
             co_await passes();
             closer = std::thread([&parcels] { parcels.close(); });
-            for (const std::string& outcome : co_await tg::when_all(std::move(all))) CHECK(outcome == "closed");
+            for (const std::string& outcome : co_await tg::when_all(std::move(all)))
+                CHECK(outcome == "closed");
             const int first = co_await receives(&parcels);
             CHECK(first == 0);
             const int second = co_await receives(&parcels);
@@ -327,7 +332,8 @@ TEST_SUITE("channel") {
         tg::channel<parcel> parcels(1);
         runtime.run([&]() -> tg::task<> {
             parcel::fragile = 7;
-            CHECK_THROWS_AS(static_cast<void>(parcels.try_send(parcel(7))), std::runtime_error);  // into the channel
+            CHECK_THROWS_AS(static_cast<void>(parcels.try_send(parcel(7))),
+                            std::runtime_error);  // into the channel
             CHECK(parcels.size() == 0);
 
             tg::token<int> receiver = receives(&parcels);
@@ -354,7 +360,8 @@ TEST_SUITE("channel") {
             CHECK(sent == "sent");
 
             parcel::fragile = 8;
-            CHECK_THROWS_AS(static_cast<void>(parcels.try_receive()), std::runtime_error);  // out of the channel
+            CHECK_THROWS_AS(static_cast<void>(parcels.try_receive()),
+                            std::runtime_error);  // out of the channel
             CHECK(parcels.size() == 1);
             parcel::fragile = -2;
             CHECK(parcels.try_receive()->number() == 8);
@@ -364,11 +371,12 @@ TEST_SUITE("channel") {
 
     TEST_CASE("whoever received the last may destroy it") {
         tg::runtime runtime{{.cores = 2}};
-        const tg::operation drains{{.name = "channel_test_drains"},
-                                   [](std::unique_ptr<tg::channel<int>>* of, int count) -> tg::task<> {
-                                       for (int i = 0; i < count; ++i) co_await (*of)->receive();
-                                       of->reset();
-                                   }};
+        const tg::operation drains{
+            {.name = "channel_test_drains"},
+            [](std::unique_ptr<tg::channel<int>>* of, int count) -> tg::task<> {
+                for (int i = 0; i < count; ++i) co_await (*of)->receive();
+                of->reset();
+            }};
         for (int round = 0; round < 200; ++round) {
             auto numbers = std::make_unique<tg::channel<int>>(4);
             std::thread sender;
@@ -391,7 +399,8 @@ TEST_SUITE("channel") {
         tg::channel<int> there(16), back(16);
         const tg::operation forwards{{.name = "channel_test_forwards"}, [&]() -> tg::task<> {
                                          while (true) {
-                                             const std::optional<int> got = co_await there.receive();
+                                             const std::optional<int> got =
+                                                 co_await there.receive();
                                              if (!got) break;
                                              co_await back.send(*got);
                                          }
@@ -426,7 +435,8 @@ TEST_SUITE("channel") {
     }
 
     TEST_CASE(
-        "stress: many senders and receivers on four cores, stops among them; every value arrives once, in order") {
+        "stress: many senders and receivers on four cores, stops among them; every value arrives "
+        "once, in order") {
         constexpr unsigned seed = 20260118;
         MESSAGE("seed ", seed);
         std::mt19937 random(seed);
@@ -470,7 +480,8 @@ TEST_SUITE("channel") {
     }
 
     TEST_CASE(
-        "stress: four send to four across cores; closed or stopped at random; nothing is lost, nothing comes twice") {
+        "stress: four send to four across cores; closed or stopped at random; nothing is lost, "
+        "nothing comes twice") {
         constexpr unsigned seed = 20261130;
         MESSAGE("seed ", seed);
         std::mt19937 random(seed);
@@ -502,7 +513,8 @@ TEST_SUITE("channel") {
                                [](flow* in) -> tg::task<> {
                                    try {
                                        while (true) {
-                                           const std::optional<parcel> got = co_await in->parcels.receive();
+                                           const std::optional<parcel> got =
+                                               co_await in->parcels.receive();
                                            if (!got) break;
                                            ++in->arrived[static_cast<std::size_t>(got->number())];
                                        }

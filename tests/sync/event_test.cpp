@@ -84,7 +84,8 @@ TEST_SUITE("event") {
         CHECK(order == expected);
     }
 
-    TEST_CASE("set on a thread of no runtime: everybody sees what happened before, on its own core") {
+    TEST_CASE(
+        "set on a thread of no runtime: everybody sees what happened before, on its own core") {
         tg::runtime runtime{{.cores = 4}};
         for (int round = 0; round < 50; ++round) {
             tg::event happened;
@@ -129,16 +130,17 @@ TEST_SUITE("event") {
         tg::event happened, never;
         std::vector<int> order;
         bool refused = false;
-        const tg::operation tries{{.name = "event_test_tries"}, [&]() -> tg::task<> {
-                                      try {
-                                          co_await never.wait();
-                                      } catch (const tg::token_stopped&) {}
-                                      try {
-                                          co_await happened.wait();  // it is set, and the token is to stop
-                                      } catch (const tg::token_stopped&) {
-                                          refused = true;
-                                      }
-                                  }};
+        const tg::operation tries{
+            {.name = "event_test_tries"}, [&]() -> tg::task<> {
+                try {
+                    co_await never.wait();
+                } catch (const tg::token_stopped&) {}
+                try {
+                    co_await happened.wait();  // it is set, and the token is to stop
+                } catch (const tg::token_stopped&) {
+                    refused = true;
+                }
+            }};
         runtime.run([&]() -> tg::task<> {
             happened.set();
             tg::token<> one = tries();
@@ -157,7 +159,8 @@ TEST_SUITE("event") {
 
     TEST_CASE("whoever was let through may destroy it") {
         tg::runtime runtime{{.cores = 2}};
-        const tg::operation destroys{{.name = "event_test_destroys"}, [](std::unique_ptr<tg::event>* of) -> tg::task<> {
+        const tg::operation destroys{{.name = "event_test_destroys"},
+                                     [](std::unique_ptr<tg::event>* of) -> tg::task<> {
                                          co_await (*of)->wait();
                                          of->reset();
                                      }};
@@ -175,7 +178,9 @@ TEST_SUITE("event") {
         }
     }
 
-    TEST_CASE("stress: stops race with the event, which is destroyed at once; each ends in one of the two ways") {
+    TEST_CASE(
+        "stress: stops race with the event, which is destroyed at once; each ends in one of the "
+        "two ways") {
         constexpr unsigned seed = 20260116;
         MESSAGE("seed ", seed);
         std::mt19937 random(seed);

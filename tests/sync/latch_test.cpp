@@ -28,17 +28,20 @@ const tg::operation waits{{.name = "latch_test_waits", .weight = tg::weight::hea
                               co_await of->wait();
                               *through += tg::this_token::executor() == here ? 1 : 1000;
                           }};
-const tg::operation arrives{{.name = "latch_test_arrives", .weight = tg::weight::heavy},
-                            [](tg::latch* of, std::atomic<int>* arrived, int all) -> tg::task<bool> {
-                                ++*arrived;
-                                co_await of->arrive_and_wait();
-                                co_return *arrived == all;
-                            }};
+const tg::operation arrives{
+    {.name = "latch_test_arrives", .weight = tg::weight::heavy},
+    [](tg::latch* of, std::atomic<int>* arrived, int all) -> tg::task<bool> {
+        ++*arrived;
+        co_await of->arrive_and_wait();
+        co_return *arrived == all;
+    }};
 
 }  // namespace
 
 TEST_SUITE("latch") {
-    TEST_CASE("on a thread of no runtime: count_down and is_open; waiting is refused, and does not arrive") {
+    TEST_CASE(
+        "on a thread of no runtime: count_down and is_open; waiting is refused, and does not "
+        "arrive") {
         tg::latch three(3);
         three.count_down();
         CHECK(!three.is_open());
@@ -99,7 +102,8 @@ TEST_SUITE("latch") {
         tg::latch two(2);
         std::atomic<int> through{0};
         bool stopped = false;
-        const tg::operation stops{{.name = "latch_test_stops"}, [&](tg::token<>* self) -> tg::task<> {
+        const tg::operation stops{{.name = "latch_test_stops"},
+                                  [&](tg::token<>* self) -> tg::task<> {
                                       self->request_stop();
                                       try {
                                           co_await two.arrive_and_wait();
@@ -124,7 +128,8 @@ TEST_SUITE("latch") {
     }
 
     TEST_CASE(
-        "stress: in the frame of one who arrives, who may leave before others run; stops race with the last arrival") {
+        "stress: in the frame of one who arrives, who may leave before others run; stops race with "
+        "the last arrival") {
         constexpr unsigned seed = 20260117;
         MESSAGE("seed ", seed);
         std::mt19937 random(seed);

@@ -34,8 +34,9 @@ const tg::operation notes{{.name = "mutex_test_notes"},
                               order->push_back(n);
                           }};
 /// Takes it, and gives it away to be unlocked elsewhere.
-const tg::operation takes{{.name = "mutex_test_takes"},
-                          [](tg::mutex* of) -> tg::task<tg::mutex_guard> { co_return co_await of->lock(); }};
+const tg::operation takes{
+    {.name = "mutex_test_takes"},
+    [](tg::mutex* of) -> tg::task<tg::mutex_guard> { co_return co_await of->lock(); }};
 
 struct account {
     tg::mutex lock;
@@ -47,25 +48,27 @@ struct account {
     std::atomic<long> paid{0};
 };
 
-const tg::operation pays{
-    {.name = "mutex_test_pays", .weight = tg::weight::heavy}, [](account* to, int times, unsigned seed) -> tg::task<> {
-        const unsigned here = tg::this_token::executor();
-        std::minstd_rand random(seed);
-        try {
-            for (int i = 0; i < times; ++i) {
-                const auto held = co_await to->lock.lock();
-                to->strayed += tg::this_token::executor() != here;
-                to->intruders += to->inside++ != 0;
-                ++to->balance;
-                ++to->paid;
-                if (random() % 8 == 0)
-                    co_await tg::shield(tg::as_token([]() -> tg::task<> { co_await tg::yield(); }()));
-                --to->inside;
-            }
-        } catch (const tg::token_stopped&) {
-            ++to->stopped;
-        }
-    }};
+const tg::operation pays{{.name = "mutex_test_pays", .weight = tg::weight::heavy},
+                         [](account* to, int times, unsigned seed) -> tg::task<> {
+                             const unsigned here = tg::this_token::executor();
+                             std::minstd_rand random(seed);
+                             try {
+                                 for (int i = 0; i < times; ++i) {
+                                     const auto held = co_await to->lock.lock();
+                                     to->strayed += tg::this_token::executor() != here;
+                                     to->intruders += to->inside++ != 0;
+                                     ++to->balance;
+                                     ++to->paid;
+                                     if (random() % 8 == 0)
+                                         co_await tg::shield(tg::as_token([]() -> tg::task<> {
+                                             co_await tg::yield();
+                                         }()));
+                                     --to->inside;
+                                 }
+                             } catch (const tg::token_stopped&) {
+                                 ++to->stopped;
+                             }
+                         }};
 
 }  // namespace
 
@@ -118,7 +121,8 @@ TEST_SUITE("mutex") {
         CHECK(lock.try_lock());
     }
 
-    TEST_CASE("exclusion across cores, also while the holder waits; everybody resumes on its own core") {
+    TEST_CASE(
+        "exclusion across cores, also while the holder waits; everybody resumes on its own core") {
         tg::runtime runtime{{.cores = 4}};
         account shared;
         runtime.run([&]() -> tg::task<> {
@@ -176,20 +180,21 @@ TEST_SUITE("mutex") {
         tg::runtime runtime{{.cores = 1}};
         tg::mutex lock;
         std::atomic<int> refused{0}, taken{0};
-        const tg::operation tries{{.name = "mutex_test_tries"}, [&](tg::token<>* self) -> tg::task<> {
-                                      self->request_stop();
-                                      try {
-                                          const auto held = co_await lock.lock();
-                                      } catch (const tg::token_stopped&) {
-                                          ++refused;
-                                      }
-                                      CHECK(lock.try_lock());
-                                      auto cleans_up = [](tg::mutex* of, std::atomic<int>* count) -> tg::task<> {
-                                          const auto held = co_await of->lock();
-                                          ++*count;
-                                      };
-                                      co_await tg::shield(cleans_up(&lock, &taken));
-                                  }};
+        const tg::operation tries{
+            {.name = "mutex_test_tries"}, [&](tg::token<>* self) -> tg::task<> {
+                self->request_stop();
+                try {
+                    const auto held = co_await lock.lock();
+                } catch (const tg::token_stopped&) {
+                    ++refused;
+                }
+                CHECK(lock.try_lock());
+                auto cleans_up = [](tg::mutex* of, std::atomic<int>* count) -> tg::task<> {
+                    const auto held = co_await of->lock();
+                    ++*count;
+                };
+                co_await tg::shield(cleans_up(&lock, &taken));
+            }};
         runtime.run([&]() -> tg::task<> {
             tg::token<> one;
             one = tries(&one);
@@ -220,7 +225,8 @@ TEST_SUITE("mutex") {
 
     TEST_CASE("whoever was let through may destroy it") {
         tg::runtime runtime{{.cores = 2}};
-        const tg::operation destroys{{.name = "mutex_test_destroys"}, [](std::unique_ptr<tg::mutex>* of) -> tg::task<> {
+        const tg::operation destroys{{.name = "mutex_test_destroys"},
+                                     [](std::unique_ptr<tg::mutex>* of) -> tg::task<> {
                                          auto held = co_await (*of)->lock();
                                          held.unlock();
                                          of->reset();
@@ -238,7 +244,8 @@ TEST_SUITE("mutex") {
         });
     }
 
-    TEST_CASE("stress: stops race with hand-overs; nobody is inside twice, and it is free in the end") {
+    TEST_CASE(
+        "stress: stops race with hand-overs; nobody is inside twice, and it is free in the end") {
         constexpr unsigned seed = 20260114;
         MESSAGE("seed ", seed);
         std::mt19937 random(seed);

@@ -29,10 +29,12 @@ const tg::operation acquires{{.name = "semaphore_test_acquires"},
                                  co_await of->acquire();
                                  order->push_back(n);
                              }};
-const tg::operation slow_acquires{{.name = "semaphore_test_slow_acquires", .storage = tg::storage::slow},
-                                  [](tg::semaphore* of) -> tg::task<> { co_await of->acquire(); }};
-const tg::operation slow_releases{{.name = "semaphore_test_slow_releases", .storage = tg::storage::slow},
-                                  [](tg::semaphore* of) { of->release(); }};
+const tg::operation slow_acquires{
+    {.name = "semaphore_test_slow_acquires", .storage = tg::storage::slow},
+    [](tg::semaphore* of) -> tg::task<> { co_await of->acquire(); }};
+const tg::operation slow_releases{
+    {.name = "semaphore_test_slow_releases", .storage = tg::storage::slow},
+    [](tg::semaphore* of) { of->release(); }};
 
 struct pool {
     explicit pool(std::size_t permits) : permits(permits), limit(static_cast<int>(permits)) {}
@@ -212,11 +214,15 @@ TEST_SUITE("semaphore") {
     TEST_CASE("who waits for one gives up its storage permit") {
         tg::runtime runtime{{.cores = 2, .storage = {.slow = 1}}};
         tg::semaphore permits(0);
-        runtime.run([&]() -> tg::task<> { co_await tg::when_all(slow_acquires(&permits), slow_releases(&permits)); });
+        runtime.run([&]() -> tg::task<> {
+            co_await tg::when_all(slow_acquires(&permits), slow_releases(&permits));
+        });
         CHECK(permits.available() == 0);
     }
 
-    TEST_CASE("stress: a hundred thousand operations on four cores, stops among them; all permits come back") {
+    TEST_CASE(
+        "stress: a hundred thousand operations on four cores, stops among them; all permits come "
+        "back") {
         constexpr unsigned seed = 20260115;
         MESSAGE("seed ", seed);
         std::mt19937 random(seed);

@@ -43,22 +43,27 @@ tg::task<unsigned> meet(meeting* at) {
     co_return executor;
 }
 
-const tg::operation by_all{
-    {.name = "anchor_test_by_all"}, tg::sticky{"anchor_test"}, [](std::string, int, meeting* at) { return meet(at); }};
-const tg::operation by_projection{{.name = "anchor_test_by_projection"},
-                                  tg::sticky{"anchor_test_account", [](int account, int) { return account; }},
-                                  [](int, int) { return tg::this_token::executor(); }};
+const tg::operation by_all{{.name = "anchor_test_by_all"},
+                           tg::sticky{"anchor_test"},
+                           [](std::string, int, meeting* at) { return meet(at); }};
+const tg::operation by_projection{
+    {.name = "anchor_test_by_projection"},
+    tg::sticky{"anchor_test_account", [](int account, int) { return account; }},
+    [](int, int) { return tg::this_token::executor(); }};
 const tg::operation by_projection_waiting{
     {.name = "anchor_test_by_projection_waiting"},
     tg::sticky{"anchor_test_account", [](int account, meeting*) { return account; }},
     [](int, meeting* at) { return meet(at); }};
-const tg::operation by_name{
-    {.name = "anchor_test_by_name"}, tg::sticky_by_name{"anchor_test_name"}, [](int, meeting* at) { return meet(at); }};
-const tg::operation by_same_name{
-    {.name = "anchor_test_by_same_name"}, tg::sticky_by_name{"anchor_test_name"}, [](meeting* at) { return meet(at); }};
+const tg::operation by_name{{.name = "anchor_test_by_name"},
+                            tg::sticky_by_name{"anchor_test_name"},
+                            [](int, meeting* at) { return meet(at); }};
+const tg::operation by_same_name{{.name = "anchor_test_by_same_name"},
+                                 tg::sticky_by_name{"anchor_test_name"},
+                                 [](meeting* at) { return meet(at); }};
 
 /// Sends from whatever core it lands on.
-const tg::operation sends{{.name = "anchor_test_sends"}, [](int account, meeting* at) -> tg::task<unsigned> {
+const tg::operation sends{{.name = "anchor_test_sends"},
+                          [](int account, meeting* at) -> tg::task<unsigned> {
                               co_return co_await by_projection_waiting(account, at);
                           }};
 
@@ -67,7 +72,8 @@ tg::task<bool> in_lead(int account) {
     const unsigned there = co_await by_projection(account, 0);
     co_return here == there;
 }
-const tg::operation lead{{.name = "anchor_test_lead"}, tg::lead{"anchor_test_by_projection"}, in_lead};
+const tg::operation lead{
+    {.name = "anchor_test_lead"}, tg::lead{"anchor_test_by_projection"}, in_lead};
 
 std::set<unsigned> distinct(const std::vector<unsigned>& all) { return {all.begin(), all.end()}; }
 
@@ -93,7 +99,8 @@ TEST_SUITE("anchor") {
     }
 
     TEST_CASE(
-        "tokens in flight under one key share an executor, whichever core sends them; afterwards the pin is gone") {
+        "tokens in flight under one key share an executor, whichever core sends them; afterwards "
+        "the pin is gone") {
         constexpr int accounts = 8, senders = 16;
         tg::runtime runtime{{.cores = 4}};
         meeting at(accounts * senders);
@@ -127,12 +134,14 @@ TEST_SUITE("anchor") {
         for (int t = 0; t < threads; ++t)
             senders.emplace_back([&, t] {
                 for (int i = 0; i < each_sends; ++i)
-                    results[static_cast<std::size_t>(t * each_sends + i)] = runtime.submit(by_all("same", 1, &at));
+                    results[static_cast<std::size_t>(t * each_sends + i)] =
+                        runtime.submit(by_all("same", 1, &at));
             });
         for (std::thread& each : senders) each.join();
         runtime.submit(lead(0)).get();  // unanchored tokens are not held up
         std::thread watcher([&] {
-            while (runtime.snapshot().pins != 1 || runtime.snapshot().redirections != threads * each_sends - 1)
+            while (runtime.snapshot().pins != 1 ||
+                   runtime.snapshot().redirections != threads * each_sends - 1)
                 std::this_thread::yield();
             at.go.set();
         });
@@ -179,9 +188,12 @@ TEST_SUITE("anchor") {
         CHECK(distinct(where).size() >= 2);  // medium: three home cores, in turn
     }
 
-    TEST_CASE("a failing sticky token gives up its pin like any other; one that is dropped unadmitted has none") {
-        const tg::operation fails{
-            {.name = "anchor_test_fails"}, tg::sticky_by_name{"anchor_test_fails"}, []() -> int { throw 1; }};
+    TEST_CASE(
+        "a failing sticky token gives up its pin like any other; one that is dropped unadmitted "
+        "has none") {
+        const tg::operation fails{{.name = "anchor_test_fails"},
+                                  tg::sticky_by_name{"anchor_test_fails"},
+                                  []() -> int { throw 1; }};
         tg::runtime runtime{{.cores = 2}};
         runtime.run([&]() -> tg::task<> {
             for (int i = 0; i < 10; ++i) {
@@ -194,7 +206,8 @@ TEST_SUITE("anchor") {
         CHECK(runtime.snapshot().pins == 0);
     }
 
-    TEST_CASE("inside a conducted chain the chain is followed, no pin is taken, and it is counted") {
+    TEST_CASE(
+        "inside a conducted chain the chain is followed, no pin is taken, and it is counted") {
         constexpr int leads = 40;
         tg::runtime runtime{{.cores = 4}};
         runtime.run([&]() -> tg::task<> {
@@ -229,7 +242,8 @@ TEST_SUITE("anchor") {
                 meeting at(tokens);
                 std::vector<tg::token<unsigned>> all;
                 for (unsigned i = 0; i < tokens; ++i) {
-                    all.push_back(random() % 2 == 0 ? sends(round % 3, &at) : by_projection_waiting(round % 3, &at));
+                    all.push_back(random() % 2 == 0 ? sends(round % 3, &at)
+                                                    : by_projection_waiting(round % 3, &at));
                     all.back().admit();
                 }
                 co_await at.arrived;

@@ -37,7 +37,9 @@ struct talkative {
 struct unprintable {};
 
 struct broken {
-    friend std::ostream& operator<<(std::ostream&, const broken&) { throw std::runtime_error("no"); }
+    friend std::ostream& operator<<(std::ostream&, const broken&) {
+        throw std::runtime_error("no");
+    }
 };
 
 struct named {
@@ -63,7 +65,8 @@ TEST_SUITE("arguments") {
     TEST_CASE("numbers, enumerations, texts, and what prints itself") {
         CHECK(text_of() == "");
         CHECK(text_of(7, -8, 9U, true, 0.5, 2.5F) == "7, -8, 9, true, 0.5, 2.5");
-        CHECK(text_of(std::uint8_t{200}, std::int8_t{-3}, std::numeric_limits<std::uint64_t>::max()) ==
+        CHECK(text_of(std::uint8_t{200}, std::int8_t{-3},
+                      std::numeric_limits<std::uint64_t>::max()) ==
               "200, -3, 18446744073709551615");
         CHECK(text_of('x') == "\"x\"");
         CHECK(text_of(colour::red, one) == "3, 1");

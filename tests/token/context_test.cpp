@@ -46,7 +46,9 @@ TEST_SUITE("context") {
         }).join();
     }
 
-    TEST_CASE("threads at the same time have different contexts; one that has ended leaves its context to another") {
+    TEST_CASE(
+        "threads at the same time have different contexts; one that has ended leaves its context "
+        "to another") {
         const auto contexts_of = [](std::size_t threads) {
             std::set<const core_context*> seen;
             std::mutex mutex;
@@ -101,9 +103,11 @@ TEST_SUITE("context") {
         CHECK(live_frames_of(record) == before);
     }
 
-    TEST_CASE("an operation that comes back with the same definition has the same row in the counters") {
+    TEST_CASE(
+        "an operation that comes back with the same definition has the same row in the counters") {
         const auto index_of_one = [] {
-            const tg::operation again{{.name = "context_test_again", .weight = tg::weight::heavy}, [](int) {}};
+            const tg::operation again{{.name = "context_test_again", .weight = tg::weight::heavy},
+                                      [](int) {}};
             return record_of(again(1)).index;
         };
         const std::uint32_t first = index_of_one();

@@ -19,7 +19,8 @@ using tokengate::test::in_child;
 using tokengate::test::wait_until;
 
 TEST_SUITE("operation stats") {
-    TEST_CASE("an operation that has not been here is not found; once asked for, it stays where it is") {
+    TEST_CASE(
+        "an operation that has not been here is not found; once asked for, it stays where it is") {
         stats_table table;
         constexpr std::array<std::uint32_t, 6> indices{0, 1, 255, 256, 40'000, most_operations - 1};
         for (const std::uint32_t index : indices) CHECK(table.find(index) == nullptr);
@@ -31,7 +32,8 @@ TEST_SUITE("operation stats") {
             CHECK(table.of(index) == made);
             CHECK(table.find(index) == made);
         }
-        for (const std::uint32_t index : indices) CHECK(table.find(index)->started.load() == index + 1);
+        for (const std::uint32_t index : indices)
+            CHECK(table.find(index)->started.load() == index + 1);
         CHECK(table.find(2) == nullptr);
         CHECK(table.find(300) == nullptr);
         CHECK(table.lost() == 0);
@@ -63,7 +65,8 @@ TEST_SUITE("operation stats") {
     }
 
     TEST_CASE("what there is no memory for is not counted, and that is") {
-        if (tokengate::test::under_asan || tokengate::test::under_tsan) return;  // their allocators end the process
+        if (tokengate::test::under_asan || tokengate::test::under_tsan)
+            return;  // their allocators end the process
         const auto child = in_child([] {
             stats_table table;
             if (!table.of(0)) return std::string("no memory from the beginning");
@@ -74,7 +77,8 @@ TEST_SUITE("operation stats") {
             if (index == most_operations) return std::string("there was always memory");
             if (table.find(index)) return std::string("one was found that could not be made");
             if (table.lost() != 1) return std::string("lost ") + std::to_string(table.lost());
-            if (table.of(index) || table.lost() != 2) return std::string("the second time went unnoticed");
+            if (table.of(index) || table.lost() != 2)
+                return std::string("the second time went unnoticed");
             if (!table.of(0)) return std::string("one that was there has gone");
             return std::string("well");
         });

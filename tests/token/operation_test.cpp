@@ -37,7 +37,8 @@ int noexcept_function(int a) noexcept { return -a; }
 
 const tg::operation calls_function{{.name = "operation_test_function"}, plain_function};
 const tg::operation calls_noexcept{{.name = "operation_test_noexcept"}, &noexcept_function};
-const tg::operation by_value{{.name = "operation_test_by_value"}, [](std::string s) { return s + "!"; }};
+const tg::operation by_value{{.name = "operation_test_by_value"},
+                             [](std::string s) { return s + "!"; }};
 const tg::operation by_const_reference{{.name = "operation_test_by_const_reference"},
                                        [](const std::string& s) { return s.size(); }};
 const tg::operation by_rvalue{{.name = "operation_test_by_rvalue"},
@@ -45,30 +46,32 @@ const tg::operation by_rvalue{{.name = "operation_test_by_rvalue"},
 const tg::operation by_reference{{.name = "operation_test_by_reference"}, [](int& n) { ++n; }};
 const tg::operation move_only{{.name = "operation_test_move_only"},
                               [](std::unique_ptr<int> p) { return std::make_unique<int>(*p + 1); }};
-const tg::operation coroutine{{.name = "operation_test_coroutine"},
-                              [](std::unique_ptr<std::string> p, int times) -> tg::task<std::string> {
-                                  std::string all;
-                                  for (int i = 0; i < times; ++i) {
-                                      const std::string one = co_await by_value(*p);
-                                      all += one;
-                                  }
-                                  co_return all;
-                              }};
+const tg::operation coroutine{
+    {.name = "operation_test_coroutine"},
+    [](std::unique_ptr<std::string> p, int times) -> tg::task<std::string> {
+        std::string all;
+        for (int i = 0; i < times; ++i) {
+            const std::string one = co_await by_value(*p);
+            all += one;
+        }
+        co_return all;
+    }};
 
 struct point {
     point(int x, int y) : x(x), y(y) {}
     int x, y;
 };
-const tg::operation takes_point{{.name = "operation_test_point"}, [](point p) { return p.x - p.y; }};
+const tg::operation takes_point{{.name = "operation_test_point"},
+                                [](point p) { return p.x - p.y; }};
 const tg::operation takes_vector{{.name = "operation_test_vector"},
                                  [](const std::vector<int>& all, std::optional<int> more) {
                                      return static_cast<int>(all.size()) + more.value_or(0);
                                  }};
-const tg::operation takes_reference_wrapper{{.name = "operation_test_wrapper"},
-                                            [](std::reference_wrapper<std::string> s) -> tg::task<> {
-                                                s.get() += " was here";
-                                                co_return;
-                                            }};
+const tg::operation takes_reference_wrapper{
+    {.name = "operation_test_wrapper"}, [](std::reference_wrapper<std::string> s) -> tg::task<> {
+        s.get() += " was here";
+        co_return;
+    }};
 
 std::string global_text = "global";
 const tg::operation returns_reference{{.name = "operation_test_reference"},
@@ -99,14 +102,18 @@ static_assert(callable_with<decltype(by_value), std::string&>);
 static_assert(!callable_with<decltype(by_value), int*>);
 static_assert(!callable_with<decltype(by_value)>);
 static_assert(callable_with<decltype(move_only), std::unique_ptr<int>>);
-static_assert(!callable_with<decltype(move_only), std::unique_ptr<int>&>, "it would have to be copied");
+static_assert(!callable_with<decltype(move_only), std::unique_ptr<int>&>,
+              "it would have to be copied");
 static_assert(callable_with<decltype(by_reference), std::reference_wrapper<int>>);
-static_assert(!callable_with<decltype(by_reference), int&>, "a reference to outlive the call must be meant: std::ref");
+static_assert(!callable_with<decltype(by_reference), int&>,
+              "a reference to outlive the call must be meant: std::ref");
 static_assert(!callable_with<decltype(by_reference), int>);
 template <class Operation>
 concept temporary_callable = requires(Operation&& operation) { std::move(operation)(1); };
-static_assert(!temporary_callable<tg::operation<int (*)(int)>>, "its token would call a dangling function");
-static_assert(!std::is_copy_constructible_v<decltype(by_value)> && !std::is_move_constructible_v<decltype(by_value)> &&
+static_assert(!temporary_callable<tg::operation<int (*)(int)>>,
+              "its token would call a dangling function");
+static_assert(!std::is_copy_constructible_v<decltype(by_value)> &&
+              !std::is_move_constructible_v<decltype(by_value)> &&
               !std::is_copy_assignable_v<decltype(by_value)>);
 static_assert(std::is_same_v<decltype(returns_reference()), tg::token<std::string&>>);
 static_assert(std::is_same_v<decltype(returns_rvalue()), tg::token<std::string>>);
@@ -138,7 +145,9 @@ thread_local int of_this_thread = 0;
 }  // namespace
 
 TEST_SUITE("operation") {
-    TEST_CASE("takes its parameters by value, const reference, rvalue and std::ref, also move-only ones") {
+    TEST_CASE(
+        "takes its parameters by value, const reference, rvalue and std::ref, also move-only "
+        "ones") {
         tg::runtime runtime{{.cores = 2}};
         runtime.run([]() -> tg::task<> {
             const int product = co_await calls_function(6, 7);
@@ -212,8 +221,9 @@ TEST_SUITE("operation") {
         tg::runtime runtime{{.cores = 1}};
         {
             std::optional<counted> captured(std::in_place, 10);
-            const tg::operation adds{{.name = "operation_test_owns"},
-                                     [kept = *captured](const counted& n) { return kept.number() + n.number(); }};
+            const tg::operation adds{
+                {.name = "operation_test_owns"},
+                [kept = *captured](const counted& n) { return kept.number() + n.number(); }};
             captured.reset();
             CHECK(counted::alive() == 1);
             std::optional<counted> argument(std::in_place, 5);
@@ -233,11 +243,12 @@ TEST_SUITE("operation") {
         std::thread setter;
         tg::runtime runtime{{.cores = 2}};
         {
-            const tg::operation adds{{.name = "operation_test_suspends"},
-                                     [kept = counted(20)](tg::test::manual_event* event, counted n) -> tg::task<int> {
-                                         co_await *event;
-                                         co_return kept.number() + n.number();
-                                     }};
+            const tg::operation adds{
+                {.name = "operation_test_suspends"},
+                [kept = counted(20)](tg::test::manual_event* event, counted n) -> tg::task<int> {
+                    co_await *event;
+                    co_return kept.number() + n.number();
+                }};
             const int sum = runtime.run([&]() -> tg::task<int> {
                 auto waiting = adds(&go, counted(3));
                 waiting.admit();
@@ -260,7 +271,8 @@ TEST_SUITE("operation") {
         counted::reset();
         const std::size_t slots_before = tg::test::live_slots();
         {
-            const tg::operation takes{{.name = "operation_test_fussy"}, [](const fussy& f) { return f.kept.number(); }};
+            const tg::operation takes{{.name = "operation_test_fussy"},
+                                      [](const fussy& f) { return f.kept.number(); }};
             const fussy original(1);
             CHECK_THROWS_AS(static_cast<void>(takes(original)), std::string);
         }
@@ -271,7 +283,8 @@ TEST_SUITE("operation") {
     TEST_CASE("a token sees one thread for its whole life") {
         tg::runtime runtime{{.cores = 4}};
         std::atomic<int> strayed{0};
-        const tg::operation watches{{.name = "operation_test_watches"}, [&strayed](int n) -> tg::task<> {
+        const tg::operation watches{{.name = "operation_test_watches"},
+                                    [&strayed](int n) -> tg::task<> {
                                         const std::thread::id here = std::this_thread::get_id();
                                         const unsigned executor = tg::this_token::executor();
                                         const int* const mine = &of_this_thread;
@@ -292,10 +305,13 @@ TEST_SUITE("operation") {
         CHECK(strayed == 0);
     }
 
-    TEST_CASE("a name that two operations use with different options is refused when a runtime is made") {
+    TEST_CASE(
+        "a name that two operations use with different options is refused when a runtime is made") {
         {
-            const tg::operation one{{.name = "operation_test_twice", .weight = tg::weight::light}, forget};
-            const tg::operation other{{.name = "operation_test_twice", .weight = tg::weight::heavy}, forget};
+            const tg::operation one{{.name = "operation_test_twice", .weight = tg::weight::light},
+                                    forget};
+            const tg::operation other{{.name = "operation_test_twice", .weight = tg::weight::heavy},
+                                      forget};
             const std::string what = refusal_of([] { tg::runtime runtime{{.cores = 1}}; });
             says(what, "configuration_error: two operations are named \"operation_test_twice\"");
         }
@@ -314,16 +330,19 @@ TEST_SUITE("operation") {
 
     TEST_CASE("… and by the operation's constructor while a runtime lives") {
         tg::runtime runtime{{.cores = 1}};
-        const tg::operation one{{.name = "operation_test_late", .storage = tg::storage::fast}, forget};
+        const tg::operation one{{.name = "operation_test_late", .storage = tg::storage::fast},
+                                forget};
         const std::string what = refusal_of([] {
-            const tg::operation other{{.name = "operation_test_late", .storage = tg::storage::slow}, forget};
+            const tg::operation other{{.name = "operation_test_late", .storage = tg::storage::slow},
+                                      forget};
         });
         says(what, "configuration_error: two operations are named \"operation_test_late\"");
     }
 
     TEST_CASE("a name that two operations use with the same options is fine") {
         tg::runtime runtime{{.cores = 1}};
-        const tg::operation one{{.name = "operation_test_same", .weight = tg::weight::light}, forget};
+        const tg::operation one{{.name = "operation_test_same", .weight = tg::weight::light},
+                                forget};
         const tg::operation other{{.name = "operation_test_same", .weight = tg::weight::light},
                                   [](int n) { return n + 1; }};
         CHECK(one.name() == other.name());
@@ -337,19 +356,22 @@ TEST_SUITE("operation") {
 
     TEST_CASE("an option that does not exist is refused, with its name") {
         says(refusal_of([] {
-                 const tg::operation wrong{{.name = "operation_test_wrong", .weight = static_cast<tg::weight>(9)},
-                                           forget};
+                 const tg::operation wrong{
+                     {.name = "operation_test_wrong", .weight = static_cast<tg::weight>(9)},
+                     forget};
              }),
              "operation \"operation_test_wrong\": weight 9 does not exist");
         says(refusal_of([] {
-                 const tg::operation wrong{{.name = "operation_test_wrong", .storage = static_cast<tg::storage>(7)},
-                                           forget};
+                 const tg::operation wrong{
+                     {.name = "operation_test_wrong", .storage = static_cast<tg::storage>(7)},
+                     forget};
              }),
              "operation \"operation_test_wrong\": storage 7 does not exist");
     }
 
     TEST_CASE("operations made in a loop do not use up what a process may have of them") {
-        for (int i = 0; i < 200'000; ++i) const tg::operation again{{.name = "operation_test_again"}, forget};
+        for (int i = 0; i < 200'000; ++i)
+            const tg::operation again{{.name = "operation_test_again"}, forget};
     }
 
     TEST_CASE("destroyed while one of its tokens exists, it says so and terminates") {
@@ -362,6 +384,7 @@ TEST_SUITE("operation") {
         });
         CHECK_FALSE(child.ended);
         says(child.complained,
-             "operation \"operation_test_short_lived\" is being destroyed while 1 of its tokens exist");
+             "operation \"operation_test_short_lived\" is being destroyed while 1 of its tokens "
+             "exist");
     }
 }

@@ -45,9 +45,12 @@ TEST_CASE("digest: the reference vectors of the Python system") {
 }
 
 TEST_CASE("digest: what Python's hashlib gives for odd names and long lists") {
-    CHECK(digest_of("lead_1_0", {}) == "7f0946e55c0ffdefdd798737dec61abe0d600aa8a3a9373f899e25abe3f99a75");
-    CHECK(digest_of("", {"x"}) == "2f84afdeaaab11ba89dd76a0e42a4e1dfb981d01d301d4252c985ad1deea0c12");
-    CHECK(digest_of("lead_1_0", {"it's"}) == "436ead5a9ff47a78865ac37ee3fcbd644c66dffd33ac5b9235d0cba5ded7c4c6");
+    CHECK(digest_of("lead_1_0", {}) ==
+          "7f0946e55c0ffdefdd798737dec61abe0d600aa8a3a9373f899e25abe3f99a75");
+    CHECK(digest_of("", {"x"}) ==
+          "2f84afdeaaab11ba89dd76a0e42a4e1dfb981d01d301d4252c985ad1deea0c12");
+    CHECK(digest_of("lead_1_0", {"it's"}) ==
+          "436ead5a9ff47a78865ac37ee3fcbd644c66dffd33ac5b9235d0cba5ded7c4c6");
     CHECK(digest_of("lead_1_0", {"say \"hi\"", "a\\b"}) ==
           "587a547af2dde0921bd99deee67faea1c2618c4836b4e8a99ff9cd68c79e08af");
     CHECK(digest_of("lead_1_0", {"both ' and \"", "x"}) ==
@@ -57,7 +60,8 @@ TEST_CASE("digest: what Python's hashlib gives for odd names and long lists") {
     for (int i = 0; i < 500; ++i) texts.push_back("call_" + std::to_string(i));
     names calls;
     for (const std::string& text : texts) calls.push_back(text.c_str());
-    CHECK(digest_of("lead_1_0", calls) == "fa5696a2e7721a0a90b51544fb6035fcb0449ef7668a7f2cdbd20fd689c10909");
+    CHECK(digest_of("lead_1_0", calls) ==
+          "fa5696a2e7721a0a90b51544fb6035fcb0449ef7668a7f2cdbd20fd689c10909");
 }
 
 TEST_CASE("digest: policies shorten from the front") {

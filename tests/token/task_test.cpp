@@ -127,12 +127,14 @@ constexpr int many = 1'000'000;
 constexpr int deep = 100'000;
 
 const tg::operation one_more{{.name = "task_test_one_more"}, [](std::int64_t n) { return n + 1; }};
-const tg::operation awaits_children{
-    {.name = "task_test_lead"}, tg::lead{"task_test_one_more"}, [](int times) -> tg::task<std::int64_t> {
-        std::int64_t sum = 0;
-        for (int i = 0; i < times; ++i) sum = co_await one_more(sum);
-        co_return sum;
-    }};
+const tg::operation awaits_children{{.name = "task_test_lead"},
+                                    tg::lead{"task_test_one_more"},
+                                    [](int times) -> tg::task<std::int64_t> {
+                                        std::int64_t sum = 0;
+                                        for (int i = 0; i < times; ++i)
+                                            sum = co_await one_more(sum);
+                                        co_return sum;
+                                    }};
 const tg::operation counts_up{{.name = "task_test_count_up"}, count_up};
 const tg::operation goes_deep{{.name = "task_test_depth"}, depth};
 
@@ -184,7 +186,9 @@ struct tree {
 }  // namespace
 
 TEST_SUITE("task") {
-    TEST_CASE("gives the awaiter its value, reference, void, move-only or non-default-constructible result") {
+    TEST_CASE(
+        "gives the awaiter its value, reference, void, move-only or non-default-constructible "
+        "result") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             const int seven = co_await value(7);
@@ -257,7 +261,8 @@ TEST_SUITE("task") {
             heard.clear();
             tg::task<int> from = value(1);
             tg::task<int> to = std::move(from);
-            co_await await_it(std::move(from));  // NOLINT(bugprone-use-after-move): that is the case
+            co_await await_it(
+                std::move(from));  // NOLINT(bugprone-use-after-move): that is the case
             CHECK(heard.find("already_awaited") == 0);
             const int one = co_await std::move(to);
             CHECK(one == 1);
@@ -355,8 +360,11 @@ TEST_SUITE("task") {
         on_stack_of(small_stack, [&] {
             tg::runtime runtime{{.cores = 1}};
             on_main = runtime.run(depth(deep));
-            on_core = runtime.run([]() -> tg::task<std::int64_t> { co_return co_await goes_deep(deep); });
-            conducted = runtime.run([]() -> tg::task<std::int64_t> { co_return co_await goes_deep_conducted(deep); });
+            on_core =
+                runtime.run([]() -> tg::task<std::int64_t> { co_return co_await goes_deep(deep); });
+            conducted = runtime.run([]() -> tg::task<std::int64_t> {
+                co_return co_await goes_deep_conducted(deep);
+            });
         });
         CHECK(on_main == deep);
         CHECK(on_core == deep);
@@ -378,7 +386,8 @@ TEST_SUITE("task") {
         CHECK(code == 17);
     }
 
-    TEST_CASE("stress: random trees of tasks, some failing, agree with the same trees of functions") {
+    TEST_CASE(
+        "stress: random trees of tasks, some failing, agree with the same trees of functions") {
         constexpr unsigned seed = 20250612;
         INFO("seed " << seed);
         counted::reset();

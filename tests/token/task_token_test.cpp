@@ -37,7 +37,9 @@ tg::task<> fails(counted) {
 tg::task<counted> keeps(counted kept) { co_return kept; }
 
 tg::task<std::string> seeds() {
-    const auto inner = []() -> tg::task<std::string> { co_return std::string(tg::this_token::seed()); };
+    const auto inner = []() -> tg::task<std::string> {
+        co_return std::string(tg::this_token::seed());
+    };
     const std::string mine(tg::this_token::seed());
     const std::string child = co_await tg::as_token(inner());
     co_return mine == child ? mine : "another seed";
@@ -67,7 +69,8 @@ TEST_SUITE("as_token") {
                     co_return;
                 };
                 co_await tg::as_token(looks());
-                const auto [a, b] = co_await tg::when_all(tg::as_token(gives(1)), tg::as_token(gives(2)));
+                const auto [a, b] =
+                    co_await tg::when_all(tg::as_token(gives(1)), tg::as_token(gives(2)));
                 CHECK(a + b == 3);
             });
             const tg::snapshot now = runtime.snapshot();
@@ -97,7 +100,8 @@ TEST_SUITE("as_token") {
 
     TEST_CASE("inherits the seed of its lead") {
         tg::runtime runtime{{.cores = 2}};
-        const std::string seed = runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
+        const std::string seed =
+            runtime.run([]() -> tg::task<std::string> { co_return co_await lead(); });
         CHECK(seed.size() == 64);
         CHECK(runtime.snapshot().domains == 0);
     }

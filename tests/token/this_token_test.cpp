@@ -30,14 +30,16 @@ struct seen {
 };
 
 seen look() {
-    return {this_token::id(), this_token::core(), this_token::executor(), std::string(this_token::seed()),
-            std::string(this_token::operation())};
+    return {this_token::id(), this_token::core(), this_token::executor(),
+            std::string(this_token::seed()), std::string(this_token::operation())};
 }
 
 const tg::operation looks{{.name = "this_token_test_looks"}, look};
-const tg::operation looks_light{{.name = "this_token_test_looks_light", .weight = tg::weight::light}, look};
-const tg::operation looks_in_lead{
-    {.name = "this_token_test_lead"}, tg::lead{"this_token_test_looks"}, []() -> tg::task<seen> { co_return look(); }};
+const tg::operation looks_light{
+    {.name = "this_token_test_looks_light", .weight = tg::weight::light}, look};
+const tg::operation looks_in_lead{{.name = "this_token_test_lead"},
+                                  tg::lead{"this_token_test_looks"},
+                                  []() -> tg::task<seen> { co_return look(); }};
 
 tg::task<seen> look_in_task() { co_return look(); }
 const tg::operation looks_twice{{.name = "this_token_test_twice"}, []() -> tg::task<bool> {
@@ -46,7 +48,8 @@ const tg::operation looks_twice{{.name = "this_token_test_twice"}, []() -> tg::t
                                     const seen other = co_await looks();
                                     const seen after = look();
                                     co_return before.id == in_task.id&& before.id == after.id &&
-                                        !(other.id == before.id) && after.operation == "this_token_test_twice" &&
+                                        !(other.id == before.id) &&
+                                        after.operation == "this_token_test_twice" &&
                                         before.core == after.core;
                                 }};
 
@@ -128,7 +131,8 @@ TEST_SUITE("this_token") {
         const auto refused_here = [] {
             const std::string what = refusal_of([] { static_cast<void>(this_token::id()); });
             INFO(what);
-            CHECK(what.find("wrong_thread: tokengate::this_token was asked outside of every token") == 0);
+            CHECK(what.find(
+                      "wrong_thread: tokengate::this_token was asked outside of every token") == 0);
             CHECK(refusal_of([] { static_cast<void>(this_token::core()); }) == what);
             CHECK(refusal_of([] { static_cast<void>(this_token::executor()); }) == what);
             CHECK(refusal_of([] { static_cast<void>(this_token::seed()); }) == what);

@@ -42,12 +42,14 @@ const tg::operation runs_once{{.name = "token_test_runs_once"}, [](counted kept)
 const tg::operation gives{{.name = "token_test_gives"}, [](int n) { return n; }};
 const tg::operation fails{{.name = "token_test_fails"},
                           [](std::string text) -> int { throw std::runtime_error(text); }};
-const tg::operation waits{{.name = "token_test_waits"}, [](manual_event* event, counted kept) -> tg::task<int> {
+const tg::operation waits{{.name = "token_test_waits"},
+                          [](manual_event* event, counted kept) -> tg::task<int> {
                               co_await *event;
                               ++runs;
                               co_return kept.number();
                           }};
-const tg::operation fails_later{{.name = "token_test_fails_later"}, [](manual_event* event) -> tg::task<int> {
+const tg::operation fails_later{{.name = "token_test_fails_later"},
+                                [](manual_event* event) -> tg::task<int> {
                                     co_await *event;
                                     throw std::runtime_error("later");
                                 }};
@@ -57,7 +59,8 @@ const tg::operation ends{{.name = "token_test_ends"}, [] {}};
 const tg::operation hands_out_child{{.name = "token_test_lead"},
                                     tg::lead{"token_test_gives"},
                                     [](int n) -> tg::task<tg::token<int>> { co_return gives(n); }};
-const tg::operation hands_out_admitted{{.name = "token_test_admits"}, [](int n) -> tg::task<tg::token<int>> {
+const tg::operation hands_out_admitted{{.name = "token_test_admits"},
+                                       [](int n) -> tg::task<tg::token<int>> {
                                            tg::token<int> child = gives(n);
                                            child.admit();
                                            co_return child;
@@ -95,7 +98,8 @@ private:
     int left_;
     counted kept_;
 };
-const tg::operation gives_moves_badly{{.name = "token_test_moves_badly"}, [](int moves) { return moves_badly(moves); }};
+const tg::operation gives_moves_badly{{.name = "token_test_moves_badly"},
+                                      [](int moves) { return moves_badly(moves); }};
 
 template <class Error, class F>
 std::string what_of(F f) {
@@ -151,7 +155,8 @@ std::string text_of(const tg::failure& heard) {
 }  // namespace
 
 TEST_SUITE("token") {
-    TEST_CASE("does nothing until it is admitted; dropped before, its arguments are destroyed unrun") {
+    TEST_CASE(
+        "does nothing until it is admitted; dropped before, its arguments are destroyed unrun") {
         counted::reset();
         runs = 0;
         tg::runtime runtime{{.cores = 1}};
@@ -185,7 +190,8 @@ TEST_SUITE("token") {
         CHECK(runs == 0);
     }
 
-    TEST_CASE("awaited, it runs once; its frame goes before the awaiter goes on to the next statement") {
+    TEST_CASE(
+        "awaited, it runs once; its frame goes before the awaiter goes on to the next statement") {
         counted::reset();
         runs = 0;
         tg::runtime runtime{{.cores = 2}};
@@ -238,7 +244,8 @@ TEST_SUITE("token") {
         std::thread setter([&] {
             for (;;)  // until the token is seen to be awaited
                 for (const tg::token_info& each : runtime.tokens())
-                    if (each.id.operation == "token_test_waits" && each.awaited_by_sequence != 0) return go.set();
+                    if (each.id.operation == "token_test_waits" && each.awaited_by_sequence != 0)
+                        return go.set();
         });
         runtime.run([&]() -> tg::task<> {
             tg::token<int> early = waits(&go, counted(4));
@@ -299,7 +306,9 @@ TEST_SUITE("token") {
         CHECK(text_of(all[1]) == "later");
     }
 
-    TEST_CASE("a failed token dropped on a foreign thread is heard by the handler of the runtime that ran it") {
+    TEST_CASE(
+        "a failed token dropped on a foreign thread is heard by the handler of the runtime that "
+        "ran it") {
         failures_heard heard, of_another;
         tg::runtime runtime{{.cores = 1, .on_failure = heard.handler()}};
         tg::token<int> failed;
@@ -323,7 +332,8 @@ TEST_SUITE("token") {
     }
 
     TEST_CASE(
-        "a result that throws while it is moved to whoever waits: the exception arrives, and the frame goes once") {
+        "a result that throws while it is moved to whoever waits: the exception arrives, and the "
+        "frame goes once") {
         counted::reset();
         int failed = 0;
         tg::runtime runtime{{.cores = 1}};
@@ -357,7 +367,8 @@ TEST_SUITE("token") {
         CHECK(counted::wrongly_destroyed() == 0);
     }
 
-    TEST_CASE("a handle without a token says so: awaited twice, awaited after a move, admitted twice") {
+    TEST_CASE(
+        "a handle without a token says so: awaited twice, awaited after a move, admitted twice") {
         tg::runtime runtime{{.cores = 1}};
         runtime.run([]() -> tg::task<> {
             tg::token<int> once = gives(1);
@@ -393,25 +404,30 @@ TEST_SUITE("token") {
             admitted.admit();
             co_return;
         });
-        CHECK_THROWS_AS(static_cast<void>(runtime.submit(std::move(admitted))), tg::already_awaited);
+        CHECK_THROWS_AS(static_cast<void>(runtime.submit(std::move(admitted))),
+                        tg::already_awaited);
         CHECK_THROWS_AS(static_cast<void>(runtime.submit(tg::token<int>())), tg::already_awaited);
     }
 
-    TEST_CASE("awaited or admitted on a thread without an event loop: wrong_thread, and no harm done") {
+    TEST_CASE(
+        "awaited or admitted on a thread without an event loop: wrong_thread, and no harm done") {
         std::string heard;
         await_outside<tg::wrong_thread>(gives(1), heard);
         says(heard, "was awaited or admitted on a thread without an event loop");
         says(heard, "runtime::submit");
 
         tg::token<int> still_there = gives(2);
-        says(what_of<tg::wrong_thread>([&] { still_there.admit(); }), "wrong_thread: token_test_gives");
+        says(what_of<tg::wrong_thread>([&] { still_there.admit(); }),
+             "wrong_thread: token_test_gives");
         REQUIRE(still_there.valid());
         tg::runtime runtime{{.cores = 1}};
         runtime.start();
         CHECK(runtime.submit(std::move(still_there)).get() == 2);
     }
 
-    TEST_CASE("admitted in one runtime and awaited in another: wrong_runtime, and the token is not lost") {
+    TEST_CASE(
+        "admitted in one runtime and awaited in another: wrong_runtime, and the token is not "
+        "lost") {
         tg::runtime first{{.cores = 1}}, second{{.cores = 1}};
         first.start();
         tg::token<int> theirs = first.submit(hands_out_admitted(7)).get();
@@ -439,7 +455,9 @@ TEST_SUITE("token") {
         {
             tg::token<int> theirs = first.submit(hands_out_child(9)).get();
             second.start();
-            says(what_of<tg::wrong_runtime>([&] { static_cast<void>(second.submit(std::move(theirs))); }),
+            says(what_of<tg::wrong_runtime>([&] {
+                     static_cast<void>(second.submit(std::move(theirs)));
+                 }),
                  "inherited a seed in another runtime");
         }
         first.stop();
@@ -469,12 +487,14 @@ TEST_SUITE("token") {
         const tg::token_id id = one.id();
         CHECK(id.operation == "token_test_gives");
         CHECK(id.created_ns > 1'600'000'000'000'000'000U);  // of this century
-        CHECK(id.text() == "token_test_gives_" + std::to_string(id.created_ns) + '_' + std::to_string(id.sequence));
+        CHECK(id.text() == "token_test_gives_" + std::to_string(id.created_ns) + '_' +
+                               std::to_string(id.sequence));
         CHECK(id == one.id());
     }
 
     TEST_CASE(
-        "stress: tokens awaited, admitted early, detached or dropped in random order run exactly as they should") {
+        "stress: tokens awaited, admitted early, detached or dropped in random order run exactly "
+        "as they should") {
         constexpr unsigned seed = 20250613;
         INFO("seed " << seed);
         counted::reset();

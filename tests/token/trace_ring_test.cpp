@@ -27,7 +27,8 @@ const std::array<operation_record, 7> operations{};
 
 /// Event number `at`: every part of it tells the number.
 trace_event numbered(std::uint64_t at) {
-    return {1000 + at, at, &operations[at % operations.size()], ~at, static_cast<trace_kind>(at % 9)};
+    return {1000 + at, at, &operations[at % operations.size()], ~at,
+            static_cast<trace_kind>(at % 9)};
 }
 
 void note(trace_ring& in, std::uint64_t at) {
@@ -75,10 +76,13 @@ TEST_CASE("A trace ring that goes round keeps the last ones") {
 
 TEST_CASE("A trace ring's times are whole, whatever the machine's uptime") {
     constexpr std::uint64_t turn = std::uint64_t{1} << 56;  // ns, what the events keep of the time
-    for (const std::uint64_t now : {std::uint64_t{5'000}, turn - 1, turn, turn + 1'000, 7 * turn + 3}) {
-        const std::vector<std::uint64_t> times{now - 5'000, now - 1, now, now + 1};  // the last one noted meanwhile
+    for (const std::uint64_t now :
+         {std::uint64_t{5'000}, turn - 1, turn, turn + 1'000, 7 * turn + 3}) {
+        const std::vector<std::uint64_t> times{now - 5'000, now - 1, now,
+                                               now + 1};  // the last one noted meanwhile
         trace_ring ring(16);
-        for (const std::uint64_t ns : times) ring.note(trace_kind::ended, 1, operations.data(), 0, ns);
+        for (const std::uint64_t ns : times)
+            ring.note(trace_kind::ended, 1, operations.data(), 0, ns);
         std::vector<std::uint64_t> read;
         for (const trace_event& each : ring.read(now).events) read.push_back(each.ns);
         CHECK(read == times);

@@ -28,7 +28,8 @@ inline void check_admissible(const token_record& token) {
     if (const std::uint16_t admitted_in = token.runtime.load(); admitted_in != 0) {
         if (admitted_in != core->runtime_slot) [[unlikely]]
             throw_not_admissible(token);
-    } else if ((token.flags & in_domain) && static_cast<domain*>(token.anchor)->runtime != core->runtime) [[unlikely]] {
+    } else if ((token.flags & in_domain) &&
+               static_cast<domain*>(token.anchor)->runtime != core->runtime) [[unlikely]] {
         throw_not_admissible(token);
     }
 }
@@ -48,12 +49,14 @@ enum class place : std::uint8_t { here, kept, gate };
 inline place place_of(const core_context& core, const token_record& token) noexcept {
     const std::uint16_t flags = token.flags;
     if (flags & ~(in_domain | unroutable | leads)) return place::gate;
-    if (flags & in_domain) return static_cast<domain*>(token.anchor)->home == &core ? place::here : place::gate;
+    if (flags & in_domain)
+        return static_cast<domain*>(token.anchor)->home == &core ? place::here : place::gate;
     return flags & unroutable ? place::here : place::kept;
 }
 
 /// Whether its operation's last runs on this core were short; false while nothing is known.
-[[nodiscard]] inline bool known_to_be_short(const core_context& core, const token_record& token) noexcept {
+[[nodiscard]] inline bool known_to_be_short(const core_context& core,
+                                            const token_record& token) noexcept {
     return core.operations[token.operation.load()->index].is_short;
 }
 
@@ -62,19 +65,22 @@ inline place place_of(const core_context& core, const token_record& token) noexc
 /// range is hungry while something does. To a hungry one go the oldest that wait here to begin.
 [[nodiscard]] bool keeps(core_context& core, const token_record& token) noexcept;
 /// The same where nothing needs to be asked: known to be short, nobody has said anything, and no core of its range is hungry.
-[[nodiscard]] inline bool keeps_at_once(const core_context& core, const token_record& token) noexcept {
+[[nodiscard]] inline bool keeps_at_once(const core_context& core,
+                                        const token_record& token) noexcept {
     if (token.word() != made_call) return false;
     const operation_record& of = *token.operation.load();
     const auto silent = [](const std::atomic<std::uint32_t>* word) {
         return word->load(std::memory_order_relaxed) == 0;
     };
-    return known_to_be_short(core, token) && silent(core.keeping.attention) && silent(core.keeping.at_start) &&
+    return known_to_be_short(core, token) && silent(core.keeping.attention) &&
+           silent(core.keeping.at_start) &&
            silent(core.keeping.hungry[static_cast<std::size_t>(of.weight_class)]);
 }
 /// Whether one of a group may be kept: known to be short, so that the others need not go elsewhere at once.
 [[nodiscard]] bool may_keep(core_context& core, const token_record& token) noexcept;
 /// start_child, of one that is kept though it is not known to be short: its run is measured.
-[[nodiscard]] started start_measured(core_context& core, token_record& child, std::coroutine_handle<>& continuation,
+[[nodiscard]] started start_measured(core_context& core, token_record& child,
+                                     std::coroutine_handle<>& continuation,
                                      std::coroutine_handle<> awaiter);
 /// For a child in place: the budget is used up, or the stack, or somebody watches; then true if it may run, watched.
 [[nodiscard]] bool begin_watched(core_context& core, token_record& token) noexcept;
@@ -108,7 +114,8 @@ void report_failure(token_record& token, std::exception_ptr error) noexcept;
 /// token_killed.
 void note_failure(core_context& core, token_record& token) noexcept;
 /// Whether a failure says only that the token did what it was asked for.
-[[nodiscard]] bool was_asked_for(const token_record& token, const std::exception_ptr& error) noexcept;
+[[nodiscard]] bool was_asked_for(const token_record& token,
+                                 const std::exception_ptr& error) noexcept;
 
 /// Asks a token to stop: bits of stop_reasons. From whoever knows its frame to live: its awaiter, on the awaiter's loop, or
 /// the holder of its handle, on any thread.

@@ -30,7 +30,8 @@ concept streamed = std::is_class_v<T> && requires(Stream& out, const T& value) {
 
 class argument_text {
 public:
-    static constexpr std::size_t longest = 256;  ///< characters; the last is "…" where there were more
+    static constexpr std::size_t longest =
+        256;  ///< characters; the last is "…" where there were more
 
     template <class T>
     void add(const T& value) {
@@ -48,7 +49,9 @@ public:
         else if constexpr (std::is_class_v<T> && std::is_convertible_v<const T&, std::string_view>)
             quote(value);
         else if constexpr (streamed<T>)
-            stream(&value, [](std::ostream& out, const void* what) { print(out, *static_cast<const T*>(what)); });
+            stream(&value, [](std::ostream& out, const void* what) {
+                print(out, *static_cast<const T*>(what));
+            });
         else
             write_unknown();
     }

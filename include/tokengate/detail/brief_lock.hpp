@@ -18,7 +18,9 @@ public:
         if (held_.exchange(true, std::memory_order_acquire)) [[unlikely]]  // pairs with unlock
             lock_slowly();
     }
-    void unlock() noexcept { held_.store(false, std::memory_order_release); }  // pairs with lock, lock_slowly
+    void unlock() noexcept {
+        held_.store(false, std::memory_order_release);
+    }  // pairs with lock, lock_slowly
 
 private:
     void lock_slowly() noexcept;

@@ -40,9 +40,10 @@ struct executor_counts {
     relaxed<std::uint64_t> retries{};
 
     void take_over(const executor_counts& from) noexcept {
-        for (auto counter : {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended,
-                             &executor_counts::live_domains, &executor_counts::sticky_bypassed,
-                             &executor_counts::redirections, &executor_counts::retries})
+        for (auto counter :
+             {&executor_counts::admitted, &executor_counts::in_place, &executor_counts::ended,
+              &executor_counts::live_domains, &executor_counts::sticky_bypassed,
+              &executor_counts::redirections, &executor_counts::retries})
             (this->*counter).store((from.*counter).load());
     }
 };
@@ -63,10 +64,11 @@ struct core_context {
     token_record* current = nullptr;  ///< the token whose body runs
     executor* host = nullptr;         ///< the loop of this thread; null on a foreign thread
     shared_state* runtime = nullptr;
-    std::coroutine_handle<> next = nullptr;  ///< to be resumed by whoever resumed last (compilers without tail calls)
-    char* stack_mark = nullptr;              ///< below it a child is no longer resumed on the awaiter's stack
-    int inline_budget = 0;                   ///< children that may still run in place before the loop has a turn
-    int watched_budget = 0;                  ///< the same while somebody watches: then the one above is 0
+    std::coroutine_handle<> next =
+        nullptr;  ///< to be resumed by whoever resumed last (compilers without tail calls)
+    char* stack_mark = nullptr;  ///< below it a child is no longer resumed on the awaiter's stack
+    int inline_budget = 0;   ///< children that may still run in place before the loop has a turn
+    int watched_budget = 0;  ///< the same while somebody watches: then the one above is 0
     std::uint16_t position = no_position;
     std::uint16_t runtime_slot = 0;
     std::uint64_t turn_ns = 0;  ///< wall clock of the loop's turn
@@ -79,9 +81,11 @@ struct core_context {
     executor_counts counts;  ///< of the executor this thread hosts
 
     keeping_words keeping;
-    std::uint64_t in_place = 0;  ///< token_word of a child that begins in place here, but for its own flags
+    std::uint64_t in_place =
+        0;  ///< token_word of a child that begins in place here, but for its own flags
 
-    bool outlived_by_domains = false;  ///< domains of an ended executor still name this context: it is not used again
+    bool outlived_by_domains =
+        false;  ///< domains of an ended executor still name this context: it is not used again
     core_context* next_unused = nullptr;
 };
 

@@ -23,8 +23,9 @@ struct domain {
     relaxed<const operation_record*> lead;
     relaxed<std::uint64_t> lead_created_ns;
     relaxed<std::uint64_t> lead_sequence;
-    relaxed<std::uint64_t> call_sequence;  ///< of the keeper of the lead's time or arguments; else the lead's
-    bool digested;                         ///< `digest` is computed at the first look
+    relaxed<std::uint64_t>
+        call_sequence;  ///< of the keeper of the lead's time or arguments; else the lead's
+    bool digested;      ///< `digest` is computed at the first look
     std::array<char, 64> digest;
 };
 

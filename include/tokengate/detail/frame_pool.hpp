@@ -57,9 +57,10 @@ struct alignas(64) slab {
 
     // The owner's thread only; others read the atomics, relaxed, for enumeration and statistics. While the slab is
     // current, its pool counts the live slots and has the freed ones: the first three mean nothing then.
-    void* free = nullptr;                  // freed slots, last in first out
-    std::atomic<std::uint32_t> left{0};    // frees until the owner has to move this slab to another place
-    std::atomic<std::uint32_t> taken{0};   // live slots = left + taken; remote frees count once home
+    void* free = nullptr;  // freed slots, last in first out
+    std::atomic<std::uint32_t> left{
+        0};  // frees until the owner has to move this slab to another place
+    std::atomic<std::uint32_t> taken{0};  // live slots = left + taken; remote frees count once home
     std::atomic<std::uint32_t> carved{0};  // slots handed out at least once
     place where = place::current;
     slab* previous = nullptr;  // the list of its place
@@ -81,7 +82,8 @@ struct alignas(64) slab {
     }
     /// Whether `of(slot)` is `item`, one instruction shorter.
     static bool holds(const slab* item, const void* slot) noexcept {
-        return (reinterpret_cast<std::uintptr_t>(slot) ^ reinterpret_cast<std::uintptr_t>(item)) < size;
+        return (reinterpret_cast<std::uintptr_t>(slot) ^ reinterpret_cast<std::uintptr_t>(item)) <
+               size;
     }
     std::byte* slot(std::size_t number) noexcept {
         return reinterpret_cast<std::byte*>(this) + sizeof(slab) + number * slot_size;
@@ -134,7 +136,8 @@ public:
         unpoison(slot, bytes);
         return slot;
     }
-    [[gnu::always_inline]] bool try_deallocate(void* slot, std::size_t bytes, slab_kind kind) noexcept {
+    [[gnu::always_inline]] bool try_deallocate(void* slot, std::size_t bytes,
+                                               slab_kind kind) noexcept {
         if (bytes > largest_class) [[unlikely]]
             return false;
         assert(bytes <= slab::of(slot)->slot_size && kind == slab::of(slot)->kind);
@@ -163,7 +166,8 @@ public:
     template <class Visit>
     static void for_each_slot(Visit&& visit) {
         using visitor = std::remove_reference_t<Visit>;
-        enumerate([](void* context, void* slot, std::size_t size) { (*static_cast<visitor*>(context))(slot, size); },
+        enumerate([](void* context, void* slot,
+                     std::size_t size) { (*static_cast<visitor*>(context))(slot, size); },
                   const_cast<void*>(static_cast<const void*>(std::addressof(visit))));
     }
 
@@ -229,15 +233,18 @@ private:
 
     using link [[gnu::may_alias]] = void*;
 
-    static constexpr unsigned batch = 32;              // remote frees that go home together
-    static constexpr std::size_t visible_bytes = 128;  // of a free slot; the rest is poisoned under AddressSanitizer
+    static constexpr unsigned batch = 32;  // remote frees that go home together
+    static constexpr std::size_t visible_bytes =
+        128;  // of a free slot; the rest is poisoned under AddressSanitizer
 
     constexpr frame_pool() noexcept = default;
 
     static constexpr unsigned index_of(std::size_t bytes, slab_kind kind) noexcept {
         return static_cast<unsigned>(kind) * classes + class_of(bytes);
     }
-    static void* next_of(void* slot) noexcept { return __atomic_load_n(static_cast<link*>(slot), __ATOMIC_RELAXED); }
+    static void* next_of(void* slot) noexcept {
+        return __atomic_load_n(static_cast<link*>(slot), __ATOMIC_RELAXED);
+    }
     static void set_next(void* slot, void* next) noexcept {
         __atomic_store_n(static_cast<link*>(slot), next, __ATOMIC_RELAXED);
     }
@@ -253,13 +260,15 @@ private:
     void trim(std::size_t limit) noexcept;
     slab* next_slab(unsigned index);
 
-    static void enumerate(void (*visit)(void* context, void* slot, std::size_t size), void* context);
+    static void enumerate(void (*visit)(void* context, void* slot, std::size_t size),
+                          void* context);
     static bool visit_mapped(const void* inside, void (*visit)(void* context), void* context);
 
     static void poison([[maybe_unused]] void* slot, [[maybe_unused]] const slab* home) noexcept {
 #ifdef TOKENGATE_ASAN
         if (home->slot_size <= visible_bytes) return;
-        __asan_poison_memory_region(static_cast<char*>(slot) + visible_bytes, home->slot_size - visible_bytes);
+        __asan_poison_memory_region(static_cast<char*>(slot) + visible_bytes,
+                                    home->slot_size - visible_bytes);
 #endif
     }
     static void unpoison([[maybe_unused]] void* slot, [[maybe_unused]] std::size_t size) noexcept {

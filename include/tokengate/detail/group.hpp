@@ -32,9 +32,11 @@ namespace tokengate::detail {
 enum class beginning : std::uint8_t { ended, under_way, not_yet };
 
 /// Through the gate. Awaiter and group as in begin_child.
-void admit_in_group(core_context& core, token_group& group, token_record& token, bool admitted) noexcept;
+void admit_in_group(core_context& core, token_group& group, token_record& token,
+                    bool admitted) noexcept;
 /// Whether it is to run in place; else it has been admitted.
-[[nodiscard]] bool begins_here(core_context& core, token_group& group, token_record& token) noexcept;
+[[nodiscard]] bool begins_here(core_context& core, token_group& group,
+                               token_record& token) noexcept;
 /// The loop begins the rest in its turn.
 void leave_rest(core_context& core, token_group& group) noexcept;
 /// Begins the rest. On the loop, as the awaiter; true: all have ended.
@@ -61,22 +63,25 @@ inline void count_elsewhere(token_group& group) noexcept {
 /// Nothing needs to be asked about it, now or when its turn comes: it begins here.
 [[nodiscard]] inline bool is_plain(const core_context& core, const token_record& token) noexcept {
     const std::uint64_t word = token.word();
-    if (word == made_conducted || word == made_task_conducted) return static_cast<domain*>(token.anchor)->home == &core;
+    if (word == made_conducted || word == made_task_conducted)
+        return static_cast<domain*>(token.anchor)->home == &core;
     return word == made_task;
 }
 
 /// The same, or it is kept without asking.
-[[nodiscard]] inline bool is_plain_or_kept(const core_context& core, const token_record& token) noexcept {
+[[nodiscard]] inline bool is_plain_or_kept(const core_context& core,
+                                           const token_record& token) noexcept {
     return is_plain(core, token) || keeps_at_once(core, token);
 }
 
 /// The resumption of a child inside its group's await. `flags` is what it keeps of its own, and `watched` if it is.
-[[gnu::always_inline]] inline beginning run_child(core_context& core, token_group& group, token_record& token,
-                                                  std::uint16_t flags) {
+[[gnu::always_inline]] inline beginning run_child(core_context& core, token_group& group,
+                                                  token_record& token, std::uint16_t flags) {
     promise_base& promise = promise_base::of(token);
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
     token.awaited_by.store(group.token->sequence.load());
-    token.set_word(core.in_place | token_word{0, 0, flags, token_state{}, 0}.bits());  // last: now it is listed
+    token.set_word(core.in_place |
+                   token_word{0, 0, flags, token_state{}, 0}.bits());  // last: now it is listed
     core.counts.in_place.add(1);
     if (flags & leads) [[unlikely]]
         open_domain(core, token);
@@ -97,11 +102,12 @@ inline void count_elsewhere(token_group& group) noexcept {
 }
 
 /// Begins one that nobody has admitted. The running token is the group's awaiter.
-[[gnu::always_inline]] inline beginning begin_child(core_context& core, token_group& group, token_record& token,
-                                                    bool plain) {
+[[gnu::always_inline]] inline beginning begin_child(core_context& core, token_group& group,
+                                                    token_record& token, bool plain) {
     if (!plain && !begins_here(core, group, token)) return beginning::under_way;
     std::uint16_t flags = token.flags;
-    if (--core.inline_budget < 0 || static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark ||
+    if (--core.inline_budget < 0 ||
+        static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark ||
         group.token->stop_requested()) [[unlikely]] {
         if (group.token->stop_requested()) {
             admit_in_group(core, group, token, false);
@@ -116,8 +122,9 @@ inline void count_elsewhere(token_group& group) noexcept {
 void group_done(token_record& token, waiter& self) noexcept;
 void resume_group(hook* item) noexcept;
 
-inline void begin_group(core_context& core, token_group& group, std::coroutine_handle<> awaiter, std::uint32_t size,
-                        token_record* (*child)(token_group&, std::uint32_t, bool) noexcept) noexcept {
+inline void begin_group(
+    core_context& core, token_group& group, std::coroutine_handle<> awaiter, std::uint32_t size,
+    token_record* (*child)(token_group&, std::uint32_t, bool) noexcept) noexcept {
     group.done = group_done;
     group.home = core.host;
     group.token = core.current;
@@ -131,7 +138,8 @@ inline void begin_group(core_context& core, token_group& group, std::coroutine_h
     group.elsewhere_done = true;
     group.gives = group.listed = false;
     group.any_failed.store(false);
-    group.elsewhere.store(0, std::memory_order_relaxed);  // for those who look from outside; see count_elsewhere
+    group.elsewhere.store(
+        0, std::memory_order_relaxed);  // for those who look from outside; see count_elsewhere
     if (group.token) group.token->wait_at(group);
 }
 

@@ -28,7 +28,8 @@ struct io_request : hook {
 
     /// Every completion, `last` or with more to come (multishot, zero-copy send). On the loop's thread, outside of every
     /// token. After the last one the request is idle, and may be started again from within.
-    void (*completed)(event_loop&, io_request&, std::int32_t result, std::uint32_t flags, bool last) noexcept;
+    void (*completed)(event_loop&, io_request&, std::int32_t result, std::uint32_t flags,
+                      bool last) noexcept;
 
     alignas(8) std::byte entry[64];  ///< the submission entry, as it will be copied to the queue
     std::uint64_t ticket = 0;        // the loop's, like what follows

@@ -39,8 +39,8 @@ protected:
     [[nodiscard]] std::uint32_t flags() const noexcept { return flags_; }
 
     /// For those that go on by themselves (a rest to be written): asks again with a new entry, from within `completed`.
-    static void complete(event_loop& loop, io_request& request, std::int32_t result, std::uint32_t flags,
-                         bool last) noexcept;
+    static void complete(event_loop& loop, io_request& request, std::int32_t result,
+                         std::uint32_t flags, bool last) noexcept;
 
     std::int32_t result_ = 0;
     std::uint32_t flags_ = 0;

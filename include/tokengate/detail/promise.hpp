@@ -31,7 +31,8 @@ void end_elsewhere(core_context& core, token_record& token) noexcept;
 
 class promise_base {
 public:
-    std::coroutine_handle<> continuation;  // first, so that debuggers find it: who awaits this plain task
+    std::coroutine_handle<>
+        continuation;  // first, so that debuggers find it: who awaits this plain task
     std::exception_ptr error;
     bool is_token = false;
     bool has_value = false;  // used by promise<T> only; here it costs no padding
@@ -46,11 +47,15 @@ public:
     promise_base& operator=(const promise_base&) = delete;
 
     ~promise_base() {
-        if (is_token) token.state.store(token_state::none);  // whoever enumerates slots sees none from here on
+        if (is_token)
+            token.state.store(
+                token_state::none);  // whoever enumerates slots sees none from here on
     }
 
     static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
-    static void operator delete(void* frame, std::size_t bytes) noexcept { free_frame(frame, bytes); }
+    static void operator delete(void* frame, std::size_t bytes) noexcept {
+        free_frame(frame, bytes);
+    }
 
     std::suspend_always initial_suspend() noexcept { return {}; }
     void unhandled_exception() noexcept { error = std::current_exception(); }
@@ -86,12 +91,14 @@ public:
     /// The record in a slot of the frame pool, for those who enumerate slots. Whether it is one, its state tells.
     static const token_record& record_in(const void* slot) noexcept;
     static promise_base& of(token_record& token) noexcept {
-        return *reinterpret_cast<promise_base*>(reinterpret_cast<char*>(&token) - offset_of_token());
+        return *reinterpret_cast<promise_base*>(reinterpret_cast<char*>(&token) -
+                                                offset_of_token());
     }
     static std::size_t offset_of_token() noexcept;
 
 private:
-    [[gnu::always_inline]] static resumed end_token(core_context& core, promise_base& promise) noexcept {
+    [[gnu::always_inline]] static resumed end_token(core_context& core,
+                                                    promise_base& promise) noexcept {
         token_record& token = promise.token;
         const std::uint16_t flags = token.flags;
         // Began in place, and nothing has become of it since: its awaiter is of this thread, and is not told of its end.
@@ -104,7 +111,8 @@ private:
                 release_domain(core, inherited);
         }
         auto* heard_by = reinterpret_cast<waiter*>(token.owner);
-        if (heard_by->done) return nobody_continues();  // inside its group's await, which looks for itself
+        if (heard_by->done)
+            return nobody_continues();  // inside its group's await, which looks for itself
         auto& awaiter = static_cast<coroutine_waiter&>(*heard_by);
         core.current = awaiter.token;
         return continue_with(core, awaiter.handle);
@@ -134,7 +142,8 @@ private:
                 return continue_with(core, awaiter.handle);
             }
             // Inside its group's await, which looks for itself.
-            if ((token.flags & (ran_in_place | counted_here)) == ran_in_place) return nobody_continues();
+            if ((token.flags & (ran_in_place | counted_here)) == ran_in_place)
+                return nobody_continues();
         }
         end_elsewhere(core, token);
         return nobody_continues();
@@ -144,7 +153,9 @@ private:
 inline std::size_t promise_base::offset_of_token() noexcept {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
-    return offsetof(promise_base, token);  // conditionally supported beyond standard layout; both compilers support it
+    return offsetof(
+        promise_base,
+        token);  // conditionally supported beyond standard layout; both compilers support it
 #pragma GCC diagnostic pop
 }
 
@@ -152,7 +163,8 @@ inline std::size_t promise_base::offset_of_token() noexcept {
 inline constexpr std::size_t promise_offset = 2 * sizeof(void*);
 
 inline const token_record& promise_base::record_in(const void* slot) noexcept {
-    return *reinterpret_cast<const token_record*>(static_cast<const char*>(slot) + promise_offset + offset_of_token());
+    return *reinterpret_cast<const token_record*>(static_cast<const char*>(slot) + promise_offset +
+                                                  offset_of_token());
 }
 
 /// What an ended coroutine gives its awaiter.
@@ -163,10 +175,12 @@ class promise : public promise_base {
     using stored = std::conditional_t<std::is_reference_v<T>, std::remove_reference_t<T>*, T>;
     /// An lvalue that needs no conversion: a temporary would be gone before the awaiter looks.
     template <class U>
-    static constexpr bool refers_to = std::is_lvalue_reference_v<U> &&
-                                      std::is_convertible_v<std::remove_reference_t<U>*, std::remove_reference_t<T>*>;
-    static_assert(alignof(stored) <= 2 * sizeof(void*),
-                  "a result with a larger alignment than a frame's: return a std::unique_ptr to it");
+    static constexpr bool refers_to =
+        std::is_lvalue_reference_v<U> &&
+        std::is_convertible_v<std::remove_reference_t<U>*, std::remove_reference_t<T>*>;
+    static_assert(
+        alignof(stored) <= 2 * sizeof(void*),
+        "a result with a larger alignment than a frame's: return a std::unique_ptr to it");
 
 public:
     promise() noexcept {}
@@ -179,7 +193,8 @@ public:
 
     template <class U = T>
         requires(std::is_reference_v<T> ? refers_to<U> : std::is_constructible_v<T, U &&>)
-    void return_value(U&& value) noexcept(std::is_reference_v<T> || std::is_nothrow_constructible_v<T, U&&>) {
+    void return_value(U&& value) noexcept(std::is_reference_v<T> ||
+                                          std::is_nothrow_constructible_v<T, U&&>) {
         if constexpr (std::is_reference_v<T>) {
             value_ = std::addressof(value);
         } else {

@@ -49,9 +49,13 @@ public:
         return *this;
     }
     relaxed_bits& operator|=(T bits) noexcept { return *this = static_cast<T>(word_ | bits); }
-    void set_release(T bits) noexcept { __atomic_store_n(&word_, static_cast<T>(word_ | bits), __ATOMIC_RELEASE); }
+    void set_release(T bits) noexcept {
+        __atomic_store_n(&word_, static_cast<T>(word_ | bits), __ATOMIC_RELEASE);
+    }
     /// Anybody.
-    [[nodiscard]] T load_acquire() const noexcept { return __atomic_load_n(&word_, __ATOMIC_ACQUIRE); }
+    [[nodiscard]] T load_acquire() const noexcept {
+        return __atomic_load_n(&word_, __ATOMIC_ACQUIRE);
+    }
 
 private:
     T word_;

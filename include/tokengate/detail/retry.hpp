@@ -84,7 +84,8 @@ template <class T>
             work.admit();
         }
         try {
-            if (of.timeout.count() != 0) co_return co_await with_timeout(std::move(work), of.timeout);
+            if (of.timeout.count() != 0)
+                co_return co_await with_timeout(std::move(work), of.timeout);
             co_return co_await work;
         } catch (...) {
             failure = std::current_exception();

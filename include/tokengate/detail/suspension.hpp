@@ -73,7 +73,8 @@ struct suspension : hook, wait_point {
 template <class As, class Wait, class... With>
 class [[nodiscard]] wrapped_wait {
 public:
-    wrapped_wait(Wait& wait TOKENGATE_REFERS, With... with) noexcept : wait_(wait), with_(with...) {}
+    wrapped_wait(Wait& wait TOKENGATE_REFERS, With... with) noexcept
+        : wait_(wait), with_(with...) {}
     As operator co_await() && {
         return std::apply([this](auto... with) { return As(wait_, with...); }, with_);
     }

@@ -77,7 +77,8 @@ private:
 template <class Wait>
 class limited_wait {
 public:
-    limited_wait(Wait& wait, std::chrono::nanoseconds limit) noexcept : wait_(wait), limit_(limit) {}
+    limited_wait(Wait& wait, std::chrono::nanoseconds limit) noexcept
+        : wait_(wait), limit_(limit) {}
     limited_wait(const limited_wait&) = delete;
     limited_wait& operator=(const limited_wait&) = delete;
 

@@ -30,19 +30,20 @@ struct shared_state;
 struct token_record;
 
 enum token_flags : std::uint16_t {
-    in_domain = 1,         ///< `anchor` is a domain: conducted, or a lead that has started
-    leads = 2,             ///< opens a domain when it starts
-    sticky_key = 4,        ///< `anchor` is a hashed key, not pinned yet
-    pinned = 8,            ///< `anchor` is a pin of the sticky registry
-    has_tier = 16,         ///< needs a permit of its storage tier
-    holds_permit = 32,     ///< has it now
-    windowed = 64,         ///< counts in its core's window until it starts
-    counted_here = 128,    ///< its group counts it with the plain counter of its home; see group.hpp
-    unroutable = 256,      ///< never leaves the loop it was made on (the main coroutine)
-    opened = 512,          ///< a lead that has opened its domain
-    ran_in_place = 1024,   ///< began inside its awaiter's turn: counted once, not as admitted and ended
-    shielded = 2048,       ///< its body is inside tg::shield: a stop waits until it has left
-    exempt = 4096,         ///< admitted from inside a shield: a stop of the whole runtime passes it by
+    in_domain = 1,       ///< `anchor` is a domain: conducted, or a lead that has started
+    leads = 2,           ///< opens a domain when it starts
+    sticky_key = 4,      ///< `anchor` is a hashed key, not pinned yet
+    pinned = 8,          ///< `anchor` is a pin of the sticky registry
+    has_tier = 16,       ///< needs a permit of its storage tier
+    holds_permit = 32,   ///< has it now
+    windowed = 64,       ///< counts in its core's window until it starts
+    counted_here = 128,  ///< its group counts it with the plain counter of its home; see group.hpp
+    unroutable = 256,    ///< never leaves the loop it was made on (the main coroutine)
+    opened = 512,        ///< a lead that has opened its domain
+    ran_in_place =
+        1024,         ///< began inside its awaiter's turn: counted once, not as admitted and ended
+    shielded = 2048,  ///< its body is inside tg::shield: a stop waits until it has left
+    exempt = 4096,    ///< admitted from inside a shield: a stop of the whole runtime passes it by
     has_callbacks = 8192,  ///< its core knows stop_callbacks of it
     bound = 16384,         ///< `anchor` is the number of the position it runs on
     watched = 32768        ///< its steps go through steps.cpp; decided at its admission
@@ -60,9 +61,12 @@ struct token_word {
 
     using raw [[gnu::may_alias]] = std::uint64_t;
 
-    [[nodiscard]] constexpr std::uint64_t bits() const noexcept { return std::bit_cast<std::uint64_t>(*this); }
+    [[nodiscard]] constexpr std::uint64_t bits() const noexcept {
+        return std::bit_cast<std::uint64_t>(*this);
+    }
 };
-static_assert(sizeof(token_word) == sizeof(std::uint64_t) && std::has_unique_object_representations_v<token_word>);
+static_assert(sizeof(token_word) == sizeof(std::uint64_t) &&
+              std::has_unique_object_representations_v<token_word>);
 
 /// Indices of operations: the runtime's own (main, services), what runs where it is admitted (tasks, and those who keep
 /// time or arguments for an operation's tokens), and from `first_operation` on those that users have made.
@@ -90,8 +94,9 @@ struct operation_record {
 };
 
 enum operation_specials : std::uint8_t {
-    wraps = 1,   ///< each of its tokens has another around it, of `keeper`
-    guarded = 2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/gate/guard.hpp
+    wraps = 1,  ///< each of its tokens has another around it, of `keeper`
+    guarded =
+        2  ///< it has a breaker or a quarantine: its tokens are watched from the beginning; see runtime/gate/guard.hpp
 };
 
 /// Why a token is to stop; bits of token_record::stop.
@@ -120,7 +125,8 @@ struct waiter {
 
 /// A coroutine that awaits one token. (Its token knows which: token_record::wait_for.)
 struct coroutine_waiter : waiter {
-    std::coroutine_handle<> handle;  ///< null while the awaiter is still on the stack below the token
+    std::coroutine_handle<>
+        handle;  ///< null while the awaiter is still on the stack below the token
 };
 
 /// A coroutine that awaits many tokens and is resumed once, by its home, when all have ended; see group.hpp. What ends
@@ -129,19 +135,23 @@ struct coroutine_waiter : waiter {
 /// so that a group of a million costs its home one message: its hook, from whoever reaches zero.
 struct token_group : coroutine_waiter, wait_point, hook {
     // All of home's thread alone, but for the last two.
-    token_record* (*child)(token_group&, std::uint32_t index, bool take) noexcept;  ///< null: it has been taken before
-    token_group* older;     ///< among the groups of this loop that may give children away
-    token_group* newer;     ///< the same
-    std::uint32_t size;     ///< children
-    std::uint32_t begun;    ///< so many from the first on have begun, or are somebody else's to begin
+    token_record* (*child)(token_group&, std::uint32_t index,
+                           bool take) noexcept;  ///< null: it has been taken before
+    token_group* older;   ///< among the groups of this loop that may give children away
+    token_group* newer;   ///< the same
+    std::uint32_t size;   ///< children
+    std::uint32_t begun;  ///< so many from the first on have begun, or are somebody else's to begin
     std::uint32_t offered;  ///< so many from the first on are not given away any more
     std::uint32_t here;
     std::uint32_t routed;  ///< share `elsewhere`
     bool elsewhere_done;
-    bool gives;                ///< it is among those that may give children away
-    bool listed;               ///< those that have not begun say that they are here to begin: the loop has had a turn
-    relaxed<bool> any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
-    std::atomic<std::uint32_t> elsewhere;  ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
+    bool gives;  ///< it is among those that may give children away
+    bool
+        listed;  ///< those that have not begun say that they are here to begin: the loop has had a turn
+    relaxed<bool>
+        any_failed;  ///< stored by whoever ends a failing child, before it is counted; read when all are
+    std::atomic<std::uint32_t>
+        elsewhere;  ///< fetch_sub(acq_rel) by all; the one that reaches zero sends the hook
 };
 
 /// States of token_record::owner beside a waiter's address.
@@ -168,12 +178,13 @@ struct token_record : hook {
 
     /// The owner: all five at once; what it did before is published.
     void set_word(std::uint64_t bits) noexcept {
-        __atomic_store_n(reinterpret_cast<token_word::raw*>(reinterpret_cast<char*>(this) + word_offset()), bits,
-                         __ATOMIC_RELEASE);
+        __atomic_store_n(reinterpret_cast<token_word::raw*>(reinterpret_cast<char*>(this) +
+                                                            word_offset()),
+                         bits, __ATOMIC_RELEASE);
     }
     [[nodiscard]] std::uint64_t word() const noexcept {
-        return __atomic_load_n(reinterpret_cast<const token_word::raw*>(reinterpret_cast<const char*>(this) +
-                                                                        word_offset()),
+        return __atomic_load_n(reinterpret_cast<const token_word::raw*>(
+                                   reinterpret_cast<const char*>(this) + word_offset()),
                                __ATOMIC_RELAXED);
     }
 
@@ -195,35 +206,50 @@ struct token_record : hook {
 
     [[nodiscard]] bool stop_requested() const noexcept { return stop.load() != 0; }
     /// Whether the body is to be told now.
-    [[nodiscard]] bool stop_pending() const noexcept { return stop_requested() && !(flags & shielded); }
-    [[nodiscard]] std::atomic_ref<std::uintptr_t> shared_owner() noexcept { return std::atomic_ref(owner); }
-    [[nodiscard]] token_id id() const noexcept { return {operation.load()->name, created_ns.load(), sequence.load()}; }
+    [[nodiscard]] bool stop_pending() const noexcept {
+        return stop_requested() && !(flags & shielded);
+    }
+    [[nodiscard]] std::atomic_ref<std::uintptr_t> shared_owner() noexcept {
+        return std::atomic_ref(owner);
+    }
+    [[nodiscard]] token_id id() const noexcept {
+        return {operation.load()->name, created_ns.load(), sequence.load()};
+    }
 
 private:
     /// The word is the end of the record.
     static constexpr std::size_t word_offset() noexcept;
 };
 
-constexpr std::size_t token_record::word_offset() noexcept { return sizeof(token_record) - sizeof(token_word); }
+constexpr std::size_t token_record::word_offset() noexcept {
+    return sizeof(token_record) - sizeof(token_word);
+}
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
 static_assert(offsetof(token_record, position) % alignof(std::uint64_t) == 0 &&
               offsetof(token_record, position) + sizeof(token_word) == sizeof(token_record) &&
-              offsetof(token_record, flags) - offsetof(token_record, position) == offsetof(token_word, flags) &&
-              offsetof(token_record, stop) - offsetof(token_record, position) == offsetof(token_word, stop));
+              offsetof(token_record, flags) - offsetof(token_record, position) ==
+                  offsetof(token_word, flags) &&
+              offsetof(token_record, stop) - offsetof(token_record, position) ==
+                  offsetof(token_word, stop));
 #pragma GCC diagnostic pop
 
 /// What has been made and has nothing special about it: an unconducted call, a conducted child, a task's token outside of
 /// chains, and inside.
-inline constexpr std::uint64_t made_call = token_word{no_position, 0, 0, token_state::created, 0}.bits();
-inline constexpr std::uint64_t made_conducted = token_word{no_position, 0, in_domain, token_state::created, 0}.bits();
-inline constexpr std::uint64_t made_task = token_word{no_position, 0, unroutable, token_state::created, 0}.bits();
+inline constexpr std::uint64_t made_call =
+    token_word{no_position, 0, 0, token_state::created, 0}.bits();
+inline constexpr std::uint64_t made_conducted =
+    token_word{no_position, 0, in_domain, token_state::created, 0}.bits();
+inline constexpr std::uint64_t made_task =
+    token_word{no_position, 0, unroutable, token_state::created, 0}.bits();
 inline constexpr std::uint64_t made_task_conducted = made_conducted | made_task;
 /// Of an awaiter: its child does not run in place.
 inline constexpr std::uint64_t forbids_in_place =
     token_word{0, 0, holds_permit | shielded | exempt, token_state{}, 0xff}.bits();
 
-static_assert(alignof(wait_point) >= 2 && alignof(token_record) >= 2, "the low bit of an address tells them apart");
-static_assert(std::is_trivially_default_constructible_v<token_record>, "a task's frame must not pay for it");
+static_assert(alignof(wait_point) >= 2 && alignof(token_record) >= 2,
+              "the low bit of an address tells them apart");
+static_assert(std::is_trivially_default_constructible_v<token_record>,
+              "a task's frame must not pay for it");
 
 }  // namespace tokengate::detail

@@ -25,7 +25,8 @@ namespace tokengate::detail {
 using started = std::coroutine_handle<>;  ///< what an await_suspend that starts a child returns
 using resumed = std::coroutine_handle<>;  ///< what a final await_suspend returns
 
-inline started start_child(core_context&, std::coroutine_handle<> child, std::coroutine_handle<>& continuation,
+inline started start_child(core_context&, std::coroutine_handle<> child,
+                           std::coroutine_handle<>& continuation,
                            std::coroutine_handle<> awaiter) noexcept {
     continuation = awaiter;
     return child;
@@ -33,7 +34,9 @@ inline started start_child(core_context&, std::coroutine_handle<> child, std::co
 inline started stay_suspended() noexcept { return std::noop_coroutine(); }
 inline started not_suspended(std::coroutine_handle<> awaiter) noexcept { return awaiter; }
 
-inline resumed continue_with(core_context&, std::coroutine_handle<> continuation) noexcept { return continuation; }
+inline resumed continue_with(core_context&, std::coroutine_handle<> continuation) noexcept {
+    return continuation;
+}
 inline resumed nobody_continues() noexcept { return std::noop_coroutine(); }
 /// The continuation of a child whose awaiter is on the stack below it.
 inline std::coroutine_handle<> on_the_stack() noexcept { return std::noop_coroutine(); }
@@ -46,8 +49,8 @@ inline void resume(core_context&, std::coroutine_handle<> coroutine) { coroutine
 using started = bool;
 using resumed = void;
 
-inline started start_child(core_context& core, std::coroutine_handle<> child, std::coroutine_handle<>& continuation,
-                           std::coroutine_handle<> awaiter) {
+inline started start_child(core_context& core, std::coroutine_handle<> child,
+                           std::coroutine_handle<>& continuation, std::coroutine_handle<> awaiter) {
     if (static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark) {
         continuation = awaiter;
         core.next = child;

@@ -20,7 +20,8 @@ public:
     unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
 
     unique_fd& operator=(unique_fd&& other) noexcept {
-        unique_fd taken(std::move(other));  // first, so that an assignment to itself keeps the descriptor
+        unique_fd taken(
+            std::move(other));  // first, so that an assignment to itself keeps the descriptor
         std::swap(fd_, taken.fd_);
         return *this;
     }

@@ -49,7 +49,8 @@ protected:
     /// others must have a turn; what it takes may be taken at once.
     [[nodiscard]] static bool may_try() noexcept {
         core_context* core = this_core;
-        return core && core->host && !(core->current && core->current->stop_pending()) && --core->inline_budget >= 0;
+        return core && core->host && !(core->current && core->current->stop_pending()) &&
+               --core->inline_budget >= 0;
     }
     /// Ends await_suspend for one that has got what it wants: false, or true if the loop has a turn first.
     [[nodiscard]] bool goes_on(core_context& core, std::coroutine_handle<> awaiting) noexcept;
@@ -97,7 +98,9 @@ public:
     /// Suspends the running body, as the last in the queue.
     void push(queued_wait& last, core_context& core, std::coroutine_handle<> awaiting) noexcept;
     /// The longest waiting; null if nobody waits. A stop may still come.
-    [[nodiscard]] queued_wait* front() const noexcept { return first_ ? first_not_stopped() : nullptr; }
+    [[nodiscard]] queued_wait* front() const noexcept {
+        return first_ ? first_not_stopped() : nullptr;
+    }
     /// Takes one out for good: false if a stop was quicker. Who is released must be woken.
     [[nodiscard]] bool release(queued_wait& waiting) noexcept;
     /// Releases the longest waiting; null if nobody waits.
