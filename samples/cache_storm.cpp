@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 
-// A cache without locks: every entry has a sticky key, so while any token of a key is in flight, all of them run on one
-// core, one after the other. A holder keeps each key in flight and fires bursts at other keys from the cores; meanwhile
-// foreign threads fire theirs. No visit may run on another core than its key's holder.
+// A cache without locks. Every entry has a sticky key: while any token of a key is in flight, all
+// its tokens run on one core, one after the other. For each key, a holder token keeps the key in
+// flight and submits bursts of visits to other keys. Meanwhile foreign threads submit theirs. No
+// visit may run on another core than its key's holder.
 
 #include "support/command_line.hpp"
 #include "support/json.hpp"
@@ -25,11 +26,11 @@ namespace tg = tokengate;
 
 namespace {
 
-constexpr int bursts = 20, burst = 50;  // of each foreign thread
+constexpr int bursts = 20, burst = 50;  // each foreign thread: how many bursts, of how many visits
 
-/// Plain members: what keeps visits from racing is that they are sticky.
+/// Plain members without locks: visits do not race, because they are sticky.
 struct entry {
-    unsigned executor = 0;  // where its holder runs
+    unsigned executor = 0;  // the one where the key's holder runs
     std::uint64_t visits = 0, misses = 0;
 };
 
@@ -45,13 +46,15 @@ const tg::operation visit{{.name = "visit", .weight = tg::weight::light},
                           tg::sticky{"entry", [](unsigned key) { return key; }},
                           count_visit};
 
-/// The storm begins when all keys are held, and no key is let go before the last holder has fired its last burst.
+/// The storm begins when all keys are held. No holder releases its key before the last holder has
+/// made its last burst.
 struct phases {
     std::latch all_held, all_done;
     explicit phases(unsigned keys) : all_held(keys), all_done(keys) {}
 };
 
-/// Its key stays in flight, and so on this core, to the end of the storm. Before and after it, it visits only its own.
+/// Keeps its key in flight, and so on this core, to the end of the storm. Before and after the
+/// storm it visits only its own key.
 tg::task<> visit_until_over(unsigned key, phases* storm) {
     cache[key].executor = tg::this_token::executor();
     storm->all_held.count_down();
@@ -132,7 +135,7 @@ int main(int argc, char** argv) try {
                                        .add("redirections", after.redirections)
                                        .add("leftover_pins", after.pins));
 
-    // Every key was held, so a pin that was there decided about every visit.
+    // Every key was held, so an existing pin routed every visit.
     return sum.misses == 0 && after.pins == 0 && sum.visits > fired &&
                    after.redirections == sum.visits
                ? 0

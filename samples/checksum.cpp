@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 
-// The SHA-256 of a file, or of every file under a directory, as `sha256sum` prints them, sorted by path:
+// The SHA-256 of a file, or of every file under a directory, as `sha256sum` prints them, sorted by
+// path:
 //
 //     checksum /usr/include > sums && sha256sum --check --quiet sums
 //
-// Each file is a token. Its storage tier follows its size: many small files may be open at a time, few large ones, and no
-// more than there are descriptors for. The tokens are spread over the cores by the router; a file that is being read
-// holds none of them.
+// One token digests each file. The size of a file selects its storage tier: many small files but
+// few large ones are open at a time, and never more than there are descriptors. The router spreads
+// the tokens over the cores. A token occupies no core while it waits for a read.
 
 #include "support/command_line.hpp"
 #include "support/descriptor_limit.hpp"
@@ -37,7 +38,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// ---- one file -----------------------------------------------------------------------------------------------------------
+// ---- one file -----------------------------------------------------------------------------------
 
 class sha256 {
 public:
@@ -63,7 +64,7 @@ private:
     std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
 };
 
-std::atomic<std::uint64_t> bytes_read{0};  // relaxed: for the progress bar alone
+std::atomic<std::uint64_t> bytes_read{0};  // relaxed: only the progress bar reads it
 
 tg::task<std::string> digest_of(std::string path) {
     tg::file::handle file = co_await tg::file::open(path, tg::file::read);
@@ -75,7 +76,7 @@ tg::task<std::string> digest_of(std::string path) {
         digest.add(std::span(buffer).first(came));
         bytes_read.fetch_add(came, std::memory_order_relaxed);
     }
-    co_await file.close();  // before the next file of the tier is opened
+    co_await file.close();  // closed before the token's permit admits the next file of the tier
     co_return digest.hex();
 }
 
@@ -102,7 +103,7 @@ std::array<tier, 4> tiers{{
     {"slow", ~std::uint64_t{0}, [](std::string path) { return huge(std::move(path)); }},
 }};
 
-// ---- all files ----------------------------------------------------------------------------------------------------------
+// ---- all files ----------------------------------------------------------------------------------
 
 struct found_file {
     std::string path;
@@ -110,7 +111,7 @@ struct found_file {
 };
 
 struct line {
-    std::string digest;  // empty: failed, and said so on stderr
+    std::string digest;  // empty: failed, and stderr has the reason
     std::string path;
 };
 
@@ -124,7 +125,7 @@ void complain(progress& of, const std::exception& error) {
     std::fprintf(stderr, "checksum: %s\n", error.what());
 }
 
-/// Regular files only, like `find -type f`; links are not followed.
+/// The regular files under `root`, as `find -type f` lists them. It does not follow links.
 tg::task<std::vector<found_file>> files_under(std::string root, progress& so_far) {
     std::vector<found_file> files;
     std::vector<std::string> directories;
@@ -169,7 +170,7 @@ tg::task<> digest_into(line& result, progress& so_far, tg::token<std::string> di
     ++so_far.done;
 }
 
-/// On stderr, where it is a terminal; until it is asked to stop.
+/// Shows progress on stderr, if that is a terminal, until its stop is requested.
 tg::task<> show(const progress& so_far) {
     constexpr unsigned width = 40;
     const bool terminal = isatty(STDERR_FILENO) == 1;
@@ -188,8 +189,8 @@ tg::task<> show(const progress& so_far) {
     }
 }
 
-/// As sha256sum does: a name with a backslash or a line's end in it is escaped, and the line says so by a backslash in
-/// front.
+/// The output line, as sha256sum writes it: a name with a backslash or a line's end is escaped, and
+/// then the line begins with a backslash.
 std::string escaped(const line& of) {
     std::string name;
     for (const char c : of.path)
@@ -198,7 +199,7 @@ std::string escaped(const line& of) {
 }
 
 tg::task<> digest_all(std::vector<found_file>& files, std::vector<line>& lines, progress& so_far) {
-    // As many tokens at a time as keep every tier busy; the scope makes the loop wait.
+    // The scope's limit makes this loop wait. It allows enough tokens to keep every tier busy.
     const auto body = [](tg::scope& running, std::vector<found_file>& todo, std::vector<line>& into,
                          progress& noted) -> tg::task<> {
         for (std::size_t i = 0; i < todo.size(); ++i) {
@@ -223,7 +224,7 @@ tg::task<int> checksum(std::string root) {
                          std::vector<line>& into, progress& noted) -> tg::task<> {
         co_await together.spawn(show(noted));
         co_await digest_all(todo, into, noted);
-        together.request_stop();  // the progress bar
+        together.request_stop();  // ends the progress bar
     };
     const auto bound = [&](tg::scope& together) { return body(together, files, lines, so_far); };
     co_await tg::with_scope(bound);
@@ -240,7 +241,7 @@ tg::task<int> checksum(std::string root) {
     co_return so_far.failed == 0 ? 0 : 1;
 }
 
-/// Each tier's share of the files that may be open, and its usual limit at most.
+/// Divides the files that may be open among the tiers; no tier gets more than its usual limit.
 tg::storage_limits tiers_within(unsigned files) {
     constexpr tg::storage_limits usual;
     constexpr int all = usual.slow + usual.moderate + usual.fast + usual.insane;
@@ -261,7 +262,7 @@ int main(int argc, char** argv) {
     const std::string root = line.operand("PATH", "a file or a directory");
     line.finish();
     try {
-        // A third of the descriptors are for files: the runtime has two for each core.
+        // A third of the descriptors is for files. The runtime needs two for each core.
         tg::runtime runtime{
             {.cores = cores, .storage = tiers_within(support::raise_descriptor_limit() / 3)}};
         return runtime.run(checksum(root));

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT
 
-// Leads and all that they spawn: every descendant must run on its lead's core and bear its lead's seed, however it was
-// spawned, and no seed domain may outlive its tokens. Afterwards the same chains run unconducted, for comparison.
+// Leads and their descendants. Every descendant must run on its lead's core and inherit its lead's
+// seed, however it was spawned, and no domain may outlive its tokens. Afterwards the same chains
+// run unconducted, for comparison.
 //
-//     lead ─┬─ 2 children, awaited one by one            each child ─┬─ 1 grandchild, awaited
-//           ├─ 3 children, awaited together                          ├─ 2, awaited together
-//           ├─ 1 child, admitted and dropped: runs on its own        ├─ 1, admitted and dropped
-//           ├─ 1 child, returned: whoever called the lead awaits it  └─ 1, dropped before it was admitted: never runs
-//           ├─ 1 child, returned: dropped there, never runs
+//     lead ─┬─ 2 children, awaited one by one
+//           ├─ 3 children, awaited together
+//           ├─ 1 child, admitted and dropped: runs unawaited
+//           ├─ 1 child, returned: the lead's caller awaits it
+//           ├─ 1 child, returned: the lead's caller drops it, so it never runs
 //           └─ 1 lead inside, with a seed of its own ── 4 grandchildren
+//
+//     child ─┬─ 1 grandchild, awaited
+//            ├─ 2 grandchildren, awaited together
+//            ├─ 1 grandchild, admitted and dropped
+//            └─ 1 grandchild, dropped before it was admitted: never runs
 
 #include "support/command_line.hpp"
 #include "support/json.hpp"
@@ -30,19 +36,19 @@ namespace tg = tokengate;
 
 namespace {
 
-constexpr unsigned descendants = 7 * 5 + 5;  // that run, of each lead
-constexpr unsigned rounds = 5;               // of each kind, for the throughput
+constexpr unsigned descendants = 7 * 5 + 5;  // of each lead; without those that never run
+constexpr unsigned rounds = 5;               // of each kind, to measure the throughput
 
-/// What a lead and all its descendants have in common. The counters are atomic only to stay right where the promise is
-/// broken (and in the unconducted chains, which promise nothing): conducted tokens of one lead never run at the same
-/// time.
+/// The state that a lead and all its descendants share. Conducted tokens of one lead never run at
+/// the same time. The counters are atomic so that they stay right if that is violated, and for the
+/// unconducted chains, where tokens do run at the same time.
 struct alignas(64) family {
     bool with_seed = false;
     unsigned executor = 0;
     std::string seed;
     std::atomic<unsigned> seen{0}, core_misses{0}, seed_misses{0};
 
-    void found_here() {  // by its lead
+    void found_here() {  // called by the lead
         executor = tg::this_token::executor();
         if (with_seed) seed = tg::this_token::seed();
         meet();
@@ -54,19 +60,19 @@ struct alignas(64) family {
     }
 };
 
-/// A lead's family, and that of the lead inside it.
+/// The family of a lead, and that of the lead inside its chain.
 struct household {
     family outer, inner;
     bool conducted = false;
 };
 
-/// What a lead leaves to its caller: children that it made and did not admit.
+/// The children that a lead made, did not admit, and returns to its caller.
 struct legacy {
     tg::token<> to_await;
     tg::token<> to_drop;
 };
 
-// ---- the operations -----------------------------------------------------------------------------------------------------
+// ---- the operations -----------------------------------------------------------------------------
 
 void meet(family* of) { of->meet(); }
 const tg::operation grandchild{{.name = "grandchild", .weight = tg::weight::heavy}, meet};
@@ -103,10 +109,10 @@ tg::task<legacy> chain(household* home) {
 }
 const tg::operation lead{
     {.name = "lead", .weight = tg::weight::heavy}, tg::lead{"child", "inner_lead"}, chain};
-// The same without a lead: its tokens go where there is room.
+// The same without a lead: the router places its tokens freely.
 const tg::operation free_chain{{.name = "free_chain", .weight = tg::weight::heavy}, chain};
 
-// ---- a run --------------------------------------------------------------------------------------------------------------
+// ---- a run --------------------------------------------------------------------------------------
 
 tg::task<> run_chains(std::vector<household>& households) {
     std::vector<tg::token<legacy>> leads;
@@ -145,8 +151,8 @@ tally run(tg::runtime& runtime, unsigned leads, bool conducted, bool with_seed) 
     }
     tally sum;
     const auto began = std::chrono::steady_clock::now();
-    runtime.run(
-        run_chains(households));  // until those that were admitted and dropped have ended, too
+    // Returns when the tokens that were admitted and dropped have ended, too.
+    runtime.run(run_chains(households));
     sum.elapsed = std::chrono::steady_clock::now() - began;
 
     std::unordered_set<std::string_view> seeds;
@@ -183,8 +189,8 @@ int main(int argc, char** argv) try {
     tg::runtime runtime{{.cores = cores}};
     const tally checked = run(runtime, leads, true, true);
 
-    // Without a look at the seeds, whose SHA-256 only the conducted chains would pay for. In turn, so that other programs
-    // disturb both alike.
+    // These runs do not read the seeds, because only the conducted chains would pay for their
+    // SHA-256. The two kinds alternate, so that other programs disturb both alike.
     tally conducted, unconducted;
     for (unsigned round = 0; round < rounds; ++round) {
         conducted += run(runtime, leads, true, false);

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 
-// A mixed load to watch and to turn, with the console on:
+// A mixed load to observe and control, with the console on:
 //
 //     openssl rand -hex 32 > token
 //     dashboard --port 9180 --token-file token         prints http://127.0.0.1:9180/
 //
-// Numbers are crunched, sessions visited, batches imported, files written; a service answers late or not at all, another
-// is down for some seconds now and then. All that takes about half of the machine, in a tide. Each kind of work has a
-// producer, which waits while as many as it may have are alive: what is paused piles up at the gate, and then no further.
-// It runs until SIGINT, SIGTERM, or for --seconds.
+// Its tokens crunch numbers, visit sessions, import batches and write files. They also call one
+// simulated service that answers late or not at all, and another that is down for some seconds from
+// time to time. The load takes about half of the machine and rises and falls. Each kind of work has
+// a producer, which waits while the allowed number of its tokens is alive. So tokens of a paused
+// operation accumulate at the gate only up to that limit. The program runs until SIGINT or SIGTERM,
+// or for --seconds.
 
 #include "support/command_line.hpp"
 #include "support/workload.hpp"
@@ -54,7 +56,7 @@ std::chrono::milliseconds some_time(unsigned least, unsigned most) {
     return std::chrono::milliseconds(least + random_below(most - least));
 }
 
-// ---- work of four kinds -------------------------------------------------------------------------------------------------
+// ---- work of four kinds -------------------------------------------------------------------------
 
 const tg::operation crunch{{.name = "crunch", .weight = tg::weight::light}, workload::cpu_crunch};
 const tg::operation transform{{.name = "transform", .weight = tg::weight::light},
@@ -64,10 +66,10 @@ const tg::operation hash{
     {.name = "hash", .weight = tg::weight::heavy},
     [](std::string seed, unsigned rounds) { return workload::hash_chain(seed, rounds); }};
 
-// ---- sessions: all visits of a session run on one core while there are any ----------------------------------------------
+// ---- sessions: all visits of a session in flight run on one core --------------------------------
 
-std::array<std::uint64_t, 64>
-    visits{};  // plain: nobody else is at a session's entry while it is pinned
+// Not atomic: while a session is pinned, only one thread accesses its entry.
+std::array<std::uint64_t, 64> visits{};
 
 tg::task<> visit_session(unsigned session) {
     ++visits[session];
@@ -77,7 +79,7 @@ const tg::operation visit{{.name = "visit", .weight = tg::weight::light},
                           tg::sticky{"session", [](unsigned session) { return session; }},
                           visit_session};
 
-// ---- imports: conducted chains, each on the core where its lead landed --------------------------------------------------
+// ---- imports: conducted chains, each on the core of its lead ------------------------------------
 
 const tg::operation parse{{.name = "parse"}, workload::data_sort};
 const tg::operation index_row{{.name = "index_row"}, workload::string_transform};
@@ -86,13 +88,13 @@ tg::task<> import_rows(unsigned rows) {
     for (unsigned row = 0; row < rows; ++row) {
         co_await parse(2000 + 100 * row);
         co_await tg::when_all(index_row(row), index_row(row + 1));
-        co_await tg::sleep_for(some_time(20, 120));  // until the next row has come
+        co_await tg::sleep_for(some_time(20, 120));  // simulates the wait for the next row
     }
 }
 const tg::operation import_batch{
     {.name = "import_batch"}, tg::lead{"parse", "index_row"}, import_rows};
 
-// ---- files: as many at a time as their storage tier admits --------------------------------------------------------------
+// ---- files: as many at a time as their storage tier admits --------------------------------------
 
 tg::task<> write_file(std::string path, std::size_t bytes) {
     const std::vector<std::byte> contents(bytes, std::byte{'.'});
@@ -131,9 +133,9 @@ private:
     std::string path_;
 };
 
-// ---- services of others, which fail -------------------------------------------------------------------------------------
+// ---- external services that fail ----------------------------------------------------------------
 
-/// One of five attempts fails or takes too long; the next one will do.
+/// About one of five attempts fails or takes too long. The retry usually succeeds.
 tg::task<> ask_store(unsigned) {
     co_await tg::sleep_for(random_below(10) == 0 ? 1000ms : some_time(5, 60));
     if (random_below(10) == 0) throw std::runtime_error("the store has lost the connection");
@@ -141,7 +143,7 @@ tg::task<> ask_store(unsigned) {
 const tg::operation fetch{
     {.name = "fetch", .retry = {.attempts = 4, .backoff = 20ms}, .timeout = 500ms}, ask_store};
 
-/// Down for 12 s of every 45 s: meanwhile the breaker keeps its tokens out.
+/// Down for 12 s of every 45 s; meanwhile the breaker rejects the tokens.
 tg::task<> ask_bank(unsigned) {
     static const steady::time_point began = steady::now();
     co_await tg::sleep_for(some_time(2, 20));
@@ -155,17 +157,18 @@ const tg::operation guess{{.name = "guess", .weight = tg::weight::light}, [](uns
                               return number;
                           }};
 
-// ---- the load -----------------------------------------------------------------------------------------------------------
+// ---- the load -----------------------------------------------------------------------------------
 
 constexpr auto tick = 20ms;
 
-/// From 0.5 to 1.5 and back, every half minute.
+/// Varies from 0.5 to 1.5 and back every half minute.
 double tide() {
     const std::chrono::duration<double> now = steady::now().time_since_epoch();
     return 1 + 0.5 * std::sin(2 * std::numbers::pi * now.count() / 30);
 }
 
-/// Makes tokens in this rhythm; waits while `limit` of them are alive. That some fail is what they are for.
+/// Makes tokens at this rate, and waits while `limit` of them are alive. Some tokens fail on
+/// purpose.
 template <class Make>
 tg::task<> produce(double per_second, std::size_t limit, Make make) {
     const auto body = [&](tg::scope& jobs) -> tg::task<> {
@@ -208,7 +211,7 @@ tg::task<> produce_all(const temporary_directory& folder, unsigned cores) {
     co_await tg::when_all(std::move(producers));
 }
 
-// ---- the program --------------------------------------------------------------------------------------------------------
+// ---- the program --------------------------------------------------------------------------------
 
 tg::task<> until_signal() { co_await tg::signal(SIGINT, SIGTERM); }
 tg::task<> until_over(std::chrono::seconds time) { co_await tg::sleep_for(time); }
@@ -221,16 +224,17 @@ tg::task<> work(const tg::console& console, const temporary_directory& folder, u
 
 tg::task<> serve(const tg::console& console, const temporary_directory& folder, unsigned cores,
                  std::optional<unsigned> seconds) {
-    // They begin in this order: who has read the address may send a signal.
+    // They start in this order: a signal sent after the address was printed must find the wait for
+    // it.
     std::vector<tg::task<>> parts;
     parts.push_back(until_signal());
     if (seconds) parts.push_back(until_over(std::chrono::seconds(*seconds)));
     parts.push_back(work(console, folder, cores));
-    // The first to end stops the others, and so all that the producers have made, paused or not.
+    // The first to end stops the others, and with the producers all their tokens, paused or not.
     co_await tg::when_any(std::move(parts));
 }
 
-/// The first line, without trailing blanks.
+/// The first line of the file, without trailing blanks.
 std::optional<std::string> token_in(const std::string& file) {
     std::string line;
     std::ifstream from(file);
@@ -270,7 +274,8 @@ int main(int argc, char** argv) try {
                          .timing = tg::timing::sampled,
                          .trace_events = 4096,
                          .metrics = true,
-                         .on_failure = [](const tg::failure&) {}}};  // the page counts them
+                         // Failures are not printed: the console's page counts them.
+                         .on_failure = [](const tg::failure&) {}}};
     const tg::console console(runtime, {.port = static_cast<std::uint16_t>(port), .token = token});
     runtime.run(serve(console, folder, runtime.cores(), seconds));
     return 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// Sends back what it is sent, on every core by itself:
+// Sends back what it receives, with an independent listener on each core:
 //
 //     echo_server --port 7000 &  nc localhost 7000
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 
-// Answers every GET with a greeting, HTTP/1.1 with keep-alive and pipelining, on every core by itself:
+// Answers every GET with a greeting, by HTTP/1.1 with keep-alive and pipelining, with an
+// independent listener on each core:
 //
 //     http_hello --port 8080 &  wrk -c 64 http://127.0.0.1:8080/
 //
-// It reads as much of HTTP as a greeting needs: the request line, the end of the headers, "Connection: close". A server
-// that does more should use a library that knows all of it.
+// It parses only what a greeting needs of HTTP: the request line, the end of the headers, and
+// "Connection: close". A server that does more should use a complete HTTP library.
 
 #include "support/command_line.hpp"
 #include "support/server.hpp"
@@ -58,7 +59,7 @@ bool wants_close(std::string_view head) {
     return false;
 }
 
-/// `head`: a request up to and with its empty line.
+/// `head`: a request from its first line through the end of its last header line.
 std::string_view answer_to(std::string_view head) {
     const std::string_view line = head.substr(0, head.find("\r\n"));
     if (!line.ends_with(" HTTP/1.1")) return bad_request;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// Waves of 4, 8, 16 … tokens, four kinds of work in turn. Every result is compared with what the same function gives
-// when it is called directly on one pinned thread; the time that takes is what the runtime's efficiency is measured
-// against:
+// Waves of 4, 8, 16 … tokens, with four kinds of work in turn. The sample compares every result
+// with that of the same function, called directly on one pinned thread. It also relates the time of
+// the wave to the time of these direct calls:
 //
 //     efficiency = Σ time of the direct calls ÷ (cores × time of the wave)
 
@@ -37,9 +37,9 @@ namespace {
 using steady = std::chrono::steady_clock;
 using milliseconds = std::chrono::duration<double, std::milli>;
 
-// ---- the operations -----------------------------------------------------------------------------------------------------
+// ---- the operations -----------------------------------------------------------------------------
 
-/// What a token tells of itself.
+/// The result of a token, with its times.
 struct outcome {
     std::uint64_t fingerprint = 0;
     bool threw = false;
@@ -53,7 +53,7 @@ outcome observed(Arguments... arguments) {
     try {
         seen.fingerprint = workload::fingerprint(Work(arguments...));
     } catch (const std::exception&) {
-        seen.threw = true;  // counted; the rest of the wave goes on
+        seen.threw = true;  // counted as failed; the rest of the wave continues
     }
     seen.ended = steady::now();
     return seen;
@@ -68,7 +68,7 @@ const tg::operation data_sort{{.name = "data_sort", .weight = tg::weight::medium
 const tg::operation hash_chain{{.name = "hash_chain", .weight = tg::weight::heavy},
                                observed<workload::hash_chain, std::string, unsigned>};
 
-/// Token i of a wave…
+/// Token i of a wave.
 tg::token<outcome> token_of(unsigned i) {
     switch (i % 4) {
         case 0: return cpu_crunch(60 + i % 25);
@@ -78,7 +78,7 @@ tg::token<outcome> token_of(unsigned i) {
     }
 }
 
-/// …and the same without a token.
+/// The same work as token_of(i), without a token.
 std::uint64_t direct_call(unsigned i) {
     switch (i % 4) {
         case 0: return workload::fingerprint(workload::cpu_crunch(60 + i % 25));
@@ -90,7 +90,7 @@ std::uint64_t direct_call(unsigned i) {
     }
 }
 
-// ---- the comparison -----------------------------------------------------------------------------------------------------
+// ---- the comparison -----------------------------------------------------------------------------
 
 std::vector<int> usable_cpus() {
     cpu_set_t mask;
@@ -102,7 +102,8 @@ std::vector<int> usable_cpus() {
     return cpus;
 }
 
-/// Calls the operations from `first` up to `last` on a thread pinned to `cpu`, keeps what they give, and returns the time.
+/// Calls the functions from `first` to below `last` on a thread pinned to `cpu`, stores their
+/// results in `expected`, and returns the time that the calls took.
 milliseconds call_directly(unsigned first, unsigned last, int cpu,
                            std::vector<std::uint64_t>& expected) {
     milliseconds taken{};
@@ -111,8 +112,8 @@ milliseconds call_directly(unsigned first, unsigned last, int cpu,
         CPU_ZERO(&only);
         CPU_SET(cpu, &only);
         sched_setaffinity(0, sizeof only, &only);
-        for (unsigned i = 0; i < 4; ++i)
-            static_cast<void>(direct_call(i));  // a thread's first calls set things up
+        // Not measured: the first calls on a thread allocate and initialize its state.
+        for (unsigned i = 0; i < 4; ++i) static_cast<void>(direct_call(i));
         const auto began = steady::now();
         for (unsigned i = first; i < last; ++i) expected[i] = direct_call(i);
         taken = steady::now() - began;
@@ -120,7 +121,7 @@ milliseconds call_directly(unsigned first, unsigned last, int cpu,
     return taken;
 }
 
-// ---- a wave -------------------------------------------------------------------------------------------------------------
+// ---- a wave -------------------------------------------------------------------------------------
 
 struct wave {
     unsigned tokens = 0;
@@ -142,9 +143,9 @@ tg::task<wave> run_wave(const tg::runtime& runtime, unsigned size, const std::ve
     wave now{.tokens = size};
     std::vector<std::uint64_t> expected(size);
 
-    // Half of the direct calls before the wave and half after it, on the first and on the last CPU in use, so that
-    // other programs disturb both alike. These calls hold up the main coroutine's thread; the executors have nothing to
-    // do and sleep.
+    // Half of the direct calls run before the wave and half after it, on the first and on the last
+    // CPU in use, so that other programs disturb the calls and the wave alike. These calls block
+    // the main coroutine's thread. Meanwhile the executors have nothing to do and sleep.
     now.direct = call_directly(0, size / 2, cpus.front(), expected);
     const milliseconds busy_before = busy_time(runtime);
 
@@ -184,9 +185,9 @@ tg::task<std::vector<wave>> run_waves(const tg::runtime& runtime, unsigned count
     co_return waves;
 }
 
-// ---- the report ---------------------------------------------------------------------------------------------------------
+// ---- the report ---------------------------------------------------------------------------------
 
-/// Returns whether every token was there and right.
+/// Prints the report. Returns whether every token returned the expected result.
 bool report(const std::vector<wave>& waves, unsigned cores, std::size_t cpus,
             const std::optional<std::string>& json_file) {
     std::printf("%5s %9s %9s %7s %10s %10s %10s %8s %8s %11s\n", "", "", "", "", "", "", "", "span",

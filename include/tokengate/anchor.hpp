@@ -11,15 +11,17 @@
 #include <type_traits>
 #include <utility>
 
-/// What binds the tokens of an operation to a core; one argument of the operation's constructor, or none.
+/// An anchor binds the tokens of an operation to a core. An operation's constructor takes one
+/// anchor, or none. A sticky anchor runs tokens with an equal key on one core while any of them is
+/// in flight, regardless of which core admits them. That is a placement, not a lock. A lead opens a
+/// seed domain: everything that the lead spawns, at any depth, inherits its seed and runs on its
+/// core.
 ///
-///     tg::sticky{"account"}                                              // key: the name and all arguments
-///     tg::sticky{"account", [](account_id id, money) { return id; }}    // key: the name and what the projection returns
-///     tg::sticky_by_name{"account"}                                      // key: the name alone
-///     tg::lead{"parse", "store"}                                         // opens a seed domain; names the calls it makes
-///
-/// Sticky: tokens in flight under the same key, whoever sends them, run on one core (placement, not a lock). Lead: all that
-/// it spawns, at any depth, inherits its seed and runs on its core.
+///     tg::sticky{"account"}  // key: the name and all arguments
+///     // key: the name and the result of the projection
+///     tg::sticky{"account", [](account_id id, money) { return id; }}
+///     tg::sticky_by_name{"account"}  // key: the name alone
+///     tg::lead{"parse", "store"}     // opens a seed domain; names the calls it makes
 
 namespace tokengate {
 
@@ -45,9 +47,11 @@ struct no_projection {};
 
 }  // namespace detail
 
-/// No anchor: the token goes where its class has room.
+/// No anchor: the token runs on a core where its class has room.
 struct unanchored {};
 
+/// The key is a hash of the name and of all arguments, or of the name and the result of the
+/// projection. Each hashed type needs a std::hash; otherwise the code does not compile.
 template <class Projection = detail::no_projection>
 struct sticky {
     operation_name name;
@@ -87,6 +91,7 @@ sticky(const char (&)[N]) -> sticky<detail::no_projection>;
 template <std::size_t N, class Projection>
 sticky(const char (&)[N], Projection) -> sticky<Projection>;
 
+/// The key is a hash of the name alone.
 struct sticky_by_name {
     operation_name name;
     template <class... Arguments>
@@ -95,6 +100,8 @@ struct sticky_by_name {
     }
 };
 
+/// Makes the operation a lead. `calls` names the calls that it makes; the seed is computed from
+/// them and from the token's id.
 template <std::size_t N>
 struct lead {
     std::array<const char*, N> calls;

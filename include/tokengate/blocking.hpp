@@ -14,25 +14,33 @@
 #include <utility>
 #include <variant>
 
-/// A call that can only block (a foreign library, a system call that io_uring does not have), away from the cores.
+/// `blocking` runs a callable that can only block, away from the cores: a foreign library, or a
+/// system call that io_uring does not have. The callable runs once, on a thread of the runtime's
+/// pool. At most runtime_options::blocking_threads calls run at a time, in the order of the calls.
+/// Meanwhile the token waits without holding its core, and it resumes on that core. The call
+/// allocates nothing. g++ 12 miscompiles a lambda with captures that is written inside the co_await
+/// expression: name it before.
 ///
-///     auto read_row = [&db, key] { return db.get(key); };       // named: see below
-///     row found = co_await tg::blocking(read_row);              // its result or its exception
+///     auto read_row = [&db, key] { return db.get(key); };  // named: see above
+///     row found = co_await tg::blocking(read_row);         // its result or its exception
 ///
-/// The callable runs once, on a thread of the runtime's pool: at most runtime_options::blocking_threads at a time, in
-/// the order of the calls. Meanwhile the token waits without holding its core, to which it comes back. The callable is
-/// kept in the awaiting frame, and destroyed there; nothing is allocated. It runs beside the token's own core, so what
-/// it refers to must stay alive until it has returned (the awaiting frame does) and be safe to use from another thread.
-/// On the pool's threads runs no loop: this_token throws wrong_thread there.
-///
-/// A stop takes back a call that no thread has begun: token_stopped. One that runs cannot be interrupted; it is waited
-/// for and its result delivered, timeouts included. It may look for itself, at a token's stop that was taken before:
-///
+///     // a call that polls for a stop itself
 ///     auto scan = [stop = tg::this_token::stop()] { while (!stop.stop_requested() && step()) {} };
 ///
-/// Errors: token_stopped, the callable then never runs; wrong_thread where no event loop runs; std::system_error if
-/// there is no thread and none can be made. A lambda with captures that is written inside the co_await expression is
-/// miscompiled by g++ 12: name it first.
+/// Thread safety: The callable runs beside the token's own core. Everything that it refers to must
+/// be safe to use from another thread. The threads of the pool run no loop: this_token throws
+/// wrong_thread there.
+///
+/// Lifetime: The awaiting frame holds the callable and destroys it. Everything that the callable
+/// refers to must stay alive until it has returned; the awaiting frame does.
+///
+/// Errors: token_stopped if the token is asked to stop before a thread has begun the call; the
+/// callable then never runs. wrong_thread where no event loop runs. std::system_error if the pool
+/// has no thread and cannot make one. An exception of the callable reaches the awaiter as itself.
+///
+/// Stop: If no thread has begun the call, a stop withdraws it. If a thread runs the call, neither a
+/// stop nor a timeout interrupts it: the token waits for it and gets its result. The callable may
+/// poll a stop_token that the body took before the call.
 
 namespace tokengate {
 
@@ -68,7 +76,8 @@ public:
     template <class Given>
     explicit blocking_call(std::in_place_t, Given&& function)
         : function_(std::forward<Given>(function)) {
-        // What is written here before the post is read by the token after it has taken the mail.
+        // `perform` writes the result before the post; the token reads it after its loop has taken
+        // the mail.
         call = [](blocking_job* self) noexcept {
             auto& mine = static_cast<blocking_call&>(*self);
             mine.perform();
@@ -108,6 +117,7 @@ private:
 
 }  // namespace detail
 
+/// The await returns the result of the callable, or throws its exception.
 template <class Function>
     requires std::invocable<std::decay_t<Function>>
 [[nodiscard]] detail::blocking_call<std::decay_t<Function>> blocking(Function&& function) {

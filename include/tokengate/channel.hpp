@@ -20,32 +20,44 @@
 #include <type_traits>
 #include <utility>
 
-/// A bounded queue between tokens on any cores, for several senders and receivers.
+/// A channel is a bounded queue between tokens on any cores, for several senders and receivers.
+/// Values are received in the order in which they were sent, and each sender's values keep their
+/// order. The token that has waited longest is served first, and each waiter resumes on its own
+/// core. `send` and `try_send` move from an rvalue only if the channel takes the value. After
+/// channel_closed, token_stopped or `false` the caller still has it. An lvalue is copied. T needs
+/// to be movable, no more.
 ///
 ///     tg::channel<page> pages(64);
-///     co_await pages.send(std::move(p));                        // waits while 64 are in it
-///     pages.close();                                            // what is in it can still be received
+///     co_await pages.send(std::move(p));  // waits while 64 are in it
+///     pages.close();                      // what is in it can still be received
 ///     while (true) {
 ///         std::optional<page> next = co_await pages.receive();  // empty: closed, and nothing left
 ///         if (!next) break;
 ///         …
 ///     }
 ///
-/// What is sent first is received first; who waits longest is served first; a sender's values keep their order. `send`
-/// and `try_send` move from an rvalue only when the value is taken: after channel_closed, token_stopped or `false` the
-/// caller still has it. An lvalue is copied. The argument of `send` must live until it has been awaited, as it does in
-/// one expression. Waiters resume on their own cores. Thread safety: waiting inside the runtime, everything else on any
-/// thread; nobody may be waiting when it is destroyed; what is in it then is destroyed.
+/// Thread safety: Tokens wait inside the runtime; every other call works on any thread. The channel
+/// is locked while it moves a T, so T's move and destructor must not use the channel.
 ///
-/// T: movable, no more. It is moved while the channel is locked, so T's move and destructor must not use the channel.
-/// If moving throws, the one whose value it is gets the exception: on the way in, the sender, and the value is not in;
-/// on the way out, the receiver, and the value stays the next. Errors: channel_closed from `send`; of both waits
-/// token_stopped, with nothing sent or taken, and wrong_thread; configuration_error for a capacity of 0; std::bad_alloc
-/// from the constructor.
+/// Lifetime: No token may wait for the channel when it is destroyed. The channel destroys the
+/// values that are in it then. The argument of `send` must live until the await has ended, as it
+/// does within one expression.
+///
+/// Errors:
+/// * channel_closed from `send` if the channel is closed.
+/// * token_stopped from both waits if the token is asked to stop, with nothing sent or taken.
+/// * wrong_thread from both waits where no event loop runs.
+/// * From the constructor: configuration_error for a capacity of 0, and std::bad_alloc.
+/// * If the move of a T throws on the way in, the sender gets the exception, and the value is not
+///   in the channel. If it throws on the way out, the receiver gets it, and the value stays the
+///   next.
+///
+/// Stop: A stop ends both waits with token_stopped. If another token or thread has served the wait
+/// before, the wait succeeds.
 
 namespace tokengate {
 
-/// A value was to be sent into a channel that has been closed; the sender still has it.
+/// The channel was closed before the value was sent; the sender still has it.
 class channel_closed : public error {
 public:
     using error::error;
@@ -56,15 +68,18 @@ namespace detail {
 [[noreturn]] void throw_channel_closed();
 }  // namespace detail
 
-// Two locks, so that senders and receivers do not disturb each other while neither has to wait: the queue of the waiting
-// receivers with its lock belongs to the senders' side, and vice versa.
+// A channel has two locks, so that senders and receivers do not disturb each other while neither
+// side has to wait. The queue of waiting receivers, with its lock, belongs to the senders' side,
+// and vice versa:
 //
-//   senders' lock     tail, who waits to receive            with both, locked in this order: joining a queue of those who
-//   receivers' lock   head, who waits to send               wait, `closed_`, letting in those who wait to send
+//   senders' lock (receivers_.lock)    guards `tail_` and the waiting receivers
+//   receivers' lock (senders_.lock)    guards `head_` and the waiting senders
+//   both, locked in this order         to join a queue, to set `closed_`, to admit waiting senders
 //
-// Receivers wait only while nothing is in the channel, since a sender serves them first; senders wait only while it is
-// full, since a receiver that makes room fills it at once from those who wait. Each side looks at the other's position
-// only when what it last saw is used up.
+// Receivers wait only while the channel is empty, since a sender serves them first. Senders wait
+// only while it is full, since a receiver that makes room fills it at once from the waiting
+// senders. Each side loads the other's position only when it has used up the one that it loaded
+// last.
 template <class T>
 class channel {
     static_assert(std::is_object_v<T> && !std::is_const_v<T> && std::move_constructible<T>,
@@ -81,7 +96,7 @@ public:
     channel& operator=(const channel&) = delete;
     ~channel() {
         const std::scoped_lock senders(
-            receivers_.lock);  // the one that sent the last may be about to unlock
+            receivers_.lock);  // the sender of the last value may still have to unlock
         const std::scoped_lock receivers(senders_.lock);
         for (std::size_t at = head_.load(std::memory_order_relaxed);
              at != tail_.load(std::memory_order_relaxed); ++at)
@@ -89,15 +104,18 @@ public:
         std::allocator<T>().deallocate(slots_, mask_ + 1);
     }
 
+    /// Sends a value. If the channel is full, the token waits until there is room.
     [[nodiscard]] auto send(T&& value) { return sending<T&&>(*this, std::move(value)); }
     [[nodiscard]] auto send(const T& value)
         requires std::copy_constructible<T>
     {
         return sending<T>(*this, value);
     }
+    /// Receives the next value. If the channel is empty, the token waits; if it is closed as well,
+    /// the optional is empty.
     [[nodiscard]] auto receive() noexcept { return receiving(*this); }
 
-    /// False if it is full or closed.
+    /// Returns false if the channel is full or closed.
     [[nodiscard]] bool try_send(T&& value) {
         return put_and_wake(std::move(value)) == outcome::done;
     }
@@ -106,7 +124,7 @@ public:
     {
         return put_and_wake(value) == outcome::done;
     }
-    /// Empty if nothing is in it.
+    /// Returns an empty optional if the channel is empty.
     [[nodiscard]] std::optional<T> try_receive() {
         std::optional<T> taken;
         if (!take_alone(taken)) {
@@ -121,7 +139,8 @@ public:
         return taken;
     }
 
-    /// From here on nothing is sent. Who waits to send gets channel_closed, who waits to receive an empty optional.
+    /// Closes the channel: from here on no value is sent. Waiting senders get channel_closed,
+    /// waiting receivers an empty optional.
     void close() noexcept {
         detail::hook_queue released;
         {
@@ -138,10 +157,10 @@ public:
     }
 
     [[nodiscard]] bool closed() const noexcept { return closed_.load(); }
-    /// At some moment of the call; those who wait to send do not count.
+    /// The number of values at some moment of the call. The values of waiting senders do not count.
     [[nodiscard]] std::size_t size() const noexcept {
-        const std::size_t head =
-            head_.load(std::memory_order_acquire);  // pairs with take, so that tail is not older
+        // Pairs with the release in `take`, so that the tail loaded below is not older.
+        const std::size_t head = head_.load(std::memory_order_acquire);
         return std::min(tail_.load(std::memory_order_relaxed) - head, capacity_);
     }
     [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
@@ -151,7 +170,7 @@ private:
 
     struct sender : detail::queued_wait {
         T* value = nullptr;
-        std::exception_ptr failure;  // of moving it, when somebody else did
+        std::exception_ptr failure;  // of the move of the value by a receiver
         bool refused = false;
     };
     struct receiver : detail::queued_wait {
@@ -245,51 +264,52 @@ private:
         return found;
     }
 
-    /// With the senders' lock.
+    /// The caller holds the senders' lock.
     template <class V>
     outcome put(V&& value, detail::hook_queue& released) {
         if (closed_.load()) return outcome::closed;
         if (auto* next = static_cast<receiver*>(receivers_.front())) {
             next->value.emplace(
-                std::forward<V>(value));  // before it is released, for this may throw
+                std::forward<V>(value));  // before the release, because this may throw
             if (!receivers_.release(*next))
-                return put(std::move(*next->value), released);  // a stop was quicker
+                return put(std::move(*next->value), released);  // a stop came first
             released.push(next);
             return outcome::done;
         }
         const std::size_t tail = tail_.load(std::memory_order_relaxed);
-        if (tail - head_seen_ >=
-            capacity_) {  // more: since then, a receiver has let in those who waited
-            head_seen_ =
-                head_.load(std::memory_order_acquire);  // pairs with take: the slot is free
+        // The difference exceeds the capacity if a receiver has admitted waiting senders since.
+        if (tail - head_seen_ >= capacity_) {
+            // Pairs with the release in `take`: the slot is free.
+            head_seen_ = head_.load(std::memory_order_acquire);
             if (tail - head_seen_ == capacity_) return outcome::full;
         }
         std::construct_at(&slot(tail), std::forward<V>(value));
-        tail_.store(tail + 1, std::memory_order_release);  // pairs with take: the value is there
+        // Pairs with the acquire in `take`: the value is there.
+        tail_.store(tail + 1, std::memory_order_release);
         return outcome::done;
     }
 
-    /// With the receivers' lock.
+    /// The caller holds the receivers' lock.
     bool take(std::optional<T>& into) {
         const std::size_t head = head_.load(std::memory_order_relaxed);
         if (head == tail_seen_) {
-            tail_seen_ = tail_.load(std::memory_order_acquire);  // pairs with put
+            tail_seen_ = tail_.load(std::memory_order_acquire);  // pairs with the release in `put`
             if (head == tail_seen_) return false;
         }
         T& first = slot(head);
         into.emplace(std::move(first));
         std::destroy_at(&first);
-        head_.store(head + 1, std::memory_order_release);  // pairs with put
+        head_.store(head + 1, std::memory_order_release);  // pairs with the acquire in `put`
         return true;
     }
 
-    /// Where nobody waits to send.
+    /// Takes a value only if no sender waits; locks by itself.
     bool take_alone(std::optional<T>& into) {
         const std::scoped_lock receivers(senders_.lock);
         return senders_.empty() && take(into);
     }
 
-    /// With both locks.
+    /// The caller holds both locks. Takes a value and admits waiting senders into the room.
     bool take_and_refill(std::optional<T>& into, detail::hook_queue& released) {
         if (!take(into)) return false;
         std::size_t tail = tail_.load(std::memory_order_relaxed);
@@ -310,18 +330,18 @@ private:
     const std::size_t capacity_;
     std::size_t mask_;
     T* slots_;
-    detail::relaxed<bool>
-        closed_{};  // decided under the locks; who only asks gets some recent answer
+    /// Stored under both locks. A load without them returns some recent value.
+    detail::relaxed<bool> closed_{};
 
-    // The senders' side: under receivers_.lock.
+    // The senders' side, under receivers_.lock.
     alignas(64) detail::wait_queue receivers_;
     std::size_t head_seen_ = 0;
-    std::atomic<std::size_t> tail_{0};  // release by put, acquire by take
+    std::atomic<std::size_t> tail_{0};  // `put` stores it (release), `take` loads it (acquire)
 
-    // The receivers' side: under senders_.lock.
+    // The receivers' side, under senders_.lock.
     alignas(64) detail::wait_queue senders_;
     std::size_t tail_seen_ = 0;
-    std::atomic<std::size_t> head_{0};  // release by take, acquire by put
+    std::atomic<std::size_t> head_{0};  // `take` stores it (release), `put` loads it (acquire)
 };
 
 }  // namespace tokengate

@@ -6,17 +6,26 @@
 #include <atomic>
 #include <coroutine>
 
-/// Something that has happened, or not yet: a flag that tokens wait for.
+/// An event is a flag that tokens wait for: something has happened, or not yet. If the event is
+/// reset right after it was set, the tokens that waited are resumed all the same. Each waiter
+/// resumes on its own core. Everything that happened before `set` happens before the resumption of
+/// the tokens that it releases.
 ///
 ///     tg::event configured;
-///     co_await configured.wait();          // any number of tokens
-///     configured.set();                    // lets all of them go on, and whoever comes later, until
+///     co_await configured.wait();  // any number of tokens
+///     configured.set();            // releases all of them, and all later waits, until
 ///     configured.reset();
 ///
-/// Who waited when it was set goes on even if it is reset at once. Waiters resume on their own cores. What happened before
-/// `set` has happened for those whom it lets through. Thread safety: waiting inside the runtime, everything else on any
-/// thread. Nobody may be waiting when it is destroyed; whoever was let through may destroy it.
-/// Errors of `wait`: token_stopped, also if it is set; wrong_thread.
+/// Thread safety: Tokens wait inside the runtime; every other call works on any thread.
+///
+/// Lifetime: No token may wait for the event when it is destroyed. A token that the event has
+/// released may destroy it.
+///
+/// Errors: Of `wait`: token_stopped if the token is asked to stop, also if the event is set;
+/// wrong_thread where no event loop runs.
+///
+/// Stop: A stop ends the wait with token_stopped. If the event has released the token before, the
+/// wait succeeds.
 
 namespace tokengate {
 
@@ -24,11 +33,11 @@ class event {
 public:
     event() noexcept = default;
 
+    /// Sets the event and releases all waiting tokens.
     void set() noexcept;
     void reset() noexcept;
-    [[nodiscard]] bool is_set() const noexcept {
-        return set_.load(std::memory_order_acquire);
-    }  // pairs with set
+    // The acquire pairs with the release in `set`.
+    [[nodiscard]] bool is_set() const noexcept { return set_.load(std::memory_order_acquire); }
 
     [[nodiscard]] auto wait() noexcept { return waiting_for(*this); }
 
@@ -45,8 +54,9 @@ private:
     };
 
     detail::wait_queue waiting_;
-    /// Stored under the queue's lock (release), so that it and the queue change together; loaded also without it (acquire):
-    /// many may look at an event that has long been set, and need not take turns.
+    /// Stored under the queue's lock (release), so that the flag and the queue change together.
+    /// Also loaded without the lock (acquire), so that tokens need not take turns at an event that
+    /// has long been set.
     std::atomic<bool> set_{false};
 };
 

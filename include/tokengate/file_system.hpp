@@ -12,17 +12,24 @@
 #include <string>
 #include <vector>
 
-/// What there is of files beside their contents: names, directories, status.
+/// Operations on the names, directories and status of files. No operation blocks the loop. The
+/// kernel does it through the ring; if the kernel has no such operation (list_directory), a thread
+/// of the blocking pool does it. Paths are copied. Relative paths start at the working directory.
 ///
 ///     co_await tg::fs::make_directory("/data/new");
 ///     co_await tg::fs::rename("/data/new", "/data/current");
 ///     const tg::fs::status found = co_await tg::fs::stat("/data/current/index");
-///     for (const tg::fs::entry& each : co_await tg::fs::list_directory("/data/current")) use(each.name);
+///     for (const tg::fs::entry& each : co_await tg::fs::list_directory("/data/current"))
+///         use(each.name);
 ///
-/// Nothing blocks the loop: the kernel is asked through the ring, and by a thread of the blocking pool where it has no such
-/// operation (list_directory). Paths are copied, relative ones are looked up in the working directory. Await them anywhere.
-/// Errors: std::system_error whose code() is the errno, in std::system_category, and whose what() says which operation on
-/// which path; token_stopped (a change that the kernel had made by then is made: then there is no error); wrong_thread.
+/// Thread safety: They may be awaited on any loop.
+///
+/// Errors: std::system_error; code() is the errno in std::system_category, and what() names the
+/// operation and the path. token_stopped if the token is asked to stop; wrong_thread where no event
+/// loop runs. list_directory also throws what tg::blocking throws.
+///
+/// Stop: A stop ends the wait with token_stopped. If the kernel has made a change by then, the
+/// change stays made, and the operation succeeds. list_directory follows the rules of tg::blocking.
 
 namespace tokengate::fs {
 
@@ -45,25 +52,25 @@ struct status {
     uid_t owner = 0;
     gid_t group = 0;
     std::uint64_t size = 0;
-    std::uint64_t allocated = 0;  ///< bytes on the device; less than `size` where there are holes
+    std::uint64_t allocated = 0;  ///< bytes on the device; less than `size` if there are holes
     std::uint64_t links = 0;
     std::uint64_t inode = 0;
     dev_t device = 0;
     fs::time accessed{}, modified{}, changed{};
-    fs::time created{};  ///< the epoch, where the file system does not keep it
+    fs::time created{};  ///< the epoch, if the file system does not store it
 };
 
 struct entry {
     std::string name;
-    fs::type type =
-        fs::type::unknown;  ///< unknown where the file system does not say; a link is a symlink
+    /// unknown, if the file system does not report it; the type of a link is symlink.
+    fs::type type = fs::type::unknown;
 };
 
 }  // namespace tokengate::fs
 
 namespace tokengate::detail {
 
-/// A change of a name.
+/// An operation that changes a name.
 class path_change : public io_wait {
 public:
     enum class kind : std::uint8_t {
@@ -97,22 +104,22 @@ private:
 
 namespace tokengate::fs {
 
-/// A name that is not a directory's. The file lives on while something has it open.
+/// Removes a name that is not a directory's. The file stays while a descriptor has it open.
 [[nodiscard]] detail::path_change remove(std::string path);
-/// An empty one.
+/// Removes an empty directory.
 [[nodiscard]] detail::path_change remove_directory(std::string path);
-/// Replaces what had the new name, atomically.
+/// Renames a file or a directory. If the new name exists, its file is replaced atomically.
 [[nodiscard]] detail::path_change rename(std::string from, std::string to);
 [[nodiscard]] detail::path_change make_directory(std::string path, mode_t mode = 0777);
-/// A further name for an existing file.
+/// Makes a further name for an existing file.
 [[nodiscard]] detail::path_change link(std::string existing, std::string name);
-/// `target` is stored as it is.
+/// Makes a symbolic link; `target` is stored unchanged.
 [[nodiscard]] detail::path_change symlink(std::string target, std::string name);
 
-[[nodiscard]] detail::path_stat stat(std::string path);       ///< of what a symbolic link leads to
+[[nodiscard]] detail::path_stat stat(std::string path);       ///< follows a symbolic link
 [[nodiscard]] detail::path_stat stat_link(std::string path);  ///< of the link itself
 
-/// In no particular order; without "." and "..".
+/// Lists a directory, in no particular order, without "." and "..".
 [[nodiscard]] task<std::vector<entry>> list_directory(std::string path);
 
 }  // namespace tokengate::fs

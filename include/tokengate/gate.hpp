@@ -11,21 +11,30 @@
 #include <string>
 #include <string_view>
 
-/// The gate of a runtime: what operators turn while it runs.
+/// A gate_control operates the gate of a runtime while it runs. A pause or a drain never cuts a
+/// conducted chain that has started: to stop chains, pause their lead.
 ///
-///     runtime.gate().pause("store");                              // what comes waits at the gate, in order
+///     runtime.gate().pause("store");  // what comes waits at the gate, in order
 ///     runtime.gate().resume("store");
 ///     tg::stop_report left = co_await runtime.gate().drain("store", 5s);
-///     runtime.gate().kill(id, "operator");                        // its awaiter gets token_killed: … operator
-///     runtime.gate().kill(tg::chain_of{lead}, "stuck");           // a whole conducted chain
-///     runtime.gate().release("store");                            // from its quarantine, its breaker
+///     runtime.gate().kill(id, "operator");  // its awaiter gets token_killed: … operator
+///     runtime.gate().kill(tg::chain_of{lead}, "stuck");  // a whole conducted chain
+///     runtime.gate().release("store");                   // from its quarantine, its breaker
 ///     runtime.gate().storage_limit(tg::storage::fast, 80);
 ///
-/// A conducted chain that has started is never cut in the middle by a pause or a drain: pause its lead to stop the chains.
+/// Thread safety: Every call works on any thread, except `wait_drained`, which blocks. A token
+/// awaits `drain`.
 ///
-/// A reference to its runtime; must not outlive it. Thread-safe. Errors: configuration_error, before anything has changed,
-/// for an operation that nobody has defined and for limits that cannot be; wrong_thread from `wait_drained` on a loop,
-/// and gate_closed once the runtime has been stopped.
+/// Lifetime: A gate_control refers to its runtime and must not outlive it.
+///
+/// Errors: Each is thrown before anything has changed.
+/// * configuration_error for an operation that is not defined, an id that names no token, a tier
+///   without a limit, and a limit below 1.
+/// * wrong_thread from `wait_drained` on the thread of an event loop.
+/// * gate_closed from `drain` and `wait_drained` once the runtime has been stopped.
+///
+/// Stop: A stop ends the wait of `drain` with token_stopped. The gate still holds later tokens
+/// until `resume`.
 
 namespace tokengate {
 
@@ -38,8 +47,8 @@ struct chain_of {
     token_id lead;
 };
 
-/// Which tokens are meant: all, those of an operation, one, or those of a conducted chain. The runtime's own (the main
-/// coroutine, services) are meant by none.
+/// The tokens to which a control applies: all, those of an operation, one, or those of a conducted
+/// chain. No selection includes the runtime's own tokens (the main coroutine, services).
 class selection {
 public:
     enum class kind : std::uint8_t { all, operation, one, chain };
@@ -65,38 +74,44 @@ class gate_control {
 public:
     explicit gate_control(detail::runtime_core& of) noexcept : of_(&of) {}
 
-    /// Those that come to the gate wait there from now on, and those that wait there go on waiting; what has been routed to
-    /// a core runs. Children of a conducted chain that has started pass: a chain that has started cannot be paused.
+    /// The gate holds the selected tokens that arrive there, and those that wait there. Tokens that
+    /// have been routed to a core run, and so do the children of a conducted chain that has
+    /// started.
     void pause(const selection& what = {});
-    /// Lets go, in the order of arrival; everything, if all are meant. False: nothing was held in that way.
+    /// Releases held tokens, in the order of arrival; if all are selected, it lifts every hold.
+    /// Returns false if there was no hold with this selection.
     bool resume(const selection& what = {});
+    /// Whether a pause or a drain with this selection is in force.
     [[nodiscard]] bool paused(const selection& what = {}) const;
 
-    /// Lets end what has come to the gate so far, also what was held there, and returns when it has, or names what has not
-    /// by the deadline. What comes from now on waits at the gate until `resume`, except the children of those that are
-    /// to end.
+    /// Admits the selected tokens that have come to the gate so far, held ones too. Returns when
+    /// they have ended, or names those that are left when the timeout `deadline` is over. The gate
+    /// holds tokens that come later until `resume`, except the children of those that are to end.
     [[nodiscard]] task<stop_report> drain(selection what = {},
                                           time_span deadline = time_span::max());
-    /// The same from a thread of one's own, which it blocks.
+    /// The same on a thread without an event loop, which it blocks.
     stop_report wait_drained(const selection& what = {}, time_span deadline = time_span::max());
 
-    /// What has not started never does; what has is asked to stop, as by request_stop. Awaiters get token_killed, unless
-    /// the body returned a value all the same. Returns how many were found alive; one that is just being admitted may be
-    /// met without having been counted.
+    /// Selected tokens that have not started never start; those that have are asked to stop, as by
+    /// request_stop. Awaiters get token_killed, unless the body returns a value all the same.
+    /// Returns how many tokens it found alive; a token that is just being admitted may be killed
+    /// without being counted.
     std::size_t kill(const selection& what, std::string_view reason);
 
-    /// Ends the quarantine of an operation, which begins a new history of its run times, and closes its breaker. False: it
-    /// was not blocked.
+    /// Ends the quarantine of an operation, begins a new history of its run times, and closes its
+    /// breaker. Returns false if the operation was not blocked.
     bool release(std::string_view operation);
-    /// How it does; none if nothing is known of it: it has not been here, or is not counted.
+    /// The health of an operation; empty if its tokens have not come here, or are not counted.
     [[nodiscard]] std::optional<operation_health> health(std::string_view operation) const;
 
-    /// How many operations of a tier may run at a time, at least 1. Lowered below what is running, it admits nothing more
-    /// until that fits; raised, it lets those that wait pass at once.
+    /// Sets how many operations of a tier may run at a time, at least 1. If more are running, the
+    /// gate admits none until the number fits; if the limit is raised, it admits waiting tokens at
+    /// once.
     void storage_limit(storage tier, int limit);
     [[nodiscard]] int storage_limit(storage tier) const;
 
-    /// How many hold a permit of the tier now. Those that wait for other tokens have given theirs up meanwhile.
+    /// How many tokens hold a permit of the tier now. A token that waits for other tokens has
+    /// released its permit meanwhile.
     [[nodiscard]] int storage_in_use(storage tier) const;
 
 private:

@@ -11,33 +11,46 @@
 #include <cstddef>
 #include <utility>
 
-/// Accepts streams. Made by tcp::listen and local::listen.
+/// A listener accepts streams; tcp::listen and local::listen make it. It makes one request to the
+/// kernel, which accepts from then on, awaited or not. If `accept_ahead` connections wait that no
+/// token has taken, the listener cancels the request, and clients wait in the backlog. So an
+/// application that takes no more connections gets no more, beside those that the kernel accepts
+/// before the cancellation (a backlog at most). When a token takes connections again, the listener
+/// renews the request. To accept on every core, give each core a listener of its own at the same
+/// endpoint (reuse_port).
 ///
 ///     auto listener = tg::tcp::listen({"::", 7000});
 ///     for (;;) co_await clients.spawn(serve(co_await listener.accept()));
 ///
-/// The kernel is asked once, and accepts from then on, awaited or not. When `accept_ahead` connections wait that nobody
-/// has taken, it is told to stop, and clients wait in the backlog: an application that takes no more connections is
-/// sent no more, beside those that the kernel accepted before it heard of it (a backlog at most). Taking them starts it
-/// again.
+/// Thread safety: As for a stream. One token accepts at a time.
 ///
-/// Owner: whoever holds it, as with a stream; one token accepts at a time. To accept on every core, give each a listener
-/// of its own at the same endpoint (reuse_port).
-/// Errors: std::system_error that names the listener and the cause; whatever went wrong, accept may be called again. After
-/// EMFILE the connection still waits: give up some descriptor, or pause, before. token_stopped, socket_closed, socket_busy.
+/// Lifetime: As for a stream. `close` and the destructor end the accept of another token with
+/// socket_closed, and close the connections that no token has taken.
+///
+/// Errors:
+/// * std::system_error, which names the listener and the cause. After any error, accept may be
+///   called again. After EMFILE the connection still waits: close some descriptors, or pause,
+///   before the next accept.
+/// * token_stopped if the token is asked to stop, socket_closed after `close`, socket_busy if
+///   another token accepts.
+/// * wrong_thread where no event loop runs, wrong_runtime if the listener still accepts in another
+///   runtime.
+///
+/// Stop: A stop ends the wait of `accept` with token_stopped; no connection is taken.
 
 namespace tokengate {
 
 struct listen_options {
-    int backlog =
-        4096;  ///< connections that wait in the kernel; at most net.core.somaxconn of them
-    bool reuse_port =
-        true;  ///< TCP: others of this user may listen there too, each connection goes to one of them
+    /// Connections that may wait in the kernel; at most net.core.somaxconn of them.
+    int backlog = 4096;
+    /// TCP: other listeners of this user may listen at this endpoint; each connection goes to one
+    /// of them.
+    bool reuse_port = true;
     bool v6_only = false;  ///< an IPv6 listener takes no IPv4 clients
-    std::size_t accept_ahead =
-        16;  ///< connections that may wait here; 0: one is accepted only when it is awaited
-    bool no_delay = true;     ///< TCP, of the streams; see stream::no_delay
-    bool keep_alive = false;  ///< TCP, of the streams
+    /// Connections that may wait in the listener. 0: one is accepted only when it is awaited.
+    std::size_t accept_ahead = 16;
+    bool no_delay = true;     ///< TCP, for the streams; see stream::no_delay
+    bool keep_alive = false;  ///< TCP, for the streams
 };
 
 namespace detail {
@@ -57,7 +70,7 @@ private:
     int taken_ = -1;
 };
 
-/// Makes the socket when it is awaited, and gives it up when its time is over.
+/// Makes the socket when it is awaited, and cancels the connection when its timeout is over.
 class connecting final : public io_wait {
 public:
     connecting(const endpoint& to, std::chrono::nanoseconds limit) noexcept;
@@ -90,15 +103,16 @@ public:
     }
     ~listener();
 
+    /// Waits for the next connection and returns its stream.
     [[nodiscard]] detail::accepting accept() noexcept { return detail::accepting(core_); }
-    [[nodiscard]] detail::closing_socket close() noexcept;  ///< as a stream's
+    [[nodiscard]] detail::closing_socket close() noexcept;  ///< as stream::close
 
-    /// Where it listens: the port that the kernel chose, if it was asked for port 0.
+    /// The endpoint at which it listens, with the port that the kernel chose for port 0.
     [[nodiscard]] endpoint local_endpoint() const;
     [[nodiscard]] bool is_open() const noexcept;
     [[nodiscard]] int descriptor() const;
 
-    /// What tcp::listen and local::listen do.
+    /// Makes a listener; tcp::listen and local::listen call it.
     static listener open(const endpoint& at, const listen_options& options);
 
 private:

@@ -5,17 +5,27 @@
 
 #include <utility>
 
-/// Mutual exclusion between tokens on any cores; one that has to wait suspends.
+/// A mutex excludes tokens on any cores from one another; a token that has to wait suspends. It
+/// serves tokens in the order of arrival, and each waiter resumes on its own core. A token may hold
+/// it across waits. It is not recursive: a token that locks it twice waits for itself. It is a
+/// tg::semaphore with a single permit. Tokens that share one core and do not wait in between need
+/// no mutex.
 ///
-///     auto held = co_await accounts_lock.lock();        // until `held` goes, or held.unlock()
-///     if (auto held = accounts_lock.try_lock()) …       // any thread
+///     auto held = co_await accounts_lock.lock();   // until `held` goes, or held.unlock()
+///     if (auto held = accounts_lock.try_lock()) …  // any thread
 ///
-/// It may be held across waits, and unlocked on another thread. First come, first served; a waiter resumes on its own core.
-/// Not recursive: a token that locks it twice waits for itself. Thread safety, lifetime and errors as of tg::semaphore, of
-/// which it is one with a single permit. Tokens that share one core and do not wait in between need none.
+/// Thread safety: As for tg::semaphore. The mutex may be unlocked on another thread.
+///
+/// Lifetime: As for tg::semaphore.
+///
+/// Errors: Of `lock`: token_stopped if the token is asked to stop, with nothing locked;
+/// wrong_thread where no event loop runs.
+///
+/// Stop: As for tg::semaphore.
 
 namespace tokengate {
 
+/// Unlocks its mutex when it is destroyed. Empty after unlock and after a move from it.
 class [[nodiscard]] mutex_guard {
 public:
     mutex_guard() noexcept = default;
@@ -32,8 +42,9 @@ class mutex {
 public:
     mutex() noexcept = default;
 
+    /// Waits for the mutex and returns the guard that holds it.
     [[nodiscard]] auto lock() noexcept { return locking(permit_, "lock a mutex"); }
-    /// An empty guard if somebody has it.
+    /// Returns an empty guard if the mutex is held.
     [[nodiscard]] mutex_guard try_lock() noexcept {
         return permit_.try_acquire() ? mutex_guard(semaphore_permit(permit_)) : mutex_guard();
     }

@@ -17,19 +17,28 @@
 #include <type_traits>
 #include <utility>
 
-/// A callable and where it may run. Calling it makes a token, suspended at admission; it runs nothing.
+/// An operation is a callable with a name and options. A call of it makes a token, suspended at
+/// admission; the call runs nothing. The callable is an ordinary function, or a coroutine that
+/// returns tg::task. `const T&` and `T&&` parameters are stored as T, and `T&` takes a std::ref. A
+/// coroutine's parameters must be values, since they outlive the call.
 ///
-///     const tg::operation twice{{.name = "twice", .weight = tg::weight::light}, [](int n) { return 2 * n; }};
+///     const tg::operation twice{{.name = "twice", .weight = tg::weight::light},
+///                               [](int n) { return 2 * n; }};
 ///     int four = co_await twice(2);
 ///
-/// The callable is an ordinary function or a coroutine that returns tg::task; it is called as const, from any core at
-/// once. The operation owns it, the token owns the arguments by value: `const T&` and `T&&` parameters are stored as T,
-/// `T&` takes a std::ref. A coroutine's parameters must be values, since they outlive the call.
+/// Thread safety: An operation may be called on any thread. Its callable is called as const, from
+/// any core at once.
 ///
-/// Thread-safe: calling. Immovable, and must outlive its tokens: an operation destroyed while one exists says so and
-/// terminates the process, since the token would call a dangling callable.
-/// Errors: configuration_error from the constructor for an option out of range, for retries of arguments that cannot be
-/// copied, or for a name that a living operation has with other options (also checked when a runtime is made).
+/// Lifetime: The operation owns the callable, and the token owns the arguments by value. An
+/// operation cannot be moved and must outlive its tokens. If it is destroyed while one exists, it
+/// prints an error and terminates the process, since the token would call a dangling callable.
+///
+/// Errors:
+/// * From the constructor: configuration_error for an option out of range, for retries of arguments
+///   that cannot be copied, and beyond 65,534 different operations in the process.
+/// * configuration_error for a name that a living operation has with other options. If a runtime
+///   exists, the constructor throws it, else the constructor of the next runtime does.
+/// * From a call: already_awaited if the callable returns an empty task.
 
 namespace tokengate {
 
@@ -40,7 +49,8 @@ const operation_record& register_operation(const operation_options& options, std
                                            bool arguments_can_be_kept);
 void unregister_operation(const operation_record& record) noexcept;
 
-/// `T&` parameters want to be told: only a std::ref makes one.
+/// The stored form of a `T&` parameter: only a std::ref converts to it, so the caller states the
+/// reference.
 template <class T>
 class explicit_reference {
 public:
@@ -97,7 +107,8 @@ struct returned<task<T>> {
     static constexpr bool is_task = true;
 };
 
-/// The signature of a callable that has exactly one: a function, or an object with one const call operator.
+/// The signature of a callable that has exactly one: a function, or an object with one const call
+/// operator.
 template <class F>
 struct signature_of {
     static_assert(
@@ -131,11 +142,12 @@ struct signature_of<R (C::*)(P...)> {
         "without `mutable`");
 };
 
-/// On a thread without a loop nobody keeps the time.
+/// Sets the time of a context; a thread without a loop does not keep it up to date.
 void note_time(core_context& core) noexcept;
 
-/// Fills in the token record of a frame. The current token, if there is one, hands down its domain: true then.
-/// `awaited_by` is for later: it is looked at only once a runtime has the token.
+/// Fills in the token record of a frame. If the running token is in a domain, the record inherits
+/// the domain, and the call returns true. `awaited_by` is set later: it is read only once a runtime
+/// has the token.
 template <bool sticky = false>
 [[gnu::always_inline]] inline bool adopt(core_context& core, promise_base& promise,
                                          const operation_record& operation,
@@ -144,7 +156,7 @@ template <bool sticky = false>
     if (!running && !core.host) note_time(core);
     token_record& token = promise.token;
     token.operation.store(&operation);
-    token.next = nullptr;  // waits nowhere
+    token.next = nullptr;  // in no queue
     token.owner = owner_unclaimed;
     const std::uint64_t sequence = core.next_sequence.load();
     token.sequence.store(sequence);
@@ -165,7 +177,7 @@ template <bool sticky = false>
         token.anchor = reinterpret_cast<void*>(key);
     }
     promise.is_token = true;
-    token.set_word(word);  // last: who acquires its state sees this token's operation
+    token.set_word(word);  // last: a thread that acquires the state sees the operation, too
     return conducted;
 }
 
@@ -183,17 +195,18 @@ class typed_operation<F, Anchor, R(P...)> {
                   "referenced object is known to outlive the token");
 
 public:
-    /// Stored parameter types, so that conversions and braces work at the call.
+    /// Makes a token. Its parameters are the stored types, so that conversions and braces work at
+    /// the call.
     [[nodiscard, gnu::always_inline]] token<result> operator()(
         typename parameter<P>::stored... arguments) const& {
-        const operation_record& record =
-            record_;  // read once: what follows writes to memory in between
+        // Read once, because the code below writes to memory in between.
+        const operation_record& record = record_;
         if (record.special.load() != 0) [[unlikely]]
             return make_special(std::move(arguments)...);
         return make(record, std::move(arguments)...);
     }
     token<result> operator()(
-        typename parameter<P>::stored... arguments) const&& = delete;  // would dangle
+        typename parameter<P>::stored... arguments) const&& = delete;  // the token would dangle
 
     [[nodiscard]] std::string_view name() const noexcept { return record_.name; }
 
@@ -239,7 +252,8 @@ private:
         return made;
     }
 
-    /// What calls do beyond making a token; apart, and its arguments by value, so that the others pay nothing for it.
+    /// Calls of operations with a guard, a timeout or retries. A function of its own, with its
+    /// arguments by value, so that other calls pay nothing for it.
     [[gnu::noinline, gnu::cold]] token<result> make_special(
         typename parameter<P>::stored... arguments) const {
         if (!(record_.special.load() & wraps)) return make_apart(std::move(arguments)...);
@@ -256,8 +270,9 @@ private:
         return wrapped(with_timeout(make_apart(std::move(arguments)...), record_.timeout));
     }
 
-    /// The token that others get of an operation with a timeout or retries: it awaits those that do the work, and keeps
-    /// their time from its own admission on. It runs where it is admitted.
+    /// Makes the wrapper token, which callers get from an operation with a timeout or retries. It
+    /// awaits the attempts, and keeps their time from its own admission on. It runs where it is
+    /// admitted.
     [[gnu::noinline, gnu::cold]] token<result> wrapped(task<result> work) const {
         const auto keeper = task_access::release(std::move(work));
         core_context& core = context();
@@ -282,6 +297,7 @@ private:
 
 }  // namespace detail
 
+/// Constructed from its options, at most one anchor, and its callable.
 template <class F, class Anchor = unanchored>
 class operation
     : public detail::typed_operation<F, Anchor, typename detail::signature_of<F>::type> {
@@ -301,7 +317,7 @@ template <class F>
 operation(operation_options, F) -> operation<std::decay_t<F>>;
 template <class Anchor, class F>
 operation(operation_options, Anchor, F) -> operation<std::decay_t<F>, Anchor>;
-template <class First, class Second, class F>  // no anchor: so that the class can say so
+template <class First, class Second, class F>  // no anchor: the class rejects it by static_assert
 operation(operation_options, First, Second, F)
     -> operation<std::decay_t<F>, std::pair<First, Second>>;
 

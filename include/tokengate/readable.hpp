@@ -3,18 +3,25 @@
 
 #include <tokengate/detail/io_wait.hpp>
 
-/// Waits for a descriptor that another library reads: its epoll descriptor, the socket of a database client, a pipe.
+/// `readable` waits for a descriptor that another library reads: its epoll descriptor, the socket
+/// of a database client, a pipe. It returns once poll(2) would report that a read does not block.
+/// Then there are data, or the end, or an error that the read will report. One wait returns once;
+/// nothing stays armed.
 ///
-///     co_await tg::readable(descriptor);                               // then let the library read
-///     co_await tg::with_timeout(tg::readable(descriptor), 100ms);      // a single wait: needs no token
+///     co_await tg::readable(descriptor);  // then let the library read
+///     // a single wait: needs no token
+///     co_await tg::with_timeout(tg::readable(descriptor), 100ms);
 ///
-/// Returns once poll(2) would say that a read does not block: there is something, or the end, or an error that the read
-/// will tell. One wait, one answer; nothing stays armed. The descriptor remains the caller's, must stay open until the
-/// await returns (one that is closed meanwhile may be waited for until a stop), and need not be non-blocking. Any number of
-/// tokens may wait for the same one; all are woken.
+/// Thread safety: Any number of tokens may wait for the same descriptor; all are woken.
 ///
-/// Errors: token_stopped if the token is asked to stop; std::system_error, with the descriptor's number, for what cannot be
-/// polled; wrong_thread, std::bad_alloc.
+/// Lifetime: The descriptor remains the caller's, and need not be non-blocking. It must stay open
+/// until the await returns: if it is closed meanwhile, the wait may last until a stop.
+///
+/// Errors: token_stopped if the token is asked to stop. std::system_error, with the descriptor's
+/// number, if the descriptor cannot be polled. wrong_thread where no event loop runs;
+/// std::bad_alloc.
+///
+/// Stop: A stop ends the wait with token_stopped.
 
 namespace tokengate {
 

@@ -22,20 +22,38 @@
 #include <utility>
 #include <vector>
 
-/// The runtime: a pinned executor on every CPU the process may use, and a control loop.
+/// A runtime is a pinned executor on every CPU that the process may use, and a control loop.
+/// Several runtimes may live side by side.
 ///
-///     tg::runtime runtime;                               // in a program: this thread hosts the control loop
+///     tg::runtime runtime;  // in a program: this thread hosts the control loop
 ///     int status = runtime.run([]() -> tg::task<int> { co_return co_await twice(21); });
 ///
-///     tg::runtime runtime{{.cores = 8}};                 // in a server that has its threads: embed it
+///     tg::runtime runtime{{.cores = 8}};  // in a server that has its threads: embed it
 ///     runtime.start();
-///     std::future<int> done = runtime.submit(twice(21)); // from any thread but the runtime's own
+///     std::future<int> done = runtime.submit(twice(21));  // from any thread but the runtime's own
 ///     tg::stop_report left = runtime.stop(5s);
 ///
-/// Thread safety: `submit`, `stop`, `tokens`, `snapshot`, `metrics`, `trace` from any thread; construction, `run`, `start` and
-/// destruction by the owner. Several runtimes may live side by side. Errors: configuration_error and ring_unavailable
-/// from the constructor; gate_closed, admission_rejected, wrong_thread, wrong_runtime, already_awaited from the calls, each
-/// before anything has happened.
+/// Thread safety: `submit`, `stop`, `gate`, `tokens`, `snapshot`, `metrics` and `trace` may be
+/// called from any thread, `submit` and `stop` with the exceptions below. The owner constructs and
+/// destroys the runtime and calls `run` and `start`. A token awaits `stop_others`.
+///
+/// Lifetime: The runtime must outlive its gate_controls and consoles. The destructor waits for all
+/// tokens that the runtime has admitted.
+///
+/// Errors: Each is thrown before anything has happened.
+/// * From the constructor: configuration_error for an invalid option, ring_unavailable if the
+///   kernel does not grant the rings.
+/// * From `run` and `start`: wrong_thread on the thread of an event loop, and if the runtime runs
+///   already; gate_closed once it is stopping. `run` also throws already_awaited for an empty task.
+/// * From `submit`: wrong_thread on a thread of this runtime, wrong_runtime for a token that
+///   inherited a seed in another one. already_awaited for an empty handle or an admitted token,
+///   admission_rejected if the backlog is full and its policy is reject, gate_closed once the
+///   runtime is stopping.
+/// * From `stop`: wrong_thread on the thread of an event loop, and in a report of a stall.
+/// * From `stop_others`: wrong_runtime outside of this runtime's own tokens.
+///
+/// Stop: A stop does not end the wait of `stop_others`; the token is notified of it after the
+/// report.
 
 namespace tokengate {
 
@@ -48,58 +66,75 @@ public:
     explicit runtime(runtime_options options = {});
     runtime(const runtime&) = delete;
     runtime& operator=(const runtime&) = delete;
-    /// Stops, with a grace of 5 s, and waits for survivors; says who they are every 10 s.
+    /// Stops, with a grace of 5 s, and waits for the survivors. A warning names them every 10 s.
     ~runtime();
 
-    /// Runs a coroutine to its end as the main token on this thread, then serves until everything it left detached has
-    /// ended. Takes a task, or a callable that returns one. May be called again.
+    /// Runs a coroutine to its end as the main token on this thread, then serves until everything
+    /// that it left detached has ended. Takes a task, or a callable that returns one. May be called
+    /// again.
     template <class T>
     T run(task<T> main);
     template <std::invocable Main>
     decltype(auto) run(Main main) {
-        return run(main());  // `main` outlives the coroutine, so its captures do
+        return run(main());  // `main` outlives the coroutine, and so do its captures
     }
 
     /// Hosts the control loop on a thread of its own.
     void start();
 
-    /// Admits a token from a foreign thread. The future is always fulfilled: with the result or the exception, which
-    /// then is the future's, not the failure handler's. A token that is refused stays with the caller.
+    /// Admits a token from a foreign thread. The future always gets the result or the exception;
+    /// the failure handler does not get that exception. If the call throws, the token stays with
+    /// the caller.
     template <class T>
     [[nodiscard]] std::future<T> submit(token<T>&& work);
 
-    /// Closes the gate to new submissions, lets everything admitted end, and ends the threads. What has not ended when the
-    /// grace is over is asked to stop, and what has not started then never starts; what has not ended by the deadline is
-    /// reported and goes on; `stop` may be called again. Without a deadline nothing is asked, and all ends by itself. The
-    /// grace is half the deadline unless given. Blocks; on an event loop's thread: wrong_thread.
+    /// Closes the gate to submissions, waits until everything admitted has ended, and ends the
+    /// threads. `deadline` and `grace` are timeouts.
+    ///
+    /// * When the grace is over, the tokens that are left are asked to stop, and those that have
+    ///   not started never start.
+    /// * When the deadline is over, the call returns and names the survivors, which run on. It may
+    ///   be called again.
+    /// * If no grace is given, it is half of the deadline; without a deadline it never ends, and
+    ///   all ends by itself.
+    /// * Without a deadline, the gate releases the tokens that it holds, which would never end.
+    ///
+    /// Blocks; on the thread of an event loop it throws wrong_thread.
     stop_report stop(time_span deadline = time_span::max(), std::optional<time_span> grace = {});
 
-    /// The same from inside, for a body that ends the program it is part of: does not wait for the body itself, nor for whoever
-    /// awaits it, and reports who else is left. It is asked to stop like all others, but hears of that after the report.
-    /// Several bodies may wait for the others at once. The runtime ends when they have ended; its threads, with `run`, `stop`
-    /// or the destructor. Awaited by a token of another runtime: wrong_runtime.
+    /// The same from inside, for a body that ends the program that it is part of. It does not wait
+    /// for the body itself, nor for the token's awaiters, and reports the others that are left. The
+    /// body is asked to stop like all others, but is notified of that after the report. Several
+    /// bodies may wait for the others at once. The runtime ends when they have ended; its threads
+    /// end with `run`, `stop` or the destructor. Awaited by a token of another runtime, it throws
+    /// wrong_runtime.
     ///
-    ///     const tg::operation shut_down{{.name = "shut_down"}, [](tg::runtime* runtime) -> tg::task<> {
-    ///         const tg::stop_report left = co_await runtime->stop_others(5s); … }};
+    ///     const tg::operation shut_down{
+    ///         {.name = "shut_down"}, [](tg::runtime* runtime) -> tg::task<> {
+    ///             const tg::stop_report left = co_await runtime->stop_others(5s); … }};
     [[nodiscard]] task<stop_report> stop_others(time_span deadline = time_span::max(),
                                                 std::optional<time_span> grace = {});
 
-    /// Every token that this runtime has admitted and that has not ended, and those `created` on its threads that nobody has
-    /// admitted yet. Nothing is stopped for it; it looks at every frame there is.
+    /// Lists every token that this runtime has admitted and that has not ended. It also lists the
+    /// tokens that were made on its threads and are not admitted yet (`created`). It halts no
+    /// thread; it scans every frame.
     [[nodiscard]] std::vector<token_info> tokens() const;
+    /// The counts of this runtime, which may be polled while it runs.
     [[nodiscard]] tokengate::snapshot snapshot() const;
-    /// The counts, gauges and histograms of this runtime in Prometheus' text format (version 0.0.4), to be served as
-    /// `text/plain; version=0.0.4`: what `snapshot` has, the gate, cores and memory; with runtime_options::metrics also
-    /// every operation on every core. Cheap enough to poll: it reads what threads count by themselves, and waits for none of
-    /// them. Throws std::bad_alloc. docs/how-to/watch.md explains the names.
+    /// The counts, gauges and histograms of this runtime in Prometheus' text format (version
+    /// 0.0.4). Serve it as `text/plain; version=0.0.4`. It has the values of `snapshot`, of the
+    /// gate, the cores and the memory; with runtime_options::metrics also every operation on every
+    /// core. It is cheap enough to poll: it reads the threads' own counts, and waits for no thread.
+    /// Throws std::bad_alloc. docs/how-to/watch.md explains the names.
     [[nodiscard]] std::string metrics() const;
 
-    /// What ran where and who spawned whom, as far as the threads remember it (runtime_options::trace_events), in Chrome's
-    /// trace event format: JSON to open in ui.perfetto.dev or chrome://tracing. Nothing is stopped for it. Takes memory in
-    /// proportion to what is remembered, some 300 bytes an event.
+    /// Which token ran where and which token spawned it, as far as the threads keep events
+    /// (runtime_options::trace_events). The format is Chrome's trace event format: JSON to open in
+    /// ui.perfetto.dev or chrome://tracing. It halts no thread, and takes memory in proportion to
+    /// the events, some 300 bytes each.
     [[nodiscard]] std::string trace() const;
 
-    /// What can be turned while it runs.
+    /// The controls for operators while the runtime runs; see gate.hpp.
     [[nodiscard]] gate_control gate() noexcept { return gate_control(*core_); }
 
     [[nodiscard]] unsigned cores() const noexcept;
@@ -116,7 +151,7 @@ private:
 
 namespace detail {
 
-/// Hears the end of a submitted token, on the core where it ended, and fulfils the future.
+/// Is notified of the end of a submitted token, on the core where it ended, and fulfils the future.
 template <class T>
 struct submission final : waiter {
     explicit submission(std::coroutine_handle<detail::promise<T>> submitted) noexcept
@@ -124,7 +159,8 @@ struct submission final : waiter {
 
     static void fulfil(token_record&, waiter& self) noexcept {
         std::unique_ptr<submission> mine(static_cast<submission*>(&self));
-        // The frame goes before the future is ready: who waits for it may then destroy the operation.
+        // The frame is destroyed before the future is ready: the thread that waits for the future
+        // may then destroy the operation.
         const auto destroy_frame = [&] { std::exchange(mine->coroutine, nullptr).destroy(); };
         try {
             if constexpr (std::is_void_v<T>) {
@@ -137,7 +173,7 @@ struct submission final : waiter {
                 mine->result.set_value(static_cast<T&&>(value));
             }
         } catch (...) {
-            if (mine->coroutine) destroy_frame();  // else it was the result's own move that threw
+            if (mine->coroutine) destroy_frame();  // else the move of the result has thrown
             mine->result.set_exception(std::current_exception());
         }
     }
@@ -174,7 +210,7 @@ std::future<T> runtime::submit(token<T>&& work) {
         token.owner = detail::owner_unclaimed;
         throw;
     }
-    static_cast<void>(waiting.release());  // fulfil() has them both
+    static_cast<void>(waiting.release());  // fulfil() owns both from here on
     static_cast<void>(detail::token_access::release(work));
     return result;
 }

@@ -16,31 +16,42 @@
 #include <type_traits>
 #include <utility>
 
-/// A scope for tokens whose number is not known beforehand: none outlives it.
+/// A scope owns tokens whose number is not known beforehand; none outlives it. The body runs at
+/// once, on this loop, as a token of its own. On every path out of the body, the scope waits until
+/// all that it spawned have ended. At the first failure it asks the rest (the body too) to stop,
+/// and rethrows the failure once all have ended. With `on_failure::report`, a child's failure goes
+/// to the runtime's failure handler, and the others go on. A failure of the body is a failure of
+/// the scope either way. A child is destroyed when it ends, so a server's scope does not grow. The
+/// scope drops the results of its children: pass out by reference or channel what you want to keep.
 ///
 ///     co_await tg::with_scope([&](tg::scope& jobs) -> tg::task<> {
-///         for (auto& u : urls) co_await jobs.spawn(fetch(u));       // waits at the scope's limit
-///     });                                                           // joins; rethrows the first failure
+///         for (auto& u : urls) co_await jobs.spawn(fetch(u));  // waits at the scope's limit
+///     });  // joins; rethrows the first failure
 ///
-///     co_await tg::with_scope({.limit = 1000, .on_failure = tg::on_failure::report}, serve_clients);
+///     co_await tg::with_scope({.limit = 1000, .on_failure = tg::on_failure::report},
+///                             serve_clients);
 ///
-/// The body runs at once, on this loop, as a token of its own. On every path out of the body the scope waits until all
-/// that it spawned have ended. At the first failure it asks the rest (the body too) to stop, and rethrows it once all
-/// have ended; with `on_failure::report` a child's failure goes to the runtime's failure handler, and the others go on.
-/// A body that fails is a failure of the scope either way. Whoever ends is reaped at once: a server's scope does not
-/// grow. A stop of the awaiting token is handed on to the body and to every child.
+/// Thread safety: A scope belongs to its loop. All calls are for tokens of that core; on another
+/// core, open a scope there.
 ///
-/// Results of children are dropped: hand over what you want to keep, by reference or channel. A scope belongs to its loop:
-/// `spawn` from a token on another core throws wrong_thread (open a scope there). Errors of spawn: token_stopped once the
-/// spawner or the scope is to stop, already_awaited, wrong_runtime, std::bad_alloc; the token is then dropped unrun.
+/// Errors:
+/// * From `spawn`: wrong_thread for a spawner on another core, token_stopped once the spawner or
+///   the scope is asked to stop. already_awaited for an empty handle or an admitted token,
+///   wrong_runtime for a token of another runtime, std::bad_alloc. `spawn` then drops the token,
+///   unrun unless it was admitted before.
+/// * From `with_scope`: the first failure, or token_stopped if a stop of the awaiter has cut a
+///   child short. wrong_thread where no event loop runs.
+///
+/// Stop: The scope passes a stop of the awaiting token to the body and to every child. A stop ends
+/// the wait of `spawn` with token_stopped.
 
 namespace tokengate {
 
 enum class on_failure : std::uint8_t { stop, report };
 
 struct scope_options {
-    std::size_t limit =
-        std::numeric_limits<std::size_t>::max();  ///< children alive at a time; 0 counts as 1
+    /// The most children alive at a time; 0 counts as 1.
+    std::size_t limit = std::numeric_limits<std::size_t>::max();
     tokengate::on_failure on_failure = tokengate::on_failure::stop;
 };
 
@@ -48,23 +59,23 @@ namespace detail {
 
 struct scope_access;
 
-/// The part of a scope that does not depend on types. Everything on the thread of its loop.
+/// The part of a scope that does not depend on types. All of it belongs to the thread of its loop.
 class scope_core {
 public:
     scope_core(const scope_core&) = delete;
     scope_core& operator=(const scope_core&) = delete;
 
-    /// Asks all children, and the body, to stop.
+    /// Asks all children and the body to stop.
     void request_stop() noexcept;
 
-    /// Children alive.
+    /// The number of children alive, and of rooms taken for those about to be admitted.
     [[nodiscard]] std::size_t size() const noexcept { return alive_; }
 
 protected:
     explicit scope_core(const scope_options& options);
     ~scope_core() = default;
 
-    /// A child, known to the scope from its admission to its end.
+    /// A child, listed by the scope from its admission to its end.
     struct child : waiter {
         scope_core* of;
         token_record* work;
@@ -72,7 +83,7 @@ protected:
         child* next;
     };
 
-    /// One who waits for room, in turn.
+    /// A spawner that waits for room, in turn.
     struct spawner : suspension {
         scope_core* of = nullptr;
         const token_record* spawned = nullptr;
@@ -90,11 +101,13 @@ protected:
         scope_core& of_;
     };
 
-    /// The running token may spawn this one here; else throws.
+    /// Throws unless the running token may spawn this one here.
     void check_spawn(const token_record& token, bool admitted) const;
-    /// Takes room for a child, or waits for it, without its storage permit; true if the spawner is suspended.
+    /// Takes room for a child, or waits for it; returns true if the spawner is suspended. A
+    /// suspended spawner releases its storage permit.
     bool take_room(spawner& waiting, std::coroutine_handle<> awaiting, const token_record& spawned);
-    /// One that has room here waits for room at the gate too, if it has to; it has been suspended.
+    /// For a suspended spawner that has room in the scope: waits for room at the gate too, if it
+    /// has to. Returns whether it waits.
     static bool wait_for_gate(spawner& waiting) noexcept;
     static void spawner_resumed();
     void give_room_back() noexcept;
@@ -102,7 +115,8 @@ protected:
 
     void start_body(token_record& body) noexcept;
     [[nodiscard]] joining join() noexcept { return joining(*this); }
-    /// Also throws token_stopped, if a stop of the awaiter has cut children short: their work has not been done.
+    /// Also throws token_stopped if a stop of the awaiter has cut children short, because their
+    /// work is not done.
     void rethrow_failure();
 
 private:
@@ -116,13 +130,13 @@ private:
     const scope_options options_;
     const std::size_t room_;
     executor* const home_;
-    token_record* const owner_;  // whose body has opened it, and awaits its end
+    token_record* const owner_;  // the token that has opened the scope and awaits its end
     std::size_t alive_ = 0;      // children, and rooms taken for those about to be admitted
     bool stopping_ = false;
     bool stopped_from_outside_ = false;  // by a stop of the awaiter
-    bool cut_short_ = false;             // a child has ended with token_stopped, as asked
+    bool cut_short_ = false;             // a child has ended with token_stopped, as requested
     child* children_ = nullptr;          // doubly linked: any may be the next to end
-    hook_queue spawners_;  // waiting for room; as many as there are tokens of this loop that spawn
+    hook_queue spawners_;  // wait for room; no more than the tokens of this loop that spawn
     joining* joiner_ = nullptr;
     child body_waiter_{};
     token_record* body_ = nullptr;  // while it lives
@@ -133,7 +147,7 @@ private:
 
 class scope : public detail::scope_core {
 public:
-    /// Admits a token, once there is room for it.
+    /// Admits a token. If the scope is at its limit, the spawner waits for room first.
     template <class T>
     [[nodiscard]] auto spawn(token<T> work) {
         return admission<T>(*this, std::move(work));
@@ -164,7 +178,7 @@ private:
             spawner_resumed();
             if (!this->has_room) detail::throw_stopped(*this->token, "spawn into a scope");
             try {
-                check();  // the scope or the spawner may have been asked to stop while it waited
+                check();  // the scope or the spawner may have been asked to stop during the wait
                 of_.admit_child(detail::token_access::record(work_));
             } catch (...) {
                 of_.give_room_back();
@@ -209,7 +223,8 @@ struct scope_access {
 
 }  // namespace detail
 
-/// Runs `body(scope&)`, a coroutine that returns a task, in a scope; its result is the body's.
+/// Runs `body(scope&)`, a coroutine that returns a task, in a scope. Returns the result of the
+/// body.
 template <class Body>
 auto with_scope(scope_options options, Body body) {
     using T = typename std::invoke_result_t<Body&, scope&>::value_type;

@@ -8,29 +8,39 @@
 #include <mutex>
 #include <utility>
 
-/// A counting semaphore whose waiters suspend: it costs a core nothing to wait.
+/// A counting semaphore whose waiters suspend: a wait costs a core nothing. It serves tokens in the
+/// order of arrival. A released permit goes to the token that has waited longest, and none
+/// overtakes it. Each waiter resumes on its own core. A token releases its storage permit while it
+/// waits.
 ///
 ///     tg::semaphore connections(10);
-///     auto permit = co_await connections.permit();      // given back when `permit` goes, or by permit.release()
+///     // given back when `permit` goes, or by permit.release()
+///     auto permit = co_await connections.permit();
 ///
-///     co_await items.acquire();                         // without an owner: somebody calls
+///     co_await items.acquire();  // without an owner: some thread calls
 ///     items.release(3);
 ///
-/// First come, first served: what is released goes to the longest waiting, nobody overtakes. Waiters resume on their
-/// own cores. Thread safety: waiting inside the runtime, everything else on any thread. Who waits must not be waiting
-/// when it is destroyed; whoever was let through may destroy it. A token gives up its storage permit while it waits.
-/// Errors of the waits: token_stopped, with nothing taken; wrong_thread.
+/// Thread safety: Tokens wait inside the runtime; every other call works on any thread.
+///
+/// Lifetime: No token may wait for the semaphore when it is destroyed. A token that the semaphore
+/// has released may destroy it.
+///
+/// Errors: Of the waits: token_stopped if the token is asked to stop, with nothing taken;
+/// wrong_thread where no event loop runs.
+///
+/// Stop: A stop ends the wait with token_stopped. If the semaphore has given the token its permit
+/// before, the wait succeeds.
 
 namespace tokengate {
 
 class semaphore;
 
-/// A permit that goes back to its semaphore when its owner goes. Empty after release and when moved from. May be
-/// released on any thread.
+/// A permit that goes back to its semaphore when this owner is destroyed. Empty after release and
+/// after a move from it. May be released on any thread.
 class [[nodiscard]] semaphore_permit {
 public:
     semaphore_permit() noexcept = default;
-    /// Takes over a permit that has been acquired.
+    /// Takes over a permit that was acquired.
     explicit semaphore_permit(semaphore& from) noexcept : of_(&from) {}
     semaphore_permit(semaphore_permit&& other) noexcept : of_(std::exchange(other.of_, nullptr)) {}
     semaphore_permit& operator=(semaphore_permit&& other) noexcept {
@@ -51,6 +61,7 @@ class semaphore {
 public:
     explicit semaphore(std::size_t permits) noexcept : free_(permits) {}
 
+    /// Waits for a permit. `acquire` leaves it without an owner; `permit` returns its owner.
     [[nodiscard]] auto acquire() noexcept { return acquiring(*this, "acquire a semaphore"); }
     [[nodiscard]] auto permit() noexcept { return acquiring_permit(*this, "acquire a semaphore"); }
 
@@ -60,7 +71,7 @@ public:
     }
     void release(std::size_t permits = 1) noexcept;
 
-    /// Permits that nobody has, at this moment.
+    /// The number of free permits at this moment.
     [[nodiscard]] std::size_t available() const noexcept {
         const std::scoped_lock lock(waiting_.lock);
         return free_;
@@ -99,7 +110,7 @@ private:
     }
 
     detail::wait_queue waiting_;
-    std::size_t free_;  // under the queue's lock; not 0 only if nobody waits
+    std::size_t free_;  // under the queue's lock; 0 while a token waits
 };
 
 inline void semaphore_permit::release() noexcept {

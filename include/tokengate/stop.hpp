@@ -14,24 +14,36 @@
 #include <type_traits>
 #include <utility>
 
-/// Being asked to stop. Stopping is cooperative: a request ends what a token waits for, and from then on every wait throws
-/// `token_stopped`; a running body is not interrupted, it looks for itself, or goes on to its next wait.
+/// Stop requests, as a token polls them and reacts to them. Stopping is cooperative: the library
+/// never interrupts a running body, which polls for a request, or continues to its next wait. These
+/// request a stop: the holder of a handle (token::request_stop), with_timeout, when_any, a scope,
+/// runtime::stop, a kill at the gate.
 ///
-///     while (!tg::this_token::stop_requested()) crunch(next());         // between two waits
-///     co_await tg::shield(log.write_all(farewell));                     // clean-up that must still be able to wait
+///     while (!tg::this_token::stop_requested()) crunch(next());  // between two waits
+///     // clean-up that must still be able to wait
+///     co_await tg::shield(log.write_all(farewell));
 ///     tg::stop_callback on_stop{tg::this_token::stop(), [&] { parser.abort(); }};
 ///
-/// A request reaches whatever the token awaits in turn: child tokens, groups, scopes, I/O, timers, queues. Who asks: the
-/// holder of a handle (token::request_stop), with_timeout, when_any, a scope, runtime::stop. A wait that has succeeded when
-/// the request arrives succeeds; a value that is returned all the same is the token's result.
+/// Thread safety: Any thread may poll a stop_token. A stop_callback belongs to the token that made
+/// it. Its function runs at most once, on the core of the token. It runs while the token is
+/// suspended, where the token begins a wait or leaves a shield, or in the constructor.
 ///
-/// Thread safety: a stop_token may be asked from any thread while its token lives; a stop_callback belongs to the
-/// token it was made in, and its function runs on the token's core, between two of the token's steps, at most once.
+/// Lifetime: A stop_token refers to its token and is valid while the token lives. The token makes
+/// and destroys its stop_callbacks.
+///
+/// Errors: wrong_thread from this_token::stop outside of every token, and from the constructor of
+/// stop_callback outside of the token of its stop_token. std::bad_alloc from that constructor.
+///
+/// Stop: A request ends the token's wait, and each further wait throws token_stopped. It passes to
+/// everything that the token awaits in turn: child tokens, groups, scopes, I/O, timers, queues. If
+/// a wait has succeeded when the request arrives, it succeeds. If the body returns a value all the
+/// same, that is the token's result. A request does not end a wait inside `shield`.
 
 namespace tokengate {
 
-/// Calls `function` when the token is asked to stop, unless the callback is destroyed before. Made and destroyed inside the
-/// token. The function must not throw: std::terminate.
+/// Calls `function` when the token is asked to stop, unless the callback is destroyed before. If
+/// the token was asked before, the constructor calls it. The token makes and destroys the callback
+/// in its body. The function must not throw: the program would terminate.
 template <std::invocable Function>
 class stop_callback : stop_callback_base {
 public:
@@ -47,17 +59,20 @@ private:
 
 namespace this_token {
 
-/// Whether the running token has been asked to stop; false inside of a shield, and outside of every token.
+/// Whether the running token has been asked to stop; false inside of a shield, and outside of every
+/// token.
 [[nodiscard]] bool stop_requested() noexcept;
 
-/// For others to look at, and for callbacks. Throws wrong_thread outside of every token.
+/// The stop of the running token, for callbacks and for polling on other threads. Throws
+/// wrong_thread outside of every token.
 [[nodiscard]] stop_token stop();
 
 }  // namespace this_token
 
 namespace detail {
 
-/// While it lives, the running token does not hear of a stop. Made and destroyed by the same token.
+/// While it lives, the running token is not notified of a stop. The same token makes and destroys
+/// it.
 class shielding {
 public:
     shielding();
@@ -70,7 +85,7 @@ private:
     bool was_shielded_;
 };
 
-/// A shielded wait, as it is awaited.
+/// The awaiter of a shielded wait.
 template <class Wait>
 class shielded_wait {
 public:
@@ -98,8 +113,8 @@ private:
 
 }  // namespace detail
 
-/// Awaits a task, a token or a single wait to its end, whatever is asked meanwhile; what waits inside is not cut short
-/// by a stop of the awaiting token. Timeouts inside of it work.
+/// Awaits a task, a token or a single wait to its end, regardless of stop requests to the awaiting
+/// token. Timeouts inside of it work.
 template <class T>
 task<T> shield(task<T> work) {
     const detail::shielding here;

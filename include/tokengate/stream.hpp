@@ -16,22 +16,36 @@
 #include <string_view>
 #include <utility>
 
-/// A connected stream of bytes, TCP or UNIX. Made by tcp::connect, local::connect and listener::accept.
+/// A stream is a connected stream of bytes, TCP or UNIX; tcp::connect, local::connect and
+/// listener::accept make it. `read` and `write` do what one call of the kernel does; `read_all` and
+/// `write_all` continue until all is done. `receive` makes one request to the kernel. From then on
+/// the loop puts arriving bytes into its buffers, awaited or not (until 32 pieces wait; then the
+/// peer is held back). Reads take bytes from there first, so `read` and `receive` may be mixed.
 ///
-///     while (std::size_t n = co_await client.read(buffer)) co_await client.write_all(std::span(buffer).first(n));
-///     while (tg::chunk bytes = co_await client.receive()) co_await client.write_all(bytes);    // without a buffer of one's own
-///     co_await client.write_all(header, body);                                                 // as one message
+///     while (std::size_t n = co_await client.read(buffer))
+///         co_await client.write_all(std::span(buffer).first(n));
+///     // without a buffer of one's own
+///     while (tg::chunk bytes = co_await client.receive()) co_await client.write_all(bytes);
+///     co_await client.write_all(header, body);  // as one message
 ///
-/// `read` and `write` do what one call of the kernel does; `read_all` and `write_all` all of it. `receive` asks the kernel
-/// once, and from then on what arrives is put into buffers of the loop, awaited or not (until 32 pieces wait, then the
-/// peer is held back); reads are served from there first, so that the two may be mixed. Buffers belong to the caller, and
-/// stay as they are until the await has ended. A stop ends each wait; what was read or written all the same counts, but a
-/// stopped read_all or write_all does not tell how far it came.
+/// Thread safety: A stream may move, between cores too, and may be destroyed on any thread. One
+/// token may read while another, on any core, writes.
 ///
-/// Owner: whoever holds it; it moves, between cores too, and may die on any thread. A token may read while another one,
-/// on whatever core, writes; two readers or two writers at a time: socket_busy. `close`, and the destructor, end what
-/// others wait for: they get socket_closed. The descriptor is given back when the last of them has gone. Errors:
-/// std::system_error that names the peer; unexpected_end; token_stopped; wrong_thread.
+/// Lifetime: Buffers belong to the caller and must stay in place until the await has ended. `close`
+/// and the destructor end the waits of other tokens with socket_closed. The descriptor is closed
+/// when the last of these waits has ended.
+///
+/// Errors:
+/// * std::system_error, which names the peer.
+/// * unexpected_end from `read_all` if the stream ends before the buffer is full.
+/// * token_stopped if the token is asked to stop, socket_closed after `close`, socket_busy for a
+///   second reader or a second writer at a time.
+/// * wrong_thread where no event loop runs, wrong_runtime if the stream still receives in another
+///   runtime.
+///
+/// Stop: A stop ends each wait but that of `close`. If bytes were read or written all the same,
+/// `read`, `receive` and `write` return them. A stopped `read_all` or `write_all` does not report
+/// how far it came.
 
 namespace tokengate {
 
@@ -77,11 +91,11 @@ private:
     std::span<const std::byte> bytes_;
     std::size_t done_ = 0;
     how how_;
-    bool lent_ = false;      // the kernel has taken the bytes, and the peer has not yet
-    bool given_up_ = false;  // the connection has been reset for it
+    bool lent_ = false;      // the kernel refers to the bytes, and the peer has not taken them
+    bool given_up_ = false;  // this write has reset the connection
 };
 
-/// Several spans, a window of which is with the kernel.
+/// A write of several spans; the kernel has a window of them at a time.
 class gathering : public at_socket {
 public:
     gathering(stream_core* to, std::span<const std::span<const std::byte>> parts) noexcept;
@@ -94,7 +108,7 @@ private:
                      std::uint32_t flags, bool last) noexcept;
 
     std::span<const std::span<const std::byte>> parts_;
-    std::size_t into_first_ = 0;  // bytes of parts_[0] that are written
+    std::size_t into_first_ = 0;  // how many bytes of parts_[0] are written
     msghdr message_{};
     iovec window_[16];
 };
@@ -104,7 +118,7 @@ struct kept_parts {
     std::array<std::span<const std::byte>, N> parts;
 };
 
-/// Keeps the spans too.
+/// The same with the spans in its own frame.
 template <std::size_t N>
 class gathering_these : kept_parts<N>, public gathering {
 public:
@@ -115,8 +129,9 @@ public:
 
 }  // namespace detail
 
-/// Bytes that arrived, in one of the loop's buffers, which goes back where it came from with this. May be kept, moved to
-/// other threads, and outlive its stream and its runtime. Empty: the end of the stream.
+/// Bytes that arrived, in one of the loop's buffers, which the destructor gives back. A chunk may
+/// be kept, moved to other threads, and outlive its stream and its runtime. An empty chunk is the
+/// end of the stream.
 class chunk {
 public:
     chunk() noexcept = default;
@@ -165,13 +180,14 @@ private:
 
 }  // namespace detail
 
-/// Asks that the kernel sends from the caller's memory instead of from a copy. See stream::write_all.
+/// Requests that the kernel sends from the caller's memory instead of from a copy. See
+/// stream::write_all.
 struct zero_copy_t {};
 inline constexpr zero_copy_t zero_copy{};
 
 class stream {
 public:
-    /// No stream: every operation at it throws socket_closed.
+    /// No stream: every operation on it throws socket_closed.
     stream() noexcept = default;
     stream(stream&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {}
     stream& operator=(stream&& other) noexcept {
@@ -181,18 +197,21 @@ public:
     }
     ~stream();
 
-    /// Bytes read, as soon as there are some; 0 at the end of the stream (or for an empty buffer).
+    /// Returns the number of bytes read, as soon as there are some; 0 at the end of the stream (or
+    /// for an empty buffer).
     [[nodiscard]] detail::reading read(std::span<std::byte> into) noexcept {
         return {"read from a stream", core_, into, false};
     }
-    /// Fills the buffer. Throws unexpected_end if the stream ends before, which says how many bytes came.
+    /// Fills the buffer. If the stream ends before, it throws unexpected_end, which has the number
+    /// of bytes that arrived.
     [[nodiscard]] detail::reading read_all(std::span<std::byte> into) noexcept {
         return {"read all from a stream", core_, into, true};
     }
-    /// What has arrived, as it arrived; an empty chunk at the end of the stream.
+    /// Returns the bytes that have arrived, piece by piece; an empty chunk at the end of the
+    /// stream.
     [[nodiscard]] detail::receiving receive() noexcept { return detail::receiving(core_); }
 
-    /// Bytes written: some, or all.
+    /// Returns the number of bytes written: some of them, or (`write_all`) all.
     [[nodiscard]] detail::writing write(std::span<const std::byte> bytes) noexcept {
         return {"write to a stream", core_, bytes, detail::writing::how::some};
     }
@@ -202,7 +221,7 @@ public:
     [[nodiscard]] detail::writing write_all(std::string_view text) noexcept {
         return write_all(std::as_bytes(std::span(text)));
     }
-    /// One after the other, in as few calls as it takes.
+    /// Writes the parts in order, in as few calls as possible.
     template <class... Parts>
         requires(sizeof...(Parts) >= 2 &&
                  (std::convertible_to<Parts, std::span<const std::byte>> && ...))
@@ -211,41 +230,44 @@ public:
             core_, std::array<std::span<const std::byte>, sizeof...(Parts)>{
                        std::span<const std::byte>(parts)...});
     }
-    /// The spans stay as they are until the await has ended, too.
+    /// The same. The spans, too, must stay in place until the await has ended.
     [[nodiscard]] detail::gathering write_all(
         std::span<const std::span<const std::byte>> parts) noexcept {
         return {core_, parts};
     }
-    /// Waits until the peer has acknowledged the bytes, which leave from where they lie. Pays for large writes through
-    /// a network device that can do it; within a machine the kernel copies after all, and this is slower. Where the
-    /// kernel or the kind of socket cannot do it, or too little memory may be locked, it is an ordinary write_all. A
-    /// stop or a close meanwhile resets the connection: a peer that reads nothing could else make us wait for as long
-    /// as it likes.
+    /// Sends the bytes from where they lie, and waits until the peer has acknowledged them. It pays
+    /// for large writes through a network device that supports it; within a machine the kernel
+    /// copies after all, and this is slower. If the kernel or the kind of socket does not support
+    /// it, or too little memory may be locked, it is an ordinary write_all. A stop or a close
+    /// meanwhile resets the connection, because a peer that reads nothing could delay the end
+    /// without limit.
     [[nodiscard]] detail::writing write_all(std::span<const std::byte> bytes,
                                             zero_copy_t) noexcept {
         return {"write all to a stream", core_, bytes, detail::writing::how::all_without_copy};
     }
 
-    /// Ends what is written: the peer reads to the end. Reading goes on. Does not wait.
+    /// Ends the outgoing direction: the peer reads to the end. Reads go on. Does not wait.
     void shutdown();
-    /// Closes it, and waits until operations of others at it have ended; a second close does nothing. In a token that
-    /// was asked to stop, too: it throws no token_stopped. The destructor does the same without waiting.
+    /// Closes the stream, and waits until the operations of other tokens on it have ended. A second
+    /// close does nothing. It never throws token_stopped: a token that was asked to stop closes
+    /// too. The destructor does the same without waiting.
     [[nodiscard]] detail::closing_socket close() noexcept;
 
     [[nodiscard]] endpoint local_endpoint() const;
-    [[nodiscard]] endpoint remote_endpoint() const;  ///< as it was when connected
+    [[nodiscard]] endpoint remote_endpoint() const;  ///< as at the time of the connection
     [[nodiscard]] bool is_open() const noexcept;
-    [[nodiscard]] int descriptor()
-        const;  ///< for what is not offered here; it stays the stream's. Throws socket_closed
+    /// For calls that this class does not have; the descriptor stays the stream's. Throws
+    /// socket_closed.
+    [[nodiscard]] int descriptor() const;
 
-    /// TCP. Small writes leave at once: on unless switched off, because the writes of a program that answers requests
-    /// are whole messages, which else would wait for the peer's delayed acknowledgement (40 ms); write_all of several
-    /// parts makes one of many.
+    /// TCP: small writes leave at once; on by default. The writes of a program that answers
+    /// requests are whole messages, which else would wait for the peer's delayed acknowledgement
+    /// (40 ms). write_all of several parts makes one message of them.
     void no_delay(bool on);
-    /// TCP: finds out that a silent peer is gone.
+    /// TCP: detects that a silent peer is gone.
     void keep_alive(bool on);
 
-    /// For those who make streams; takes the descriptor.
+    /// Makes a stream from a connected socket, and takes the descriptor over.
     static stream from_descriptor(int fd, const endpoint& remote);
 
 private:

@@ -8,14 +8,24 @@
 #include <cstdint>
 #include <utility>
 
-/// A coroutine that belongs to whoever awaits it: a subroutine that may suspend.
+/// A task is a coroutine that belongs to its awaiter: a subroutine that may suspend. It is lazy:
+/// when it is awaited, it runs at once, on the awaiter's thread and in the awaiter's token. It is
+/// never routed. Its result (value, reference, void, move-only) or its exception goes to the
+/// awaiter.
 ///
 ///     tg::task<int> twice(int n) { co_return 2 * n; }
 ///     int four = co_await twice(2);
 ///
-/// Lazy: it runs when awaited, at once, on the awaiter's thread and in the awaiter's token; it is never routed. Its result
-/// (value, reference, void, move-only) or exception arrives at the awaiter. Awaited once: `already_awaited` otherwise.
-/// A task that is never awaited never runs. Not thread-safe; may be moved to another thread before it is awaited.
+/// Thread safety: A task is not thread-safe. It may be moved to another thread before it is
+/// awaited.
+///
+/// Lifetime: A task is awaited once. A task that is never awaited never runs.
+///
+/// Errors: already_awaited if the task is empty: it was awaited or moved away before. Else the
+/// exception of the body.
+///
+/// Stop: A stop of the awaiter's token ends the waits of the task too, since they are waits of that
+/// token.
 
 namespace tokengate {
 
@@ -77,7 +87,7 @@ private:
 
 namespace detail {
 
-/// Takes the frame out of a task; for those who adopt it.
+/// Takes the frame out of a task, for a caller that adopts it.
 struct task_access {
     template <class T>
     static std::coroutine_handle<promise<T>> release(task<T>&& from) noexcept {
@@ -85,14 +95,15 @@ struct task_access {
     }
 };
 
-/// A frame starts with two pointers, then the promise. In a coroutine that g++ 12 compiles wrongly
-/// (docs/how-to/gcc12.md) eight more bytes lie in front of them, and the body would never run. A handle is computed
-/// from the promise, so it then points into the frame, not to its beginning. No alignment is asked: the frame that was
-/// made last begins where its promise says, or the body is lost. The compiler itself decides that comparison, unless
-/// copying the coroutine's parameters may have made other frames; then it is done at run time, and should it fail, the
-/// pool is asked.
+/// Detects a coroutine that g++ 12 miscompiles (docs/how-to/gcc12.md). A frame starts with two
+/// pointers, then the promise. In such a coroutine eight more bytes lie in front of them, and the
+/// body would never run. A handle is computed from the promise, so it then points into the frame,
+/// not to its beginning. The check does not depend on alignment: the frame that was made last
+/// begins where its promise implies, or the body is lost. The compiler itself decides that
+/// comparison, unless copying the coroutine's parameters may have made other frames. Then the
+/// comparison is done at run time; if it fails, the pool decides.
 inline void check_frame([[maybe_unused]] const std::coroutine_handle<> frame) noexcept {
-#if !defined(__clang__)  // which, besides, may put a frame on its awaiter's stack
+#if !defined(__clang__)  // clang may also put a frame on the awaiter's stack
     if (reinterpret_cast<std::uintptr_t>(frame.address()) != newest_frame) [[unlikely]]
         if (!frame_pool::begins_slot(frame.address())) terminate_miscompiled();
 #endif

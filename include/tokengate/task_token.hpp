@@ -9,31 +9,34 @@
 #include <utility>
 #include <vector>
 
-/// A token for a plain task, where only tokens will do. Groups, timeouts and scopes take tasks and make them tokens
-/// themselves.
+/// `as_token` makes a token of a plain task, for calls that take tokens only. Groups, timeouts and
+/// scopes take tasks and make them tokens themselves. The token inherits like any token and is
+/// named "task". It is not routed. It runs on the loop that admits it, interleaved with the other
+/// tokens there, or on the core that it is bound to. For parallel work call operations: routing
+/// selects cores with room. Bind a token to a core for work that must be on every core, such as a
+/// listener each. Inside a conducted chain the chain's core takes precedence, as it does for sticky
+/// operations.
 ///
 ///     tg::token<int> later = tg::as_token(part(1));  later.admit();  …  int a = co_await later;
 ///
-/// It inherits like any token, is named "task", and is not routed: it runs on the loop that admits it, interleaved with
-/// what else runs there; or on the core that it is bound to. For parallel work call operations: routing knows better
-/// where there is room. To be bound is for what must be on every core, such as a listener each:
+///     for (unsigned core = 0; core < runtime.cores(); ++core)
+///         tokens.push_back(tg::as_token(accept_on(address), core));
 ///
-///     for (unsigned core = 0; core < runtime.cores(); ++core) tokens.push_back(tg::as_token(accept_on(address), core));
-///
-/// Inside a conducted chain the chain's core holds, as it does for sticky operations. Errors: already_awaited for an empty
-/// task; with a core: wrong_thread outside of the runtime, configuration_error for one that it does not have.
+/// Errors: already_awaited for an empty task. With a core: wrong_thread outside of the runtime,
+/// configuration_error for a core that the runtime does not have.
 
 namespace tokengate {
 
 namespace detail {
 
-/// The operation that such tokens belong to.
+/// The operation of such tokens.
 const operation_record& task_operation();
 
 void bind_to_core(token_record& token, unsigned core);
 
 }  // namespace detail
 
+/// Makes a token that runs on the loop that admits it.
 template <class T>
 [[nodiscard]] token<T> as_token(task<T> work) {
     const auto coroutine = detail::task_access::release(std::move(work));
@@ -43,6 +46,7 @@ template <class T>
     return detail::token_access::adopt(coroutine, conducted);
 }
 
+/// Makes a token that is bound to a core of this runtime.
 template <class T>
 [[nodiscard]] token<T> as_token(task<T> work, unsigned core) {
     token<T> made = as_token(std::move(work));
@@ -52,7 +56,7 @@ template <class T>
 
 namespace detail {
 
-// What groups are made of: tokens, and tasks as tokens.
+// The members of a group: tokens, and tasks made into tokens.
 template <class T>
 token<T> to_member(token<T>&& work) noexcept {
     return std::move(work);

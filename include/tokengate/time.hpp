@@ -14,16 +14,25 @@
 #include <cstdint>
 #include <utility>
 
-/// Time, on the steady clock. A sleeping token costs its core nothing; all timers of a loop are in one structure.
+/// Waits and timeouts on the steady clock. A token that sleeps costs its core nothing; all timers
+/// of a loop are in one structure. No timer fires early. A timer may fire late by its tick of 16.4
+/// µs, and by the time that other tokens hold its core. For a zero or negative duration, a sleep
+/// returns at once, and a timeout stops work that has not started. Another clock than the steady
+/// one does not compile: it may jump.
 ///
 ///     co_await tg::sleep_for(10ms);
-///     co_await tg::sleep_until(next_tick);                     // std::chrono::steady_clock
-///     auto page = co_await tg::with_timeout(fetch(url), 2s);   // a token, a task or a single wait; throws token_timeout
-///     co_await tg::yield();                                    // lets others of this core run
+///     co_await tg::sleep_until(next_tick);  // std::chrono::steady_clock
+///     // a token, a task or a single wait; throws token_timeout
+///     auto page = co_await tg::with_timeout(fetch(url), 2s);
+///     co_await tg::yield();  // lets others of this core run
 ///
-/// Nothing fires early; a timer may fire late by its tick of 16.4 µs, and by what runs on its core. Zero and negative
-/// durations: a sleep returns at once, a timeout stops what has not started. A clock other than the steady one does not
-/// compile: it may jump. Errors: token_stopped when the sleeper is asked to stop, wrong_thread where no event loop runs.
+/// Errors:
+/// * token_stopped if the token is asked to stop, wrong_thread where no event loop runs.
+/// * From with_timeout: token_timeout when its timeout is over, already_awaited for an empty token
+///   or task, and the errors of the work.
+///
+/// Stop: A stop ends a sleep with token_stopped. `yield` throws it if the token was asked before.
+/// with_timeout passes a stop to its work.
 
 namespace tokengate {
 
@@ -69,17 +78,20 @@ template <class Duration>
     return detail::sleep(detail::deadline_at(time_span(when.time_since_epoch())));
 }
 
+/// Suspends the token behind all tokens that wait to run or to start on this core.
 [[nodiscard]] inline detail::yielding yield() noexcept { return {}; }
 
-/// with_timeout for a task, which runs here, as a token of its own; for tokens see detail/time_limit.hpp.
+/// with_timeout for a task, which runs on this loop as a token of its own; for tokens see
+/// detail/time_limit.hpp.
 template <class T>
 task<T> with_timeout(task<T> work, time_span limit) {
     return with_timeout(as_token(std::move(work)), limit);
 }
 
-/// with_timeout for a single wait, which needs no token of its own: `co_await tg::with_timeout(client.read(buffer), 2s)`.
-/// It is awaited in the expression that makes the wait, to which it refers.
-/// What the kernel has achieved all the same is delivered; what cannot be cut short (blocking, resolve) is waited for.
+/// with_timeout for a single wait, which needs no token of its own: `co_await
+/// tg::with_timeout(client.read(buffer), 2s)`. Await it in the expression that makes the wait,
+/// since it refers to the wait. If the kernel has completed the operation all the same, its result
+/// counts. A wait that cannot be interrupted (blocking, resolve) is awaited to its end.
 template <std::derived_from<detail::suspension> Wait>
 detail::wrapped_wait<detail::limited_wait<Wait>, Wait, time_span> with_timeout(
     Wait&& wait TOKENGATE_REFERS, time_span limit) {

@@ -3,12 +3,14 @@
 
 #include <chrono>
 
-/// A length of time, as this library takes it: made of any std::chrono::duration, whole or fractional.
+/// A time_span is a length of time, made of any std::chrono::duration, whole or fractional. A
+/// duration longer than nanoseconds can count (292 years) becomes the longest that they can, where
+/// std::chrono's own conversion would overflow. A duration that is not a number becomes that long
+/// too.
 ///
-///     tg::with_timeout(work, 1.5s);      tg::sleep_for(20ms);      runtime.stop(std::chrono::hours::max());
-///
-/// What is longer than nanoseconds can count (292 years) is as long as they can, where std::chrono's own conversion would
-/// overflow. What is not a number at all is that long too.
+///     tg::with_timeout(work, 1.5s);
+///     tg::sleep_for(20ms);
+///     runtime.stop(std::chrono::hours::max());
 
 namespace tokengate {
 
@@ -23,7 +25,7 @@ public:
     [[nodiscard]] constexpr std::chrono::nanoseconds::rep count() const noexcept {
         return value_.count();
     }
-    /// What stands for "without end".
+    /// The value for "without end".
     [[nodiscard]] static constexpr time_span max() noexcept {
         return std::chrono::nanoseconds::max();
     }

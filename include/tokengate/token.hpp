@@ -9,16 +9,29 @@
 #include <coroutine>
 #include <utility>
 
-/// The call of an operation, suspended at admission: cold until it is awaited, admitted, grouped or submitted.
+/// A token is the call of an operation, suspended at admission, and the handle to its result. It
+/// does not run before it is awaited, admitted, grouped or submitted.
 ///
-///     tg::token<int> t = parse("42");   // nothing has run
-///     int n = co_await t;               // admitted, routed, run on its core; the result comes back to this thread
+///     tg::token<int> t = parse("42");  // nothing has run
+///     // admitted, routed, run on its core; the result comes back to this thread
+///     int n = co_await t;
 ///
-///     t.admit();                        // runs on its own; await it later, or drop the handle to let it run detached
+///     t.admit();  // runs on its own; await it later, or drop the handle to let it run detached
 ///
-/// A handle belongs to one thread at a time. Dropping a token that was not admitted destroys it unrun. Dropping an admitted
-/// one detaches it: it runs on, and a failure goes to the runtime's failure handler.
-/// Errors: `already_awaited` for a handle without a token, `wrong_thread` where no event loop runs, `wrong_runtime`.
+/// Thread safety: A handle belongs to one thread at a time.
+///
+/// Lifetime: If a handle is dropped before admission, the token is destroyed unrun. If it is
+/// dropped after, the token runs on detached, and a failure goes to the runtime's failure handler.
+///
+/// Errors:
+/// * already_awaited for a handle without a token, and from `admit` for an admitted token.
+/// * wrong_thread from `admit` and the await where no event loop runs.
+/// * wrong_runtime from `admit` and the await for a token of another runtime.
+/// * From the await: the exception of the body, or the reason why the token ended: token_stopped,
+///   token_killed, token_timeout, admission_rejected, operation_blocked.
+///
+/// Stop: If the awaiter is asked to stop, the awaited token is asked too. The await ends when that
+/// token has ended.
 
 namespace tokengate {
 
@@ -48,15 +61,17 @@ public:
         admitted_ ? detail::drop_admitted(record()) : detail::drop_unadmitted(record());
     }
 
+    /// Whether the handle has a token.
     [[nodiscard]] bool valid() const noexcept { return coroutine_ != nullptr; }
 
-    /// Who this token is. Needs a valid handle.
+    /// The id of the token. Throws already_awaited for a handle without a token.
     [[nodiscard]] token_id id() const {
         if (!coroutine_) detail::throw_already_awaited();
         return record().id();
     }
 
-    /// Hands it to the gate without waiting for it. On a thread of an event loop; elsewhere use `runtime::submit`.
+    /// Passes the token to the gate without waiting for it. Call it on the thread of an event loop;
+    /// elsewhere use `runtime::submit`.
     void admit() {
         if (!coroutine_) detail::throw_already_awaited();
         if (admitted_) detail::throw_already_admitted(record());
@@ -66,16 +81,18 @@ public:
         detail::admit(*detail::this_core, record());
     }
 
-    /// Asks it to stop, wherever it is by now; see stop.hpp. One that has not started never starts.
+    /// Asks the token to stop, regardless of its state; see stop.hpp. A token that has not started
+    /// never starts.
     void request_stop() {
         if (!coroutine_) detail::throw_already_awaited();
         detail::request_stop(record(), detail::stop_asked);
     }
 
+    /// Admits the token if it is not admitted, and waits for its result.
     [[gnu::always_inline]] auto operator co_await() {
         if (!coroutine_) detail::throw_already_awaited();
         const bool here = may_begin_here(record());
-        if (!here) detail::check_admissible(record());  // before the handle gives up the token
+        if (!here) detail::check_admissible(record());  // before the handle loses the token
         return awaiter{std::exchange(coroutine_, nullptr), admitted_, here};
     }
 
@@ -90,8 +107,8 @@ private:
         return coroutine_.promise().token;
     }
 
-    /// A child that needs nothing from the gate, conducted and on its domain's own core or kept without asking, of a running
-    /// token that has nothing to give up or to hand on.
+    /// Whether a child may begin in place without the gate. It is conducted and on its domain's own
+    /// core, or kept at once, and the running token has nothing to release or to pass on.
     static bool may_begin_here(const detail::token_record& child) noexcept {
         const detail::core_context* core = detail::this_core;
         if (!core || !core->current || (core->current->word() & detail::forbids_in_place) != 0)
@@ -108,7 +125,8 @@ private:
         awaiter(const awaiter&) = delete;
         awaiter& operator=(const awaiter&) = delete;
         [[gnu::always_inline]] ~awaiter() {
-            // Not ended: the awaiting frame is destroyed without having been resumed.
+            // If the token has not ended, the awaiting frame is destroyed without having been
+            // resumed.
             ended_      ? coroutine_.destroy()
             : admitted_ ? detail::drop_admitted(record())
                         : detail::drop_unadmitted(record());
@@ -116,7 +134,7 @@ private:
 
         bool await_ready() const noexcept { return false; }
 
-        /// A child that may begin here runs at once, up to a budget.
+        /// A child that may begin in place runs at once, within the budget of this turn.
         [[gnu::always_inline]] detail::started await_suspend(std::coroutine_handle<> parent) {
             detail::core_context& core = *detail::this_core;
             if (!here_ || --core.inline_budget < 0) [[unlikely]]
@@ -149,7 +167,7 @@ private:
             token.awaited_by.store(core.current->sequence.load());
             token.set_word(
                 core.in_place |
-                detail::token_word{0, 0, flags, token_state{}, 0}.bits());  // now it is listed
+                detail::token_word{0, 0, flags, token_state{}, 0}.bits());  // lists the token
             core.counts.in_place.add(1);
             if (flags & detail::leads) detail::open_domain(core, token);
             core.current->wait_for(token);
@@ -158,7 +176,8 @@ private:
                             : detail::start_child(core, coroutine_, self_.handle, parent);
         }
 
-        /// Through the gate; apart, so that the way above stays short.
+        /// Takes the child through the gate. A function of its own, so that the code above stays
+        /// short.
         [[gnu::noinline]] detail::started hand_over(std::coroutine_handle<> parent) {
             detail::core_context& core = *detail::this_core;
             detail::token_record& token = record();
@@ -185,7 +204,8 @@ private:
             if (core.current) {
                 detail::give_up_permit(core, *core.current);
                 core.current->wait_for(token);
-                // It was asked before it began to wait: so is what it waits for.
+                // The running token was asked to stop before it began to wait, so its child is
+                // asked, too.
                 if (core.current->stop_pending()) [[unlikely]]
                     detail::request_stop(token, detail::stop_asked);
             }
@@ -218,7 +238,7 @@ private:
 
     handle coroutine_ = nullptr;
     bool admitted_ = false;
-    bool in_domain_ = false;  // as its record says, which may be in no cache any more
+    bool in_domain_ = false;  // as in its record, which may be in no cache any more
 };
 
 namespace detail {
@@ -232,7 +252,7 @@ struct token_access {
     static bool admitted(const token<T>& from) noexcept {
         return from.admitted_;
     }
-    /// Whether it is somebody's already: a runtime's that admitted it, or a seed domain's.
+    /// Whether the token belongs to a runtime already: it was admitted, or is in a seed domain.
     template <class T>
     static bool bound(const token<T>& from) noexcept {
         return from.admitted_ || from.in_domain_;
@@ -253,7 +273,7 @@ struct token_access {
     static std::coroutine_handle<promise<T>> handle_of(const token<T>& of) noexcept {
         return of.coroutine_;
     }
-    /// The token has ended and its result is taken: the frame goes.
+    /// For a token that has ended and whose result is taken: destroys the frame.
     template <class T>
     static void destroy(token<T>& ended) noexcept {
         std::exchange(ended.coroutine_, nullptr).destroy();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// TokenGate: a coroutine runtime whose work stays where it was put. This header brings all of it.
+/// TokenGate is a coroutine runtime whose work stays on the core where it was placed. This header
+/// includes all others except console.hpp, which belongs to a library of its own.
 
 #include <tokengate/anchor.hpp>
 #include <tokengate/blocking.hpp>

@@ -12,25 +12,36 @@
 #include <span>
 #include <utility>
 
-/// Datagrams over IPv4 and IPv6: each arrives whole, or not at all.
+/// Datagrams over IPv4 and IPv6. Each datagram arrives whole, or not at all.
 ///
 ///     auto socket = tg::udp::socket::bind({"0.0.0.0", 5353});
 ///     auto [size, from, truncated] = co_await socket.receive_from(buffer);
 ///     co_await socket.send_to(std::span(buffer).first(size), from);
 ///
-///     auto client = tg::udp::socket::connect({"127.0.0.1", 5353});        // one peer: send, receive
+///     auto client = tg::udp::socket::connect({"127.0.0.1", 5353});  // one peer: send, receive
 ///
-/// As many tokens as like may send and receive at once, on any core. Buffers belong to the caller and stay as they are
-/// until the await has ended. Owner, close and stop: as with a stream. Errors: std::system_error that names the peer
-/// (ECONNREFUSED on a connected socket: nobody was there for an earlier datagram; EMSGSIZE: too large for one),
-/// configuration_error for a UNIX endpoint, token_stopped, socket_closed.
+/// Thread safety: Any number of tokens may send and receive at once, on any core. A socket may
+/// move, between cores too, and may be destroyed on any thread.
+///
+/// Lifetime: As for a stream. Buffers belong to the caller and must stay in place until the await
+/// has ended.
+///
+/// Errors:
+/// * std::system_error, which names the peer. ECONNREFUSED on a connected socket: no socket
+///   received an earlier datagram. EMSGSIZE: the bytes are too many for one datagram.
+/// * configuration_error for a UNIX endpoint.
+/// * token_stopped if the token is asked to stop, socket_closed after `close`, wrong_thread where
+///   no event loop runs.
+///
+/// Stop: A stop ends each wait but that of `close`. If the kernel has moved the datagram all the
+/// same, the wait succeeds.
 
 namespace tokengate::udp {
 
 struct received {
     std::size_t size;  ///< bytes in the buffer
     endpoint from;
-    bool truncated;  ///< the datagram was longer, the rest is lost
+    bool truncated;  ///< the datagram was longer; its rest is lost
 };
 
 class socket;
@@ -39,7 +50,7 @@ namespace detail {
 
 using namespace tokengate::detail;
 
-/// One datagram, either way.
+/// Sends or receives one datagram.
 class exchange : public at_socket {
 public:
     bool await_suspend(std::coroutine_handle<> awaiting);
@@ -82,11 +93,13 @@ public:
     }
     ~socket();
 
-    /// Receives what is sent to this endpoint; port 0: one that the kernel chooses.
+    /// Makes a socket that receives datagrams sent to this endpoint. For port 0 the kernel chooses
+    /// the port.
     [[nodiscard]] static socket bind(const endpoint& at, bool reuse_port = false);
-    /// Bound to a port of the kernel's choice, and connected.
+    /// Makes a socket that is bound to a port of the kernel's choice, and connected to one peer.
     [[nodiscard]] static socket connect(const endpoint& to);
-    /// From here on, it sends to this peer, receives from no other, and names it in errors. Does not wait.
+    /// From here on, the socket sends to this peer, receives from no other, and names it in errors.
+    /// Does not wait.
     void set_peer(const endpoint& to);
 
     [[nodiscard]] detail::sending send_to(std::span<const std::byte> bytes,
@@ -99,11 +112,12 @@ public:
     [[nodiscard]] detail::receiving receive_from(std::span<std::byte> into) noexcept {
         return {core_, into};
     }
-    /// The same, where the sender is known.
+    /// The same, for a socket with one peer.
     [[nodiscard]] detail::receiving receive(std::span<std::byte> into) noexcept {
         return {core_, into};
     }
 
+    /// As stream::close.
     [[nodiscard]] tokengate::detail::closing_socket close() noexcept;
     [[nodiscard]] endpoint local_endpoint() const;
     [[nodiscard]] bool is_open() const noexcept;

@@ -18,22 +18,32 @@
 #include <variant>
 #include <vector>
 
-/// Admits several tokens at once and waits for all of them.
+/// `when_all` admits several tokens at once and waits for all of them. It also takes tasks, which
+/// become tokens of this loop (task_token.hpp). Tokens start in the order given as their cores have
+/// room. Those that run on this core start one by one inside the await, each until it ends or
+/// suspends (docs/explanation/fairness.md, "Order"). The results come in that order, a void result
+/// as std::monostate, a reference as std::reference_wrapper. If members fail, the first failure by
+/// position is rethrown after all have ended, and the others go to the runtime's failure handler.
 ///
-///     auto [page, size] = co_await tg::when_all(fetch(url), measure(path));   // void results are std::monostate
-///     std::vector<int> all = co_await tg::when_all(std::move(tokens));        // of one type; void: no result
+///     // void results are std::monostate
+///     auto [page, size] = co_await tg::when_all(fetch(url), measure(path));
+///     // of one type; void: no result
+///     std::vector<int> all = co_await tg::when_all(std::move(tokens));
 ///
-/// Tasks are taken too; they become tokens of this loop (task_token.hpp). Tokens start in the order given as their
-/// cores have room; those that run on this core, one by one inside the await, each until it ends or suspends
-/// (docs/explanation/fairness.md, "Order"). Results come in that order. If any failed, the first failure by position is
-/// rethrown after all have ended, and the others go to the runtime's failure handler. References come as
-/// std::reference_wrapper. Errors: as awaiting a token, before any of them is admitted.
+/// Errors: Before any member is admitted:
+/// * already_awaited for an empty handle, and for a group that was awaited before.
+/// * wrong_thread where no event loop runs, wrong_runtime for a token of another runtime.
+/// * std::length_error for more than 2^32 - 2 tokens.
+///
+/// After all members have ended, the await throws the first failure by position.
+///
+/// Stop: A stop of the awaiter passes to all members. The await ends when all have ended.
 
 namespace tokengate {
 
 namespace detail {
 
-/// The failures of a group as they are found, in order of position.
+/// Collects the failures of a group, in order of position.
 class failures {
 public:
     template <class T>
@@ -54,12 +64,13 @@ private:
     std::exception_ptr first_;
 };
 
-/// What both forms share: the group, in the awaiter's frame. A stop of the awaiter is handed on to all of them.
+/// The common part of both forms: the group, in the awaiter's frame. It passes a stop of the
+/// awaiter to all members.
 template <class Derived>
 class group_awaiter : token_group {
 public:
     group_awaiter() = default;
-    group_awaiter(group_awaiter&&) noexcept {}  // before it is awaited; the group is made then
+    group_awaiter(group_awaiter&&) noexcept {}  // only before the await, which makes the group
     group_awaiter& operator=(group_awaiter&&) = delete;
 
     [[gnu::always_inline]] bool await_suspend(std::coroutine_handle<> awaiter) {
@@ -91,7 +102,7 @@ public:
     }
 
 protected:
-    /// Throws the first failure by position, reports the others.
+    /// Throws the first failure by position, and reports the others.
     void resumed() {
         ended_ = true;
         core_context& core = context();
@@ -108,7 +119,8 @@ protected:
         failed.rethrow();
     }
 
-    /// For the destructor of the derived class: after the group has ended, its frames are ours. Before, the handles decide.
+    /// For the destructor of the derived class. After the group has ended, it owns the frames of
+    /// its members; before, the handles do.
     void destroy_ended() noexcept {
         if (!ended_) return;
         static_cast<Derived&>(*this).each([](auto& token) {
@@ -120,23 +132,24 @@ protected:
 private:
     static constexpr std::size_t most_in_a_group = 0xffff'fffe;
 
-    /// Throws, before any of them has been admitted. Apart, as what follows: a group of plain children needs none of it.
+    /// Throws before any member is admitted. A function of its own, like those below, because a
+    /// group of plain children needs none of them.
     [[gnu::noinline]] void check() {
         suspension::on_a_loop("await a group");
         static_cast<Derived&>(*this).each([](auto& token) {
             if (!token.valid()) throw_already_awaited();
-            // A token that is neither admitted nor in a domain may go anywhere.
+            // A token that is neither admitted nor in a domain belongs to no runtime.
             if (token_access::bound(token)) check_admissible(token_access::record(token));
             return true;
         });
     }
 
-    /// All children, in order, but for those that have been admitted. `at_once`: whether one may begin without being asked about.
-    /// As await_suspend.
+    /// Begins all children in order, except those that have been admitted. `at_once` returns
+    /// whether a child may begin without a further check. Returns as await_suspend does.
     template <class AtOnce>
     [[gnu::always_inline]] bool begin_all(core_context& core, AtOnce at_once) {
         const bool all_begun = static_cast<Derived&>(*this).each([&](auto& token) {
-            ++begun;  // first: it may give away those behind
+            ++begun;  // first: the child may give away those behind it
             if (token_access::admitted(token)) return true;
             token_record& record = token_access::record(token);
             if (begin_child(core, *this, record, at_once(record)) == beginning::not_yet) {
@@ -153,7 +166,8 @@ private:
         return !finish_group(core, *this);
     }
 
-    /// Others may be given some of them. Each is looked at anew: what ran before it may have changed the answer.
+    /// Other loops may take some of the children. Each child is checked anew, because the children
+    /// that ran before may have changed the result.
     [[gnu::noinline]] bool begin_kept(core_context& core) {
         offer_children(core, *this);
         return begin_all(core,
@@ -165,10 +179,10 @@ private:
         return begin_all(core, [](const token_record&) { return false; });
     }
 
-    /// Those that may not run in place, before the others begin.
+    /// Admits the children that may not run in place, before the others begin.
     [[gnu::noinline]] void admit_some(core_context& core) noexcept {
         if (core.current) give_up_permit(core, *core.current);
-        // It was asked before it began to wait: so is what it waits for.
+        // The awaiter was asked to stop before it began to wait, so its children are asked, too.
         if (core.current && core.current->stop_pending()) stop_all();
         const bool all = all_through_gate(core);
         bool any_left = false, any_kept = false;
@@ -246,7 +260,7 @@ public:
         }
     }
 
-    /// Until one returns false; false then.
+    /// Visits until a visit returns false; returns false then.
     template <class Visit>
     [[gnu::always_inline]] bool each(Visit visit) {
         for (auto& token : tokens_)

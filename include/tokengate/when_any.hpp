@@ -15,19 +15,31 @@
 #include <variant>
 #include <vector>
 
-/// Admits several tokens at once, takes the first that ends, asks the others to stop, and waits until they have ended.
+/// `when_any` admits several tokens at once and takes the first that ends. It asks the others to
+/// stop, and waits until they have ended, so that nothing runs on afterwards. It also takes tasks,
+/// which become tokens of this loop (task_token.hpp). The first to end decides, also if it fails:
+/// then its exception is thrown. The results of the others are dropped. A failure of theirs that is
+/// not the requested stop goes to the runtime's failure handler. A void result is std::monostate, a
+/// reference std::reference_wrapper.
 ///
-///     auto first = co_await tg::when_any(fetch(a), fetch(b));      // first.index; std::get<0>(first.value), …
-///     auto first = co_await tg::when_any(std::move(tokens));       // of one type: first.index, first.value
+///     // first.index; std::get<0>(first.value), …
+///     auto first = co_await tg::when_any(fetch(a), fetch(b));
+///     // of one type: first.index, first.value
+///     auto first = co_await tg::when_any(std::move(tokens));
 ///
-/// Tasks are taken too; they become tokens of this loop (task_token.hpp). The first to end decides, also by failing:
-/// then its exception is thrown. What the others return is dropped; a failure of theirs that is not the stop they were
-/// asked for goes to the runtime's failure handler. Nothing runs on afterwards: that is why it waits. void results are
-/// std::monostate, references std::reference_wrapper. Errors: as awaiting a token; std::invalid_argument for no token
-/// at all, which would never end.
+/// Errors: Before any member is admitted:
+/// * already_awaited for an empty handle, and for a group that was awaited before.
+/// * wrong_thread where no event loop runs, wrong_runtime for a token of another runtime.
+/// * std::invalid_argument for a group without tokens, which would never end; std::bad_alloc.
+///
+/// After all members have ended, the await throws the failure of the first to end.
+///
+/// Stop: A stop of the awaiter passes to all members that have not ended. The await ends when all
+/// have ended.
 
 namespace tokengate {
 
+/// The position of the first member to end, and its result.
 template <class Value>
 struct first_of {
     std::size_t index;
@@ -38,7 +50,7 @@ namespace detail {
 
 [[noreturn]] void throw_none_of_any();
 
-/// The part that does not depend on types. On the awaiter's thread.
+/// The part that does not depend on types. All of it runs on the awaiter's thread.
 class any_core : public suspension {
 public:
     any_core(const any_core&) = delete;
@@ -58,10 +70,10 @@ protected:
     void begin(core_context& core, std::coroutine_handle<> awaiting, entry* entries,
                std::size_t count) noexcept;
     void add(core_context& core, std::size_t index, token_record& token, bool admitted) noexcept;
-    /// True if the awaiter stays suspended.
+    /// Returns true if the awaiter stays suspended.
     bool finish(core_context& core) noexcept;
     void resumed();
-    /// The failures of all but the first are reported.
+    /// The member whose end decides. The failures of the others are reported.
     [[nodiscard]] std::size_t first() const noexcept { return first_; }
 
 private:
@@ -103,7 +115,7 @@ public:
     }
 
 protected:
-    /// Reports what the others failed with, and throws the first one's failure.
+    /// Reports the failures of the others, and throws the failure of the first.
     void settle() {
         resumed();
         ended_ = true;

@@ -16,11 +16,13 @@ bool blocking_wait::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter(doing);
     suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
         auto& self = static_cast<blocking_wait&>(static_cast<suspension&>(point));
-        // Between a thread of the pool and the stop its mutex decides. What has begun wakes the token itself.
+        // The pool's mutex orders this stop and the pool thread that takes the call. A call that
+        // has begun wakes the token itself.
         self.withdrawn_ = at.runtime->blocking->withdraw(self);
         if (self.withdrawn_) self.wake();
     });
-    // From here on it may be performed, and its wake-up be in our mailbox, which is not looked at before we return.
+    // After submit, a pool thread may perform the call and post the wake-up to this loop's mailbox.
+    // This loop does not take its mail before this function returns.
     if (core.runtime->blocking->submit(*this)) return true;
     wait_is_over();
     throw std::system_error(

@@ -9,7 +9,7 @@ namespace tokengate::detail {
 
 bool io_wait::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter(what_);
-    core.host->loop.start(*this);  // which completes nothing yet
+    core.host->loop.start(*this);  // completes nothing before this function returns
     suspend(core, awaiting, [](core_context& at, wait_point& point) noexcept {
         at.host->loop.cancel(static_cast<io_wait&>(static_cast<suspension&>(point)));
     });
@@ -25,7 +25,8 @@ void io_wait::complete(event_loop&, io_request& request, std::int32_t result, st
 }
 
 std::int32_t io_wait::finished() {
-    // A cancelled operation ends with either, depending on how far it had come; nobody else cancels.
+    // A cancelled operation ends with one of these, depending on its progress. Only a stop of the
+    // token or the timeout of the wait cancels it.
     if ((result_ == -ECANCELED || result_ == -EINTR) && cancel_wanted && token)
         throw_stopped(*token, what_);
     return result_;

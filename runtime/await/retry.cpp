@@ -13,7 +13,7 @@ namespace tokengate::detail {
 
 namespace {
 
-/// From [0, 1): different for tokens that fail together, which is all that it is for.
+/// In [0, 1). It only has to differ between tokens that fail at the same time.
 double random_share(const token_record& token) noexcept {
     const std::uint64_t bits = combine(token.sequence.load(), event_loop::steady_ns());
     return static_cast<double>(bits >> 11) * 0x1p-53;
@@ -24,7 +24,7 @@ bool is_worth_another(const operation_record& of, unsigned attempt,
     if (attempt >= of.retry.attempts) return false;
     const core_context& core = *this_core;
     if (core.current->stop_requested()) return false;
-    // Killed a moment ago, and the news has not come here yet.
+    // A kill rule may apply to the token although its loop has not taken the kill's hook yet.
     if ((core.runtime->at_start.load(std::memory_order_relaxed) & killing) &&
         core.runtime->kills.reason_for(*core.current, true))
         return false;
@@ -58,7 +58,7 @@ std::chrono::nanoseconds backoff_after(unsigned attempt, const retry_options& re
     std::int64_t full = 0;
     if (first != 0)
         full = doublings < 63 && first <= longest >> doublings ? first << doublings : longest;
-    // Below `full`, since `random` is below 1: the difference cannot be negative.
+    // `random` is below 1, so the product is at most `full` and the difference is not negative.
     return std::chrono::nanoseconds(full - static_cast<std::int64_t>(static_cast<double>(full) *
                                                                      retry.jitter * random));
 }

@@ -26,7 +26,7 @@ void scope_core::request_stop() noexcept {
         detail::request_stop(*each->work, stop_asked);
 }
 
-// ---- spawning -----------------------------------------------------------------------------------------------------------
+// ---- spawning -----------------------------------------------------------------------------------
 
 void scope_core::check_spawn(const token_record& token, bool admitted) const {
     const core_context* core = this_core;
@@ -61,7 +61,8 @@ bool scope_core::take_room(spawner& waiting, std::coroutine_handle<> awaiting,
     } else {
         spawners_.push(&waiting);
     }
-    if (waiting.token) give_up_permit(core, *waiting.token);  // those it waits for may need one
+    // The tokens that the spawner waits for may need a permit of the same tier.
+    if (waiting.token) give_up_permit(core, *waiting.token);
     return true;
 }
 
@@ -69,7 +70,7 @@ bool scope_core::wait_for_gate(spawner& waiting) noexcept {
     waiting.has_room = true;
     waiting.on_stop = [](core_context& at, wait_point& point) noexcept {
         auto& self = static_cast<spawner&>(static_cast<suspension&>(point));
-        if (!at.runtime->places.leave_queue(self)) return;  // it has been woken
+        if (!at.runtime->places.leave_queue(self)) return;  // the backlog has already woken it
         self.has_room = false;
         self.of->give_room_back();
         self.wake();
@@ -89,7 +90,8 @@ void scope_core::give_room_back() noexcept {
         wake_if_joined();
         return;
     }
-    auto& next = *static_cast<spawner*>(spawners_.pop());  // the room goes from hand to hand
+    // The place passes directly to the next spawner: `alive_` stays as it is.
+    auto& next = *static_cast<spawner*>(spawners_.pop());
     if (!wait_for_gate(next)) next.wake();
 }
 
@@ -127,14 +129,15 @@ void scope_core::fail(token_record& token, std::exception_ptr error) noexcept {
     const bool asked_for = was_asked_for(token, error);
     cut_short_ |= asked_for;
     if (options_.on_failure == on_failure::report || first_failure_ || asked_for) {
-        report_failure(token, std::move(error));  // which says nothing of what was asked for
+        report_failure(token,
+                       std::move(error));  // reports nothing if a requested stop is the cause
         return;
     }
     first_failure_ = std::move(error);
     request_stop();
 }
 
-// ---- the body, and the end ----------------------------------------------------------------------------------------------
+// ---- the body, and the end ----------------------------------------------------------------------
 
 void scope_core::start_body(token_record& body) noexcept {
     core_context& core = *this_core;
@@ -152,7 +155,8 @@ void scope_core::body_ended(token_record& token, waiter& self) noexcept {
     scope_core& of = *static_cast<child&>(self).of;
     of.body_ = nullptr;
     if (std::exception_ptr& error = promise_base::of(token).error) {
-        // Also a stop: it came from outside then, and ends the scope with token_stopped.
+        // The error may be a token_stopped. Then the stop came from outside, and the scope ends
+        // with token_stopped.
         if (of.first_failure_)
             report_failure(token, std::move(error));
         else

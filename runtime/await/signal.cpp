@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: MIT
 
-// How a signal reaches those who wait for it.
+// How a signal wakes the waits for it.
 //
-// The handler runs on any thread, in the midst of anything, so it uses atomics, a mailbox and write(2) only. It takes
-// the next number of all arrivals, notes it as the last one of its signal, and posts each interested desk's hook to
-// that runtime's control loop. There, under the mutex, every wait is ended whose signals have a number above the one at
-// which it began. No descriptor is polled for it and nothing is pending in a ring: a runtime that waits for signals
-// sleeps, and ends, like any.
+// The handler runs on any thread and interrupts arbitrary code, so it uses atomics, a mailbox and
+// write(2) only. It takes the next number of all arrivals and stores it as the last arrival of its
+// signal. Then it posts the hook of each desk that waits for the signal to that runtime's control
+// loop. The control loop, under the mutex, ends every wait one of whose signals has a number above
+// the number at which the wait began. No descriptor is polled for signals, and no request is
+// pending in a ring: a runtime that waits for signals parks and ends like any other.
 //
-// A wait hears all that arrives after it began: it makes its desk interested first and then reads the count of
-// arrivals. A handler counts first and then looks who is interested. All four are seq_cst: a handler whose number the
-// wait did not see counted after that, and so finds the interest. Its hook looks once the wait is enlisted, since both
-// hold the mutex.
+// A wait is notified of every signal that arrives after the wait began. The wait sets the bits in
+// `wanted_` first, and then loads the count of arrivals. The handler increments the count first,
+// and then loads `wanted_`. All four accesses are seq_cst. If the wait did not see a handler's
+// number, the handler incremented the count after that load, and therefore sees the bits. The hook
+// scans the list after the wait is enlisted, since both hold the mutex.
 //
-// Between a signal and a stop, the mutex decides: who takes the wait out of the list wakes it.
+// The mutex also orders a signal and a stop: the one that removes the wait from the list wakes it.
 //
-// A desk goes while handlers may run anywhere. Handlers reach it through a listener, which is never freed, and in which
-// they are counted: a desk empties its listener, from when on no handler enters, and waits for those inside, who never
-// wait.
+// A desk is destroyed while handlers may run on any thread. Handlers reach it through a listener,
+// which is never freed and which counts the handlers inside. The desk stores null in its listener,
+// so that no further handler enters. Then it waits for the handlers inside, which never block.
 
 #include <tokengate/signal.hpp>
 
@@ -38,10 +40,10 @@
 namespace tokengate::detail {
 
 struct signal_listener {
-    std::atomic<signal_desk*> of{
-        nullptr};  // stored under the mutex; handlers load it, seq_cst like `handlers`
-    std::atomic<unsigned> handlers{0};  // that may use the desk
-    signal_listener* next = nullptr;    // constant once published
+    /// Stored under the mutex, loaded by handlers. seq_cst, as `handlers` is.
+    std::atomic<signal_desk*> of{nullptr};
+    std::atomic<unsigned> handlers{0};  ///< handlers that may use the desk
+    signal_listener* next = nullptr;    ///< constant once published
 };
 
 namespace {
@@ -55,9 +57,10 @@ std::array<unsigned, most_signals> desks_waiting{};
 std::array<struct ::sigaction, most_signals> before{};
 
 std::atomic<std::uint64_t> arrivals{0};
-std::array<std::atomic<std::uint64_t>, most_signals>
-    last_arrival{};                                // by number of arrival; read in the hook's turn
-std::atomic<signal_listener*> listeners{nullptr};  // a stack that only grows, under the mutex
+/// Per signal: the number of its last arrival. Stored by handlers, loaded when the hook runs.
+std::array<std::atomic<std::uint64_t>, most_signals> last_arrival{};
+/// A stack that only grows. Stored under the mutex.
+std::atomic<signal_listener*> listeners{nullptr};
 
 constexpr std::uint64_t bit(int signal) noexcept { return std::uint64_t{1} << (signal - 1); }
 
@@ -66,7 +69,7 @@ void for_each_signal(std::uint64_t signals, Visit visit) {
     for (; signals != 0; signals &= signals - 1) visit(std::countr_zero(signals) + 1);
 }
 
-/// The handler.
+/// The handler of every signal that some wait is for.
 void note(int signal) {
     const int interrupted_errno = errno;
     const std::uint64_t number = arrivals.fetch_add(1, std::memory_order_seq_cst) + 1;
@@ -74,8 +77,10 @@ void note(int signal) {
     for (std::uint64_t seen = last.load();
          seen < number && !last.compare_exchange_weak(seen, number);) {}
     for (auto* each = listeners.load(std::memory_order_seq_cst); each; each = each->next) {
-        if (!each->of.load()) continue;  // so that one that is being emptied sees no newcomers
-        each->handlers.fetch_add(1);     // then look, as its desk stores null and then counts
+        // A desk that stored null and waits for `handlers` to become 0 gets no further handler.
+        if (!each->of.load()) continue;
+        // Increment first, then load `of` again: the desk stores null first, then loads `handlers`.
+        each->handlers.fetch_add(1);
         if (signal_desk* desk = each->of.load()) desk->tell(signal);
         each->handlers.fetch_sub(1);
     }
@@ -87,8 +92,8 @@ void catch_signal(int signal) noexcept {
     ours.sa_handler = &note;
     ours.sa_flags = SA_RESTART | SA_ONSTACK;
     ::sigfillset(&ours.sa_mask);
-    ::sigaction(signal, &ours,
-                &before[static_cast<std::size_t>(signal - 1)]);  // which cannot fail: see bit_of
+    // Cannot fail: bit_of has rejected every signal that cannot be caught.
+    ::sigaction(signal, &ours, &before[static_cast<std::size_t>(signal - 1)]);
 }
 
 void restore(int signal) noexcept {
@@ -98,7 +103,7 @@ void restore(int signal) noexcept {
         ::sigaction(signal, &before[static_cast<std::size_t>(signal - 1)], nullptr);
 }
 
-/// Under the mutex.
+/// Gives `desk` a free listener, or a new one. Called under the mutex.
 signal_listener& listen(signal_desk& desk) {
     auto* each = listeners.load(std::memory_order_relaxed);
     while (each && each->of.load(std::memory_order_relaxed)) each = each->next;
@@ -113,7 +118,7 @@ signal_listener& listen(signal_desk& desk) {
 
 }  // namespace
 
-// ---- the desk -----------------------------------------------------------------------------------------------------------
+// ---- the desk -----------------------------------------------------------------------------------
 
 signal_desk::signal_desk(shared_state& of) noexcept : of_(of) {
     arrival_.of = this;
@@ -140,8 +145,8 @@ void signal_desk::enlist(signal_wait& wait) {
     const std::scoped_lock lock(mutex);
     if (!listener_) listener_ = &listen(*this);
     wanted_.fetch_or(wait.awaited_, std::memory_order_seq_cst);
-    wait.began_ =
-        arrivals.load(std::memory_order_seq_cst);  // after that: see the head of this file
+    // After fetch_or: see the head of this file.
+    wait.began_ = arrivals.load(std::memory_order_seq_cst);
     for_each_signal(wait.awaited_, [this](int signal) {
         const auto index = static_cast<std::size_t>(signal - 1);
         if (waits_[index]++ == 0 && desks_waiting[index]++ == 0) catch_signal(signal);
@@ -185,18 +190,19 @@ void signal_desk::wake_those_who_heard() noexcept {
         });
         if (wait->arrived_ == 0) continue;
         remove(*wait);
-        wait->wake_from_anywhere();  // from here on its frame may be gone
+        wait->wake_from_anywhere();  // afterwards the frame of `wait` may be gone
     }
 }
 
-// ---- the awaiter --------------------------------------------------------------------------------------------------------
+// ---- the awaiter --------------------------------------------------------------------------------
 
 namespace {
 constexpr const char* doing = "wait for a signal";
 }
 
 std::uint64_t signal_wait::bit_of(int signal) {
-    // The handler of a fault would return to the fault; those between 31 and SIGRTMIN are libc's.
+    // A handler of a fault would return to the faulting instruction. libc reserves the signals
+    // between 31 and SIGRTMIN.
     const bool for_all = signal >= 1 && signal < 32;
     if (!for_all && (signal < SIGRTMIN || signal > SIGRTMAX || signal > most_signals))
         throw configuration_error("configuration_error: tg::signal: there is no signal " +
@@ -216,7 +222,8 @@ bool signal_wait::await_suspend(std::coroutine_handle<> awaiting) {
         if (at.runtime->signals->withdraw(self)) self.wake();
     });
     try {
-        core.runtime->signals->enlist(*this);  // last: the control loop may wake it at once
+        // The last step: from here on the control loop may wake this wait.
+        core.runtime->signals->enlist(*this);
     } catch (...) {
         wait_is_over();
         throw;

@@ -7,13 +7,15 @@
 #include <atomic>
 #include <cstdint>
 
-/// The waits for signals of one runtime, in the order in which they began; signal.cpp says how signals reach them.
+/// The list of one runtime's waits for signals, in the order in which they began. signal.cpp
+/// explains how a signal reaches them.
 ///
 ///     signal_desk desk(runtime);
-///     desk.enlist(wait);                   // resumed by the control loop …
-///     if (desk.withdraw(wait)) …           // … unless it was taken back before
+///     desk.enlist(wait);                   // the control loop resumes it …
+///     if (desk.withdraw(wait)) …           // … unless it is withdrawn before
 ///
-/// Any thread; all desks share one mutex. To be destroyed before the control loop, and without waits.
+/// Thread safety: any thread; all desks share one mutex. A desk must be destroyed before the
+/// control loop, and when no wait is enlisted.
 
 namespace tokengate::detail {
 
@@ -30,19 +32,19 @@ public:
     signal_desk(const signal_desk&) = delete;
     signal_desk& operator=(const signal_desk&) = delete;
 
-    /// Throws std::bad_alloc, before anything happened.
+    /// Throws std::bad_alloc; then nothing has changed.
     void enlist(signal_wait& wait);
-    /// False: it is being resumed.
+    /// False if the control loop has already taken the wait in order to resume it.
     [[nodiscard]] bool withdraw(signal_wait& wait) noexcept;
 
-    /// In the handler of a signal that has been noted.
+    /// Called in the handler, after it has stored the signal's arrival.
     void tell(int signal) noexcept;
 
 private:
     struct arrival_hook : hook {
         signal_desk* of;
-        /// Exchanged (acq_rel) to true by the handler that posts the hook, to false by the control loop before it
-        /// looks.
+        /// The handler that posts the hook exchanges it (acq_rel) to true. The control loop
+        /// exchanges it (acq_rel) to false before it scans the waits.
         std::atomic<bool> under_way{false};
     };
 
@@ -51,14 +53,15 @@ private:
 
     shared_state& of_;
     arrival_hook arrival_;
-    /// Bit n - 1: somebody waits for signal n. Stored under the mutex, loaded by handlers; seq_cst, see signal.cpp.
+    /// Bit n - 1: a wait for signal n is enlisted. Stored under the mutex, loaded by handlers;
+    /// seq_cst, see signal.cpp.
     std::atomic<std::uint64_t> wanted_{0};
 
-    // Under the mutex.
+    // Guarded by the mutex of signal.cpp.
     std::array<unsigned, most_signals> waits_{};
     signal_wait* head_ = nullptr;
     signal_wait** end_ = &head_;
-    signal_listener* listener_ = nullptr;  // from the first wait on
+    signal_listener* listener_ = nullptr;  // null before the first wait
 };
 
 }  // namespace tokengate::detail

@@ -33,8 +33,9 @@ bool stop_token::stop_requested() const noexcept {
     const detail::core_context* core = detail::this_core;
     if (core && core->current == of_) return this_token::stop_requested();
     if (detail::runtimes_that_ask.load(std::memory_order_relaxed) == 0) return false;
-    // What is said to all, or to many, reaches a body that computes only when its loop has a turn. Of chains nothing can be
-    // known here: on another thread the domain may go while the frame stays.
+    // A stop of the whole runtime or a kill sets the bit of a computing body only when the body's
+    // loop has its next turn, so this call polls `at_start` and the kill rules itself. It cannot
+    // evaluate a kill rule for a chain: on another thread the domain may be freed before the frame.
     bool asked = false;
     const auto look = [&](const detail::shared_state& of) {
         const std::uint16_t flags = of_->flags.load_acquire();
@@ -49,9 +50,8 @@ bool stop_token::stop_requested() const noexcept {
         else
             detail::with_runtime(slot, look);
     }
-    if (asked)
-        of_->stop.set_bits(
-            detail::stop_asked);  // so that its next await knows what has been said here
+    // The token's next await then throws, in agreement with this result.
+    if (asked) of_->stop.set_bits(detail::stop_asked);
     return asked;
 }
 
@@ -59,7 +59,8 @@ bool this_token::stop_requested() noexcept {
     const detail::core_context* core = detail::this_core;
     if (!core || !core->current) return false;
     bool asked = false;
-    // A message to one that awaits it here cannot be taken before they all suspend.
+    // The loop cannot take a stop message to an awaiter on this loop before all of them suspend.
+    // So this loop reads the bits of each awaiter.
     for (const detail::token_record* each = core->current; each && !asked;
          each = detail::awaiter_here(*core, *each)) {
         if (each->flags & detail::shielded) return false;
@@ -70,7 +71,7 @@ bool this_token::stop_requested() noexcept {
         asked = ((said & detail::stopping_all) && !(core->current->flags & detail::exempt)) ||
                 ((said & detail::killing) && core->host->kills_current());
     }
-    if (asked) core->current->stop.set_bits(detail::stop_asked);  // as above
+    if (asked) core->current->stop.set_bits(detail::stop_asked);  // as in stop_token
     return asked;
 }
 

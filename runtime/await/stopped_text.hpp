@@ -7,8 +7,8 @@
 
 namespace tokengate::detail {
 
-/// A part of the running token's wait that may meet a stop: what token_stopped then says it did not do is `deed()`, a text
-/// that is made only then.
+/// Runs `part`, a part of the running token's wait. If a stop ends it, the text of token_stopped
+/// names `deed()` as what the token did not do. `deed` is called only then.
 template <class Deed, class Part>
 auto naming(Deed deed, Part part) -> decltype(part()) {
     try {

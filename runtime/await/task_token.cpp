@@ -21,7 +21,7 @@ void bind_to_core(token_record& token, unsigned core) {
         throw configuration_error("configuration_error: tokengate::as_token(task, " +
                                   std::to_string(core) + "): the runtime has the cores 0 to " +
                                   std::to_string(layout.cores - 1));
-    if (token.flags & in_domain) return;  // the chain stays together
+    if (token.flags & in_domain) return;  // a conducted token stays on the core of its chain
     token.flags = static_cast<std::uint16_t>((token.flags & ~unroutable) | bound);
     token.anchor = reinterpret_cast<void*>(std::uintptr_t{core} * layout.workers_per_core);
 }

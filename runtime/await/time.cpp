@@ -12,7 +12,7 @@ namespace tokengate::detail {
 
 namespace {
 
-/// In the largest unit that needs no fraction: "2s", "1500ms".
+/// The duration in the largest unit that needs no fraction: "2s", "1500ms".
 std::string readable(std::chrono::nanoseconds duration) {
     const std::pair<std::int64_t, const char*> units[] = {
         {1'000'000'000, "s"}, {1'000'000, "ms"}, {1000, "us"}};
@@ -25,7 +25,8 @@ std::string readable(std::chrono::nanoseconds duration) {
 
 std::uint64_t deadline_after(std::chrono::nanoseconds from_now) noexcept {
     if (from_now.count() <= 0) return 0;
-    // Both below 2^63: no overflow. Later than that is never.
+    // Both terms are below 2^63, so the sum does not overflow. A deadline from 2^63 ns on never
+    // arrives.
     return event_loop::steady_ns() + static_cast<std::uint64_t>(from_now.count());
 }
 
@@ -33,7 +34,7 @@ std::uint64_t deadline_at(std::chrono::nanoseconds since_epoch) noexcept {
     return since_epoch.count() <= 0 ? 0 : static_cast<std::uint64_t>(since_epoch.count());
 }
 
-// ---- sleep --------------------------------------------------------------------------------------------------------------
+// ---- sleep --------------------------------------------------------------------------------------
 
 bool sleep::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter("sleep");
@@ -58,14 +59,15 @@ void sleep::await_resume() const {
 bool yielding::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = enter("yield");
     suspend(core, awaiting, nullptr);
-    core.host->loop.ready_start(this);  // behind what has not started yet, too
+    core.host->loop.ready_start(this);  // also behind the tokens that wait to start here
     return true;
 }
 
-// ---- timeouts -----------------------------------------------------------------------------------------------------------
+// ---- timeouts -----------------------------------------------------------------------------------
 
 time_limit::time_limit(token_record& limited, std::chrono::nanoseconds limit)
-    // Not `enter`: a stop of the awaiter is for the await to hand on.
+    // on_a_loop instead of `enter`: the await that follows passes a stop of the awaiter on to the
+    // limited token.
     : home_(suspension::on_a_loop("wait with a timeout").host),
       limited_(&limited),
       limit_(limit),
@@ -95,7 +97,7 @@ void time_limit::rethrow_if_over() const {
 
 void wait_limit::check() const {
     if (limit_.count() > 0) return;
-    suspension::enter("wait");  // a stop, and a thread without a loop, come first
+    suspension::enter("wait");  // throws first if a stop is pending or this thread has no loop
     throw_over();
 }
 
@@ -105,7 +107,7 @@ void wait_limit::begin(suspension& wait) noexcept {
     timer_.run = [](hook* due) noexcept {
         wait_limit& self = *static_cast<alarm*>(due)->of;
         token_record* const token = self.wait_->token;
-        // Else it has been woken, or a stop has come before.
+        // If the token does not wait here any more, it has been woken or a stop came before.
         if (!token || token->waits_at() != self.wait_) return;
         self.over_ = true;
         token->wait_is_over();

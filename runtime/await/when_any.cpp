@@ -31,7 +31,7 @@ void any_core::add(core_context& core, std::size_t index, token_record& token,
     added.work = &token;
     added.ended = false;
     token.awaited_by.store(core.current ? core.current->sequence.load() : 0);
-    // Too late for this one, or the awaiter is to stop: it need not start.
+    // Another member has already ended, or the awaiter has a stop request: this one need not start.
     if (first_ != none || (core.current && core.current->stop_pending()))
         request_stop(token, stop_asked);
     const auto self = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&added));
@@ -39,7 +39,7 @@ void any_core::add(core_context& core, std::size_t index, token_record& token,
         token.owner = self;
         admit(core, token);
     } else if (token.shared_owner().exchange(self, std::memory_order_acq_rel) == owner_done) {
-        note_end(added);  // acquire: its result is in its frame
+        note_end(added);  // the exchange acquires the result in the token's frame
     }
 }
 

@@ -8,15 +8,20 @@
 #include <cerrno>
 #include <utility>
 
-// Why nothing is lost when an idle thread's time runs out while a job is handed over.
+// Why no job is lost if an idle thread's time runs out while a job is handed over.
 //
-// A job is queued, and a thread gives up waiting, only under the mutex, so one comes first:
-//   * The job. The thread that gives up sees it in the queue, and runs it instead of leaving. It may have eaten the
-//     notification meant for another thread, or that one finds the queue empty and goes on waiting: a notification only
-//     says "look", and who looks decides under the mutex.
-//   * The leaving. The thread is then in neither count, and the submit makes a thread or knows others.
-// No thread sleeps or leaves while the queue has a job, and no job is queued while there is no thread: so some thread
-// is always on its way to the oldest job, or busy with one that was submitted before it.
+// A job is queued, and a thread gives up waiting, only under the mutex. So one of them is first:
+//
+//   * The job. The thread that gives up finds the job in the queue, and runs it instead of leaving.
+//     It may have consumed the notification for another thread, or the other thread finds the queue
+//     empty and continues to wait. Both are harmless, because a notification only makes a thread
+//     scan the queue, and the thread decides under the mutex.
+//   * The leaving. The thread is then in neither count, and the submit makes a thread or knows of
+//     others.
+//
+// No thread sleeps or leaves while the queue has a job, and no job is queued while there is no
+// thread. So a thread is always on its way to the oldest job, or busy with one that was submitted
+// before it.
 
 namespace tokengate::detail {
 
@@ -28,8 +33,8 @@ std::vector<unsigned long> affinity_of_this_thread() {
          mask.resize(2 * mask.size())) {
         auto* bits = reinterpret_cast<cpu_set_t*>(mask.data());
         if (::sched_getaffinity(0, mask.size() * sizeof mask[0], bits) == 0) return mask;
-        if (errno != EINVAL)
-            break;  // EINVAL: the machine may have more CPUs than the mask has bits
+        // EINVAL: the machine may have more CPUs than the mask has bits.
+        if (errno != EINVAL) break;
     }
     return {};
 }
@@ -38,8 +43,8 @@ std::vector<unsigned long> affinity_of_this_thread() {
 
 blocking_pool::blocking_pool(unsigned most_threads, std::chrono::nanoseconds keep_idle)
     : most_threads_(most_threads),
-      keep_idle_(std::min<std::chrono::nanoseconds>(
-          keep_idle, std::chrono::years(1))),  // now + it cannot overflow
+      // Limited, so that now + keep_idle cannot overflow.
+      keep_idle_(std::min<std::chrono::nanoseconds>(keep_idle, std::chrono::years(1))),
       cpus_(affinity_of_this_thread()) {}
 
 blocking_pool::~blocking_pool() {
@@ -48,8 +53,8 @@ blocking_pool::~blocking_pool() {
     changed_.notify_all();
     changed_.wait(lock, [this] { return threads_ == 0; });
     lock.unlock();
-    if (left_)
-        ::pthread_join(*left_, nullptr);  // it joined the one before it, and so on: all have ended
+    // This thread joined the one that left before it, and so on: all have ended.
+    if (left_) ::pthread_join(*left_, nullptr);
 }
 
 bool blocking_pool::submit(blocking_job& job) noexcept {
@@ -63,12 +68,13 @@ bool blocking_pool::submit(blocking_job& job) noexcept {
     *end_ = &job;
     end_ = &job.next;
     ++waiting_;
-    changed_
-        .notify_one();  // under the mutex: once it is released, the job may end and somebody destroy the pool
+    // Under the mutex: once it is released, the job may end, and another thread may destroy the
+    // pool.
+    changed_.notify_one();
     return true;
 }
 
-// The thread that was notified for it looks, finds nothing, and goes on waiting.
+// The thread that was notified for the job finds nothing, and continues to wait.
 bool blocking_pool::withdraw(blocking_job& job) noexcept {
     const std::scoped_lock lock(mutex_);
     if (!job.link) return false;
@@ -98,14 +104,14 @@ unsigned blocking_pool::idle() const noexcept {
     return idle_;
 }
 
-// Under the mutex: whether the job can be queued depends on it. The new thread's first act is to take the mutex.
-// Not std::thread, which also fails by bad_alloc, and whose handle would have to be kept somewhere until it is joined.
+// Under the mutex, because the result decides whether the job can be queued. The new thread first
+// takes the mutex. This is no std::thread: that can also fail by bad_alloc, and its handle would
+// have to be kept somewhere until it is joined.
 bool blocking_pool::make_thread() noexcept {
     sigset_t all, before;
     ::sigfillset(&all);
-    ::pthread_sigmask(
-        SIG_SETMASK, &all,
-        &before);  // inherited: there is no moment in which the thread could take a signal
+    // Inherited by the new thread, so there is no moment in which it could take a signal.
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_t made;
     const int error = ::pthread_create(
         &made, nullptr,
@@ -123,8 +129,8 @@ bool blocking_pool::make_thread() noexcept {
 
 void blocking_pool::work() noexcept {
     ::pthread_setname_np(::pthread_self(), "tokengate-block");
-    if (!cpus_
-             .empty())  // failing, because the mask has since become invalid, leaves the submitter's
+    // Fails if the mask has become invalid since. Then the thread keeps the submitter's mask.
+    if (!cpus_.empty())
         ::sched_setaffinity(0, cpus_.size() * sizeof cpus_[0],
                             reinterpret_cast<const cpu_set_t*>(cpus_.data()));
 
@@ -143,9 +149,8 @@ void blocking_pool::work() noexcept {
     const std::optional<pthread_t> predecessor = std::exchange(left_, ::pthread_self());
     if (stopping_) changed_.notify_all();
     lock.unlock();
-    if (predecessor)
-        ::pthread_join(*predecessor,
-                       nullptr);  // has let go of the mutex and is ending, so this is short
+    // The predecessor has released the mutex and is ending, so this is short.
+    if (predecessor) ::pthread_join(*predecessor, nullptr);
 }
 
 }  // namespace tokengate::detail

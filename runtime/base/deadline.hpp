@@ -5,7 +5,7 @@
 
 namespace tokengate::detail {
 
-/// That long after `from`; the clock's end, where it would lie beyond it.
+/// The time `span` after `from`, or the end of the clock if that would lie beyond it.
 constexpr std::chrono::steady_clock::time_point later(std::chrono::steady_clock::time_point from,
                                                       std::chrono::nanoseconds span) noexcept {
     constexpr auto end = std::chrono::steady_clock::time_point::max();

@@ -11,24 +11,27 @@
 
 namespace tokengate::detail {
 
-/// The slabs of the process, linked through `older`; guarded by the registry's mutex. It has external linkage and its
-/// own name because debuggers begin here (runtime/gdb/tokengate.py), also where nobody knows the registry's layout.
+/// The slabs of the process, linked through `older`, guarded by the registry's mutex. It has
+/// external linkage and its own name because debuggers begin here (runtime/gdb/tokengate.py), also
+/// if they do not know the layout of the registry.
 [[gnu::used]] constinit slab* newest_slab = nullptr;
 
 namespace {
 
-/// All slabs and orphaned pools of the process. Never destroyed (it has no destructor to run), so threads may end late.
+/// All slabs and orphaned pools of the process. Never destroyed (it has no destructor to run), so
+/// threads may end late.
 ///
-/// Slabs are linked newest first and only ever added in front, so a reader that took the newest under the mutex walks
-/// `older` without it; nothing is unlinked while there are readers. What dies meanwhile is left to the last of them.
+/// Slabs are linked newest first and only added in front. A reader that took the newest under the
+/// mutex therefore walks `older` without the mutex. No slab is unlinked while there are readers:
+/// the last reader unlinks those that died meanwhile.
 struct slab_registry {
-    std::mutex mutex;        // also of newest_slab
+    std::mutex mutex;        // also guards newest_slab
     slab* doomed = nullptr;  // linked through slab::next
     std::size_t readers = 0;
     frame_pool* orphans = nullptr;
     std::size_t pools = 0;
-    slab* buckets[1024] =
-        {};  // by address, linked through slab::same_bucket: whether an address is one of ours
+    // By address, linked through slab::same_bucket. They show whether an address lies in a slab.
+    slab* buckets[1024] = {};
 
     slab*& bucket_of(const slab* looked_for) noexcept {
         return buckets[reinterpret_cast<std::uintptr_t>(looked_for) / slab::size %
@@ -45,7 +48,8 @@ std::byte* map(std::size_t bytes) {
 
 /// Zero memory of a multiple of the slab size, aligned to the slab size.
 void* map_aligned(std::size_t bytes) {
-    // The kernel usually places a mapping against the last one, which is aligned if that was.
+    // The kernel usually places a mapping next to the latest one. If that one was aligned, so is
+    // this one.
     std::byte* memory = map(bytes);
     if (slab::of(memory) == static_cast<void*>(memory)) return memory;
     munmap(memory, bytes);
@@ -84,12 +88,13 @@ void unlink_slab(slab* dead) noexcept {
 
 void unmap(slab* dead) noexcept {
 #ifdef TOKENGATE_ASAN
-    __asan_unpoison_memory_region(dead, dead->mapped);  // whoever maps the addresses next
+    // For the next mapping of these addresses.
+    __asan_unpoison_memory_region(dead, dead->mapped);
 #endif
     munmap(dead, dead->mapped);
 }
 
-/// The caller's slab has no live slot and is in no list of its pool.
+/// Precondition: the slab has no live slot and is in no list of its pool.
 void drop_slab(slab* dead) noexcept {
     {
         std::lock_guard lock(registry.mutex);
@@ -125,7 +130,7 @@ public:
     slab* newest;
 };
 
-/// Sets how many frees `item` can take before it has to move.
+/// Sets how many frees `item` can take until it has to move to another place.
 void set_left(slab* item, std::uint32_t left) noexcept {
     item->taken.store(item->live() - left, std::memory_order_relaxed);
     item->left.store(left, std::memory_order_relaxed);
@@ -182,13 +187,14 @@ void* frame_pool::allocate_slowly(std::size_t bytes, slab_kind kind) {
     return slot;
 }
 
-/// The current slab has no freed slot: what came home first, since it is warm, then what was never used.
+/// Called if the current slab has no freed slot. First takes returned slots, because they are warm,
+/// and then slots that were never used.
 void* frame_pool::refill(unsigned index) {
     if (returned_.load(std::memory_order_relaxed)) take_returned();
     current& here = current_[index];
     slab* from = here.from.load(std::memory_order_relaxed);
     if (!here.free && (!from || from->carved.load(std::memory_order_relaxed) == from->capacity)) {
-        slab* next = next_slab(index);  // may throw: nothing has changed yet
+        slab* next = next_slab(index);  // may throw; nothing has changed yet
         if (from) {
             assert(here.live.load(std::memory_order_relaxed) == from->capacity);
             from->where = slab::place::full;
@@ -205,14 +211,16 @@ void* frame_pool::refill(unsigned index) {
         here.pop(slot);
         return slot;
     }
-    // Release, though all that a reader finds there is zero: a slot is carved after the slab's head was written.
+    // release, although a reader finds only zeroes there: the head of the slab was written before a
+    // slot is carved.
     const std::uint32_t number = from->carved.load(std::memory_order_relaxed);
     from->carved.store(number + 1, std::memory_order_release);  // pairs with enumerate()
     here.live.store(here.live.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     return from->slot(number);
 }
 
-/// Of the slabs with room, the one that was full last: its free slot is warm, and the emptier ones may become empty.
+/// Of the slabs with room, takes the one that was full last. Its free slot is warm, and the emptier
+/// slabs may become empty.
 slab* frame_pool::next_slab(unsigned index) {
     if (slab* found = partial_[index].first) {
         partial_[index].remove(found);
@@ -226,7 +234,8 @@ slab* frame_pool::next_slab(unsigned index) {
     slab* made = make_slab(slab::size, this, static_cast<slab_kind>(index / classes));
     made->index = static_cast<std::uint8_t>(index);
     made->slot_size = class_size(index % classes);
-    // An odd number of lines: else the same line of every large frame would compete for a few sets of the cache.
+    // An odd number of cache lines. Otherwise the same line of every large frame would compete for
+    // a few sets of the cache.
     if (made->slot_size % 128 == 0 && made->slot_size > 1024) made->slot_size += 64;
     made->capacity = static_cast<std::uint32_t>((slab::size - sizeof(slab)) / made->slot_size);
     link_slab(made);
@@ -246,7 +255,7 @@ void* frame_pool::allocate_large(std::size_t bytes, slab_kind kind) {
     return made->slot(0);
 }
 
-/// A slot that is not of the current slab of its class, or is large.
+/// Frees a slot that is large or is not in the current slab of its class.
 void frame_pool::deallocate_slowly(void* slot) noexcept {
     slab* home = slab::of(slot);
     poison(slot, home);
@@ -256,7 +265,7 @@ void frame_pool::deallocate_slowly(void* slot) noexcept {
         collect_for(home->owner, slot);
 }
 
-/// A slot of this pool that is not of a current slab, or may be.
+/// Frees a slot of this pool. Its slab may be current or not.
 void frame_pool::put(slab* home, void* slot) noexcept {
     if (home->where == slab::place::current) {
         current_[home->index].push(slot);
@@ -264,13 +273,13 @@ void frame_pool::put(slab* home, void* slot) noexcept {
     }
     set_next(slot, home->free);
     home->free = slot;
-    const std::uint32_t left =
-        home->left.load(std::memory_order_relaxed) - 1;  // one writer: no read-modify-write
+    // There is one writer, so this is no read-modify-write.
+    const std::uint32_t left = home->left.load(std::memory_order_relaxed) - 1;
     home->left.store(left, std::memory_order_relaxed);
     if (left == 0) move(home);
 }
 
-/// `item` has no free left.
+/// Called when `item` can take no further free in its place.
 void frame_pool::move(slab* item) noexcept {
     if (item->where == slab::place::full) {
         item->where = slab::place::partial;
@@ -381,7 +390,7 @@ frame_pool_statistics frame_pool::statistics() {
     for (slab* each = reader.newest; each; each = each->older) {
         ++sum.slabs;
         sum.mapped_bytes += each->mapped;
-        // Either may be caught in a change.
+        // The owner's thread may change either value meanwhile.
         const current& at = each->owner->current_[each->index];
         const bool is_current = at.from.load(std::memory_order_relaxed) == each;
         sum.live_slots +=

@@ -10,19 +10,22 @@
 #include <cstddef>
 #include <cstdint>
 
-/// How long things took: a histogram that one thread fills and any may read, and a sum of several for the reader.
+/// A histogram of durations that one thread fills and any thread may read, and a sum of several for
+/// the reader.
 ///
-///     waits.record(now - began);                         // its owner: three stores, no locked instruction
+///     waits.record(now - began);      // its owner: three stores, no locked instruction
 ///
-///     histogram_sum all;                                 // any thread
+///     histogram_sum all;              // any thread
 ///     for (const auto& each : cores) all.add(each.waits);
 ///     all.quantile(0.99);
 ///
-/// The scheme is HdrHistogram's (Gil Tene): every octave in 16 steps of equal width. So 625 buckets (5 KiB) cover 1 ns to
-/// 2^42 ns (73 minutes), and what is read from a bucket, its middle, is off by at most 1/32 of the value. Below 32 ns it
-/// is exact; 2^42 ns and above share the last bucket, and only the largest is known.
+/// The scheme is HdrHistogram's (Gil Tene): each octave has 16 steps of equal width. So 625 buckets
+/// (5 KiB) cover 1 ns to 2^42 ns (73 minutes). The value read from a bucket is its middle, and is
+/// off by at most 1/32 of the value. Below 32 ns it is exact. Values of 2^42 ns and above share the
+/// last bucket, and only the largest is known.
 ///
-/// Whoever counts a value also finds it in `total` and `max`, which may be ahead of the count.
+/// A reader that counts a value also finds it in `total` and `max`. These may be ahead of the
+/// count.
 
 namespace tokengate::detail {
 
@@ -39,7 +42,7 @@ struct histogram_scheme {
         return (shift + 1) * steps + (ns >> shift) % steps;
     }
 
-    /// What is read from a bucket: its middle; of the last one, where it begins.
+    /// The value read from a bucket: its middle, or for the last one its beginning.
     static constexpr std::uint64_t middle_of(std::size_t bucket) noexcept {
         if (bucket < 2 * steps) return bucket;
         if (bucket == buckets - 1) return std::uint64_t{1} << octaves;
@@ -80,8 +83,8 @@ public:
     [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
     [[nodiscard]] std::uint64_t max() const noexcept { return max_; }
 
-    /// The smallest value that a share of `q`, 0 … 1, of all values does not exceed; 0 if there is none. The largest exactly, others
-    /// to 1/32.
+    /// The smallest value that a share of `q`, 0 … 1, of all values does not exceed. 0 if there are
+    /// no values. The largest value is exact, others are to 1/32.
     [[nodiscard]] std::uint64_t quantile(double q) const noexcept {
         const auto rank = static_cast<std::uint64_t>(std::ceil(std::clamp(q, 0.0, 1.0) *
                                                                static_cast<double>(count_)));
@@ -93,7 +96,8 @@ public:
         return bucket == buckets - 1 ? max_ : std::min(middle_of(bucket), max_);
     }
 
-    /// visit(i, how many values are at most bounds[i]) for each of the ascending bounds; true to 1/32 of the bound.
+    /// Calls visit(i, number of values that are at most bounds[i]) for each of the ascending
+    /// bounds; exact to 1/32 of the bound.
     template <class Bounds, class Visit>
     void up_to(const Bounds& bounds, Visit visit) const {
         std::uint64_t seen = 0;

@@ -16,7 +16,8 @@ inline void append_in_hex(std::string& out, char each) {
     out += digits[byte & 15];
 }
 
-/// What a user gave, for a message: a NUL would end what(), and a newline forge a line of a log.
+/// Quotes a user's text for a message. Unescaped, a NUL would end what(), and a newline would forge
+/// a line of a log.
 inline std::string quoted(std::string_view text) {
     std::string out = "\"";
     for (const char each : text) {
@@ -30,7 +31,8 @@ inline std::string quoted(std::string_view text) {
     return out += '"';
 }
 
-/// The same for a text that is to stay readable as it is.
+/// Escapes unprintable characters in the same way, and changes nothing else, so that the text stays
+/// readable.
 inline std::string on_one_line(std::string_view text) {
     std::string out;
     for (const char each : text)

@@ -43,7 +43,8 @@ private:
     std::unique_ptr<cpu_set_t, free_set> set_;
 };
 
-/// More than any kernel is configured for; keeps a nonsensical CPU number from allocating its mask.
+/// More CPUs than any kernel is configured for. Prevents a mask from being allocated for a
+/// nonsensical CPU number.
 constexpr unsigned most_cpus = 1U << 20;
 
 unsigned online_count() noexcept {
@@ -55,22 +56,24 @@ void keep_smaller(std::optional<double>& limit, double quota, double period) {
         limit = std::min(limit.value_or(std::numeric_limits<double>::infinity()), quota / period);
 }
 
-/// v2: "max 100000" or "150000 100000". A group without the file (the root, or no cpu controller) sets no limit.
+/// v2: "max 100000" or "150000 100000". A group without the file (the root, or no cpu controller)
+/// has no limit.
 void read_v2(const fs::path& group, std::optional<double>& limit) {
     std::ifstream file(group / "cpu.max");
     double quota = 0, period = 0;
     if (file >> quota >> period) keep_smaller(limit, quota, period);  // "max" is no number
 }
 
-/// v1: two files; a quota of -1 is none.
+/// v1: two files. A quota of -1 means no limit.
 void read_v1(const fs::path& group, std::optional<double>& limit) {
     std::ifstream quota_file(group / "cpu.cfs_quota_us"), period_file(group / "cpu.cfs_period_us");
     double quota = 0, period = 0;
     if (quota_file >> quota && period_file >> period) keep_smaller(limit, quota, period);
 }
 
-/// Visits `group` below `mount` and every group above it, the mount itself last. In a container /proc may name the group as
-/// the host sees it while the mount begins at that very group: then only the mount has the file, and that is the right one.
+/// Visits `group` below `mount` and every group above it, the mount itself last. In a container,
+/// /proc may name the group as the host sees it, while the mount begins at that very group. Then
+/// only the mount has the file, and it is the right one.
 template <typename Read>
 void walk_up(const fs::path& mount, const fs::path& group, Read read,
              std::optional<double>& limit) {
@@ -99,7 +102,7 @@ bool lists(std::string_view controllers, std::string_view wanted) {
 
 std::vector<unsigned> affinity_cpus() {
     std::vector<unsigned> cpus;
-    // The kernel answers EINVAL while the set is smaller than its own.
+    // The kernel returns EINVAL while the set is smaller than its own.
     for (std::size_t size = 1024; size <= most_cpus; size *= 2) {
         const cpu_mask mask(size);
         if (::sched_getaffinity(0, mask.bytes(), mask.get()) == 0) {
@@ -127,11 +130,11 @@ std::optional<double> cgroup_cpu_quota(const fs::path& root) {
         const fs::path group = line.substr(second + 1);
         if (controllers.empty()) {
             walk_up(mounts, group, read_v2, limit);
-            walk_up(mounts / "unified", group, read_v2,
-                    limit);  // where a machine still on v1 mounts it
+            // The place where a machine that still uses v1 mounts v2.
+            walk_up(mounts / "unified", group, read_v2, limit);
         } else if (lists(controllers, "cpu")) {
-            walk_up(mounts / controllers, group, read_v1,
-                    limit);  // "cpu,cpuacct", and "cpu" is a link to it
+            // "cpu,cpuacct"; "cpu" is a link to it.
+            walk_up(mounts / controllers, group, read_v1, limit);
         }
     }
     return limit;

@@ -6,7 +6,7 @@
 
 namespace tokengate::detail {
 
-/// What a failure says of itself. Throws std::bad_alloc.
+/// The message of a failure. Throws std::bad_alloc.
 inline std::string what_of(const std::exception_ptr& failure) {
     try {
         std::rethrow_exception(failure);

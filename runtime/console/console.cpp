@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
 
-// The console's server: libmicrohttpd without threads of its own, driven by a service on the control loop, which waits for
-// the library's epoll descriptor.
+// The console's server: libmicrohttpd without threads of its own. A service on the control loop
+// runs it and waits for its epoll descriptor.
 //
-// A request that only turns something, or is wrong, is answered where it is heard. One that asks for a document waits,
-// suspended, until the service has had the document written by the writer's thread; requests for the same document that
-// have come meanwhile share it. So whatever is asked, and how often, there is one document in the making.
+// The library's callback answers a control, an invalid request or one for the page at once. It
+// suspends a request for a document until the writer's thread has written the document. Requests
+// for the same document that are suspended at that time share it. So at most one document is being
+// written at any time.
 //
-// The library must not be stopped while a request is suspended: the service resumes all of them, with an answer or with
-// an excuse, before it waits for anything else, and before it ends.
+// The library must not be stopped while a request is suspended. So the service resumes all
+// suspended requests, with an answer or an error, before it waits for anything else and before it
+// ends.
 //
-// The library closes a connection on which nothing moves for a while, and every byte is a move. So the service looks
-// itself for those that have trickled for too long without a whole request; it shuts their sockets down, which the
-// library then sees.
+// The library closes a connection that is idle for the timeout, but every byte restarts that
+// timeout. So the service itself finds connections that have sent no whole request for too long. It
+// shuts their sockets down, and the library then closes the connections.
 
 #include <tokengate/console.hpp>
 
@@ -59,10 +61,10 @@ extern const std::string_view console_page;
 namespace {
 
 constexpr std::size_t largest_body = 4096;
-constexpr std::size_t largest_ignored_body =
-    65536;  // read to its end so that its sender hears why it was refused
-constexpr std::size_t connection_memory =
-    32768;  // of which the head of a request takes what it needs
+// A body up to this size is received to its end, so that the client reads why it was rejected.
+constexpr std::size_t largest_ignored_body = 65536;
+// The head of a request takes what it needs from this.
+constexpr std::size_t connection_memory = 32768;
 constexpr int waiting_to_be_accepted = 1024;
 constexpr std::size_t shortest_token = 16;
 
@@ -76,7 +78,7 @@ token_digest digest_of(std::string_view text) {
     return digest;
 }
 
-/// A document that is written when it is asked for.
+/// A document that the writer's thread writes on request.
 struct document {
     enum class kind : std::uint8_t { metrics, snapshot, tokens, trace };
     kind what = kind::snapshot;
@@ -89,14 +91,14 @@ struct request {
     std::size_t received = 0;
     MHD_Connection* connection = nullptr;
     document wanted{};
-    response answer{};  // to a suspended one
+    response answer{};  // set while the request is suspended
     unsigned status = MHD_HTTP_OK;
 };
 
-/// Somebody connected, from the library's first to its last word of him.
+/// A connection, between the library's notifications of its beginning and its end.
 struct visitor {
     int socket = -1;
-    std::chrono::steady_clock::time_point since{};  // in that list
+    std::chrono::steady_clock::time_point since{};  // when it was put into the list `in`
     std::list<visitor>* in = nullptr;
     std::list<visitor>::iterator self{};
 };
@@ -126,7 +128,7 @@ response make_response(MHD_Response* made, const char* type) {
     return all;
 }
 
-/// The text becomes the response's own.
+/// The response takes ownership of the text.
 response text_response(std::string text, const char* type) {
     auto* kept = new std::string(std::move(text));
     MHD_Response* made = MHD_create_response_from_buffer_with_free_callback_cls(
@@ -142,8 +144,8 @@ response error_response(std::string_view error) {
 unique_fd listen_at(const endpoint& at) {
     unique_fd made(::socket(at.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     const int yes = 1;
-    ::setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &yes,
-                 sizeof yes);  // else a restart waits for old connections
+    // Without it, a restart would have to wait for old connections.
+    ::setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (made.get() >= 0 && ::bind(made.get(), at.data(), at.size()) == 0 &&
         ::listen(made.get(), waiting_to_be_accepted) == 0)
         return made;
@@ -226,14 +228,14 @@ private:
     unique_fd listening_;
     const endpoint at_;
     response page_;
-    std::vector<request*> waiting_;  // suspended; no more than there are connections
+    std::vector<request*> waiting_;  // suspended requests; at most one a connection
     console_writer writer_;
     MHD_Daemon* daemon_ = nullptr;
     int epoll_ = -1;  // the daemon's
-    std::list<visitor>
-        asking_;  // a whole request of theirs has yet to come; who has been at it for longest is first
-    std::list<visitor> others_;   // no more in both than there are connections
-    bool somebody_left_ = false;  // since the daemon was last run
+    /// Connections whose current request is not complete, those that have waited longest first.
+    std::list<visitor> asking_;
+    std::list<visitor> others_;   // all other connections
+    bool somebody_left_ = false;  // a connection has ended since the daemon was last run
 };
 
 console_server::console_server(runtime& of, const console_options& options)
@@ -244,7 +246,7 @@ console_server::console_server(runtime& of, const console_options& options)
           std::chrono::nanoseconds(options.idle_timeout))),
       listening_(listen_at(endpoint(options.address, options.port))),
       at_(local_endpoint(listening_.get())) {
-    // The page is part of the program.
+    // The page is part of the program, so the response refers to it without a copy.
     page_ = make_response(MHD_create_response_from_buffer(console_page.size(),
                                                           const_cast<char*>(console_page.data()),
                                                           MHD_RESPMEM_PERSISTENT),
@@ -271,13 +273,13 @@ console_server::~console_server() {
     if (daemon_) MHD_stop_daemon(daemon_);
 }
 
-// ---- the service --------------------------------------------------------------------------------------------------------
+// ---- the service --------------------------------------------------------------------------------
 
 task<> console_server::serve() {
     for (;;) {
         somebody_left_ = false;
         if (MHD_run(daemon_) != MHD_YES) throw std::runtime_error("libmicrohttpd failed");
-        dismiss_slow();  // only now, when all that has come has been read
+        dismiss_slow();  // after MHD_run, which has read all that has arrived
         if (!waiting_.empty()) {
             co_await answer_waiting();
             continue;
@@ -288,17 +290,18 @@ task<> console_server::serve() {
             const std::chrono::milliseconds its(timeout);
             wait = std::min(wait.value_or(its), its);
         }
-        // If it could take no more connections, it can when somebody has left, but listens from its next run on only.
+        // If the daemon was at its limit of connections, it can accept again after one has ended.
+        // But it polls the listening socket only from its next run on.
         if (somebody_left_) wait = std::chrono::milliseconds::zero();
         if (!wait) {
             co_await readable(epoll_);
         } else if (wait->count() == 0) {
-            co_await yield();  // it has more to do, and so have others
+            co_await yield();  // the daemon has more to do, and so have other tokens of this loop
         } else {
             try {
                 co_await with_timeout(readable(epoll_), *wait);
             } catch (const token_timeout&) {
-                // Somebody has been silent, or slow, for too long.
+                // A connection has been idle, or its request incomplete, for too long.
             }
         }
     }
@@ -307,8 +310,8 @@ task<> console_server::serve() {
 void console_server::dismiss_slow() {
     const auto now = std::chrono::steady_clock::now();
     while (!asking_.empty() && now - asking_.front().since >= patience_) {
-        ::shutdown(asking_.front().socket,
-                   SHUT_RDWR);  // fails if the peer has gone, which the library sees too
+        // Fails if the peer has gone. The library detects that, too.
+        ::shutdown(asking_.front().socket, SHUT_RDWR);
         move(asking_.front(), others_);
     }
 }
@@ -329,7 +332,7 @@ task<> console_server::answer_waiting() {
     } const all{std::exchange(waiting_, {})};
     const std::vector<request*>& now = all.requests;
     for (std::size_t i = 0; i < now.size(); ++i) {
-        if (now[i]->answer) continue;  // shares another's
+        if (now[i]->answer) continue;  // shares the answer of an equal request
         response made;
         unsigned status = MHD_HTTP_OK;
         std::string excuse;
@@ -371,7 +374,7 @@ std::string console_server::write(const document& wanted) const {
     return snapshot_json(of_.snapshot(), of_.tokens(), facts);
 }
 
-// ---- requests -----------------------------------------------------------------------------------------------------------
+// ---- requests -----------------------------------------------------------------------------------
 
 MHD_Result console_server::heard(void* self, MHD_Connection* connection, const char* url,
                                  const char* method, const char*, const char* data,
@@ -386,7 +389,8 @@ MHD_Result console_server::heard(void* self, MHD_Connection* connection, const c
             return MHD_YES;
         }
         if (*size != 0) {
-            // Refused only when all of it has come: who is still sending may not read the answer.
+            // Rejected only when the whole body has arrived: a client that still sends may not read
+            // the answer.
             asked->received += std::exchange(*size, 0);
             if (asked->received > largest_ignored_body) return MHD_NO;
             if (asked->received <= largest_body)
@@ -509,7 +513,7 @@ std::optional<token_query> console_server::tokens_wanted(MHD_Connection* connect
     return wanted;
 }
 
-// ---- controls -----------------------------------------------------------------------------------------------------------
+// ---- controls -----------------------------------------------------------------------------------
 
 namespace {
 
@@ -528,7 +532,8 @@ bool console_server::authorized(MHD_Connection* connection) const {
         });
     if (!is_bearer) return false;
     given.remove_prefix(scheme.size());
-    // Digests have one length, and comparing them takes one time: neither the length nor a right beginning tells.
+    // All digests have the same length, and CRYPTO_memcmp takes the same time for all. So the time
+    // reveals neither the token's length nor a correct prefix.
     const token_digest digest = digest_of(given);
     return CRYPTO_memcmp(digest.data(), token_.data(), digest.size()) == 0;
 }
@@ -546,8 +551,8 @@ MHD_Result console_server::control(request& asked, std::string_view action) {
     control_body wanted = parse_control(asked.body);
     if (!wanted.error.empty())
         return reply(asked, MHD_HTTP_BAD_REQUEST, error_response(wanted.error));
-    const char* const known =
-        operation_name_of(wanted.operation);  // which lasts as long as a drain may
+    // The operation's own name, which lives as long as the process and so outlives the drain.
+    const char* const known = operation_name_of(wanted.operation);
     if (!wanted.operation.empty() && !known)
         return reply(asked, MHD_HTTP_NOT_FOUND,
                      error_response("there is no operation named " + quoted(wanted.operation)));
@@ -573,12 +578,12 @@ MHD_Result console_server::control(request& asked, std::string_view action) {
 
 }  // namespace tokengate::detail
 
-// ---- the public face ----------------------------------------------------------------------------------------------------
+// ---- console ------------------------------------------------------------------------------------
 
 namespace tokengate {
 
 struct console::parts {
-    // The service holds it too, until its coroutine has ended.
+    // The service shares ownership until its coroutine has ended.
     std::shared_ptr<detail::console_server> server;
     detail::service service;
 };

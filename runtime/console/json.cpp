@@ -19,7 +19,7 @@ constexpr std::array living{token_state::created, token_state::waiting, token_st
                             token_state::executing};
 constexpr std::size_t most_domains = 200;
 
-/// What is no UTF-8 (an operation may have put anything into its error) is replaced.
+/// The text of `value`. Bytes that are not UTF-8 are replaced: the texts may have any bytes.
 std::string written(const json& value) {
     return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -54,7 +54,7 @@ struct domain_seen {
     std::size_t tokens = 0;
 };
 
-/// The largest first.
+/// The domains of the tokens, those with the most tokens first.
 std::vector<domain_seen> domains_of(const std::vector<token_info>& tokens) {
     std::unordered_map<std::uint64_t, domain_seen> by_lead;
     for (const token_info& each : tokens) {

@@ -10,23 +10,25 @@
 #include <string_view>
 #include <vector>
 
-/// What the console says and hears, as JSON. Pure functions, for any thread. Numbers are exact up to 2^53; a token is named
-/// by the text of its id. Errors: std::bad_alloc.
+/// The console's requests and answers as JSON. A reader gets numbers exactly up to 2^53. A token is
+/// named by the text of its id.
+///
+/// Thread safety: pure functions, for any thread. Errors: std::bad_alloc.
 
 namespace tokengate::detail {
 
-/// Which tokens are wanted of /tokens.json: the oldest of those that match.
+/// The query of /tokens.json: it selects the oldest of the tokens that match.
 struct token_query {
     static constexpr std::size_t most = 10'000;
 
-    std::string operation{};                ///< empty: of all
-    token_state state = token_state::none;  ///< none: in any
+    std::string operation{};                ///< empty: all operations
+    token_state state = token_state::none;  ///< none: any state
     std::size_t limit = 1000;
 
     friend bool operator==(const token_query&, const token_query&) = default;
 };
 
-/// "waiting" → waiting; nothing for a name that no living token's state has.
+/// "waiting" → waiting; empty if no live token can have a state of that name.
 [[nodiscard]] std::optional<token_state> living_state(std::string_view name);
 
 struct console_facts {
@@ -39,17 +41,17 @@ struct console_facts {
                                         const console_facts& facts);
 [[nodiscard]] std::string tokens_json(std::vector<token_info>&& tokens, const token_query& wanted);
 
-/// {"ok": false, "error": …}
+/// The text {"ok": false, "error": …}.
 [[nodiscard]] std::string error_json(std::string_view error);
 
-/// What a control is for: an operation, or (empty) all. Or, with `error`, what is wrong with the body.
+/// The parsed body of a control: the operation to which it applies (empty: all), or an `error`.
 struct control_body {
     std::string operation{};
     std::string error{};
 };
 [[nodiscard]] control_body parse_control(std::string_view body);
 
-/// {"ok": true, "action": …, "operation": …, "changed": …}
+/// The text {"ok": true, "action": …, "operation": …, "changed": …}.
 [[nodiscard]] std::string control_json(std::string_view action, std::string_view operation,
                                        bool changed);
 

@@ -43,7 +43,7 @@ void console_writer::work() noexcept {
         } catch (...) {
             current->error = std::current_exception();
         }
-        current->done.set();  // from here on it may be gone
+        current->done.set();  // afterwards `*current` may be gone
         lock.lock();
     }
 }

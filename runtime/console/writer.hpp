@@ -11,13 +11,14 @@
 #include <string>
 #include <thread>
 
-/// A thread that writes the console's answers: to look at a million tokens takes long, and the control loop has other
-/// things to do. Not the runtime's pool for blocking calls: if the program has filled that with calls that hang, the console is the
-/// place to see it.
+/// A thread that writes the console's answers. A scan of a million tokens takes long and would
+/// delay the control loop. The runtime's pool for blocking calls does not serve for it: if the
+/// program has filled the pool with calls that hang, the console must still answer and show them.
 ///
-///     std::string text = co_await writer.write(make);      // on a loop; the result of make, or its exception
+///     std::string text = co_await writer.write(make);  // on a loop; make's result or exception
 ///
-/// One answer at a time, by one coroutine. A stop does not cut it short: `make` may refer to the awaiting frame.
+/// One coroutine awaits one answer at a time. A stop does not end the wait, because `make` may
+/// refer to the awaiting frame.
 
 namespace tokengate::detail {
 
@@ -40,7 +41,7 @@ private:
 
     void work() noexcept;
 
-    std::mutex mutex_;  // guards the two that follow
+    std::mutex mutex_;  // guards next_ and ending_
     job* next_ = nullptr;
     bool ending_ = false;
     std::condition_variable changed_;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// The executor's side of what is said to the gate while it runs: who is held, refused or killed. Nothing of this is on the way
-// of a token while nobody has said anything; see shared_state::attention and at_start.
+// The executor's side of requests made at the gate while the runtime runs: tokens are held,
+// rejected or killed. A token passes none of this code while no request is in force; see
+// shared_state::attention and at_start.
 
 #include "base/what_of.hpp"
 #include "executor/executor.hpp"
@@ -25,7 +26,7 @@ namespace tokengate::detail {
 
 namespace {
 
-/// What `make` returns, or what kept it from being made.
+/// The exception that `make` returns, or the one that kept it from being made.
 template <class Make>
 std::exception_ptr made_error(Make make) noexcept {
     try {
@@ -37,14 +38,14 @@ std::exception_ptr made_error(Make make) noexcept {
 
 }  // namespace
 
-// ---- coming in ----------------------------------------------------------------------------------------------------------
+// ---- admission ---------------------------------------------------------------------------------
 
 bool executor::attend(core_context& core, token_record& token) noexcept {
     const std::uint32_t attention = runtime.attention.load(std::memory_order_relaxed);
     const bool is_watched = (attention & watching) || (token.flags & watched);
     if (is_watched) {
-        if (token.state.load() == token_state::admitted)
-            token.state.store(token_state::created);  // listed by its group
+        // It was set when leave_rest listed the token.
+        if (token.state.load() == token_state::admitted) token.state.store(token_state::created);
         watch_admission(core, token);
         if (std::exception_ptr why = guard_admission(core, token)) {
             refuse(token, std::move(why));
@@ -54,7 +55,7 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
     if (!(attention & holding) ||
         !runtime.holds.would_hold(token, core.current, gate_holds::coming::newly))
         return true;
-    // Before it is held: then it may be let go at once, on another thread.
+    // Before `hold`: a held token may be released at once, on another thread.
     if (is_watched) {
         if (!enter_backlog(token)) return false;
         watch_held(core, token);
@@ -63,8 +64,8 @@ bool executor::attend(core_context& core, token_record& token) noexcept {
 }
 
 void executor::let_in(core_context& core, token_record& token, gate_holds::coming from) noexcept {
-    if (!runtime.holds.hold(token, nullptr, from))
-        pass_permits(core, token);  // else something holds it
+    // Else another rule holds the token.
+    if (!runtime.holds.hold(token, nullptr, from)) pass_permits(core, token);
 }
 
 void executor::route_permitted(core_context& core, token_record& permitted) noexcept {
@@ -76,7 +77,7 @@ void executor::route_permitted(core_context& core, token_record& permitted) noex
             route(core, *token);
             return;
         }
-        // The permit goes on to the next: none is kept by those who may not use it.
+        // The permit goes to the next token that waits: a held token keeps no permit.
         token->flags = static_cast<std::uint16_t>(token->flags & ~holds_permit);
         hook* next = runtime.at_gate.release(token->operation.load()->tier);
         let_in(core, *token, gate_holds::coming::from_a_queue);
@@ -97,8 +98,8 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
             let_in(core, token, gate_holds::coming::from_a_queue);
             continue;
         }
-        if (token.state.load() !=
-            token_state::admitted) {  // else it had been before, and was taken back
+        // Else the token had been admitted before, and was taken back.
+        if (token.state.load() != token_state::admitted) {
             if (token.flags & watched) leave_gate(token, position_);
             token.state.store(token_state::admitted);
         }
@@ -110,10 +111,10 @@ unsigned executor::let_pass(core_context& core, hook_queue& taken) noexcept {
     return count;
 }
 
-// ---- the backlog --------------------------------------------------------------------------------------------------------
+// ---- the backlog --------------------------------------------------------------------------------
 
 bool executor::enter_backlog(token_record& token) noexcept {
-    // It has its place, or needs none any more: it was taken back.
+    // A waiting token has its place. An admitted token was taken back, and needs no place any more.
     const token_state state = token.state.load();
     if (!runtime.places.counts(token) || state == token_state::waiting ||
         state == token_state::admitted)
@@ -147,15 +148,15 @@ bool executor::shed_oldest(weight w) noexcept {
     for (const storage tier : storage_tiers) {
         if (!oldest.empty()) break;
         hook* waiting = runtime.at_gate.take_waiting(tier, [](const hook* each) noexcept {
-            return !(static_cast<const token_record*>(each)->flags &
-                     in_domain);  // a chain is not cut
+            // A domain's tokens are not shed: that would cut a chain.
+            return !(static_cast<const token_record*>(each)->flags & in_domain);
         });
         if (!waiting) continue;
         auto& token = *static_cast<token_record*>(waiting);
         token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
         oldest.push(waiting);
     }
-    if (oldest.empty()) return false;  // those that wait are on their way
+    if (oldest.empty()) return false;  // the waiting tokens are in transit between queues
     auto& token = *static_cast<token_record*>(oldest.pop());
     refuse(token, made_error([&] {
                return admission_rejected(
@@ -173,7 +174,7 @@ bool executor::acquire_watched(token_record& token) noexcept {
     token.flags = static_cast<std::uint16_t>(token.flags & ~holds_permit);
     if (!enter_backlog(token)) return false;
     waits(token);
-    token.flags |= holds_permit;  // before the gate has it
+    token.flags |= holds_permit;  // before the gate has the token
     return runtime.at_gate.acquire(tier, &token);
 }
 
@@ -183,7 +184,7 @@ void executor::leave_gate(token_record& token, unsigned position) noexcept {
     watch_routed(*core_, token, position);
 }
 
-// ---- refusing, killing --------------------------------------------------------------------------------------------------
+// ---- rejecting, killing -------------------------------------------------------------------------
 
 void executor::refuse(token_record& token, std::exception_ptr why) noexcept {
     promise_base::of(token).error = std::move(why);
@@ -212,15 +213,16 @@ bool executor::may_start(token_record& token) noexcept {
 }
 
 void executor::post_kill() noexcept {
-    if (!kill_.under_way.exchange(true, std::memory_order_acq_rel))
-        loop.post(&kill_);  // pairs with the hook
+    // Pairs with the exchange in the hook.
+    if (!kill_.under_way.exchange(true, std::memory_order_acq_rel)) loop.post(&kill_);
 }
 
 void executor::kill_those_here() noexcept {
-    if (!core_) return;  // it had left before
+    if (!core_) return;  // the thread has left the loop
     const std::uint64_t newest = runtime.kills.newest();
     frame_pool::for_each_slot([this](void* frame, std::size_t) {
-        // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
+        // Acquire, so that the other fields read are this token's. After that, only this thread
+        // changes them, since the token executes here.
         auto& token = const_cast<token_record&>(promise_base::record_in(frame));
         if (token.state.load_acquire() != token_state::executing ||
             token.runtime.load() != runtime.slot || token.position.load() != core_->position ||
@@ -228,11 +230,11 @@ void executor::kill_those_here() noexcept {
             return;
         auto reason = runtime.kills.reason_for(token, true);
         if (!reason) return;
-        watch_from_now(token);  // so that its end forgets the reason
+        watch_from_now(token);  // so that the token's end erases the reason
         try {
             kill_reasons_.insert_or_assign(token.sequence.load(), std::move(reason));
         } catch (const std::bad_alloc&) {
-            // Then its awaiter hears no reason.
+            // The awaiter then receives an empty reason.
         }
         token.stop.set_bits(stop_asked | stop_killed);
         deliver_stop(*core_, token);
@@ -242,8 +244,8 @@ void executor::kill_those_here() noexcept {
 
 bool executor::kills_current() noexcept {
     const token_record& current = *core_->current;
-    if (current.state.load() != token_state::executing)
-        return false;  // somebody else's code, at its end
+    // The token has ended; code other than its body polls.
+    if (current.state.load() != token_state::executing) return false;
     const std::uint64_t newest = runtime.kills.newest();
     if (last_poll_.sequence != current.sequence.load() || last_poll_.newest != newest) {
         last_poll_ = {current.sequence.load(), newest, false};
@@ -263,7 +265,7 @@ void executor::forget_kill_reason(const token_record& token) noexcept {
     kill_reasons_.erase(token.sequence.load());
 }
 
-// ---- observing ----------------------------------------------------------------------------------------------------------
+// ---- observing ----------------------------------------------------------------------------------
 
 void executor::observe(const token_step& step) noexcept {
     try {
@@ -281,7 +283,7 @@ void executor::warn_of_observer(const token_step& step, const std::exception_ptr
     }
 }
 
-// ---- for the inline path -------------------------------------------------------------------------------------------------
+// ---- for the inline path ------------------------------------------------------------------------
 
 void admit(core_context& core, token_record& token) noexcept { core.host->admit(core, token); }
 

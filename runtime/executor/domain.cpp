@@ -13,7 +13,8 @@
 namespace tokengate::detail {
 
 void open_domain(core_context& core, token_record& lead) noexcept {
-    // A frame's worth of memory from this thread's own pool; where even that is not to be had, nothing can go on.
+    // The domain fits into a slot of this thread's own pool. If even that allocation fails, the
+    // process terminates (noexcept).
     auto* opened_here =
         static_cast<domain*>(core.pool->allocate(sizeof(domain), slab_kind::object));
     opened_here->pending = 1;
@@ -42,11 +43,10 @@ void leave_domain(core_context& core, token_record& token) noexcept {
 }
 
 void release_domain(core_context& core, domain* ended) noexcept {
-    if (ended->home == &core)
-        core.counts.live_domains.add(-1);
+    if (ended->home == &core) core.counts.live_domains.add(-1);
+    // The domain's executor is gone; the caller holds shared_state::orphans.
     else
-        --ended->runtime
-              ->orphaned_domains;  // its executor is gone; the caller holds shared_state::orphans
+        --ended->runtime->orphaned_domains;
     core.pool->deallocate(ended, sizeof(domain), slab_kind::object);
 }
 

@@ -7,17 +7,20 @@
 
 #include <string_view>
 
-/// The hash conductor: opens a seed domain for a lead when it starts, on the core where it landed, and names it by a digest
-/// when somebody looks. Inheriting is done where tokens are made (operation.hpp), routing by the domain's home.
+/// The hash conductor. It opens a seed domain for a lead when the lead starts, on the core where
+/// the lead was routed. It computes the digest that names the domain when a seed is first
+/// requested. Tokens inherit the domain where they are made (operation.hpp), and are routed to the
+/// domain's home.
 ///
 /// All on the thread of the domain's executor.
 
 namespace tokengate::detail {
 
-// open_domain, in detail/admission.hpp: a lead is about to run. It keeps counting in the domain it was itself made in, if
-// any, until it ends.
+// open_domain, in detail/admission.hpp: a lead is about to run. If the lead was made in a domain,
+// it counts in that outer domain until it ends.
 
-/// A token of a domain has ended, or was dropped unadmitted, on the domain's home; `token.anchor` is not looked at again.
+/// On the domain's home: a token of the domain has ended, or was dropped unadmitted. `token.anchor`
+/// is not read afterwards.
 void leave_domain(core_context& core, token_record& token) noexcept;
 
 [[nodiscard]] std::string_view seed_of(domain& of, digest_policy policy);

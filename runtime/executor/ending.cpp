@@ -30,20 +30,23 @@ namespace {
 
 void destroy_frame(token_record& token) noexcept { promise_base::of(token).handle().destroy(); }
 
-/// The frame of an ended token goes, and its failure, if it is one, is nobody's any more.
+/// Destroys the frame of an ended token. If the token failed, no awaiter can receive the failure
+/// any more, so it is reported.
 void destroy_unheard(token_record& token) noexcept {
     if (std::exception_ptr error = std::move(promise_base::of(token).error))
         report_failure(token, std::move(error));
     destroy_frame(token);
 }
 
-/// A dropped token has ended: its frame goes after its coroutine has been left, on the token's core.
+/// A dropped token has ended. Its frame is destroyed on the token's core, after its coroutine has
+/// been left.
 void destroy_dropped(hook* item) noexcept {
     destroy_unheard(*static_cast<token_record*>(item));
     this_core->counts.ended.add_release(1);
 }
 
-/// An unadmitted token of a domain, dropped elsewhere, has come home to be counted out.
+/// An unadmitted token of a domain was dropped elsewhere, and is now at the domain's home to be
+/// counted out.
 void end_unadmitted(hook* item) noexcept {
     core_context& core = *this_core;
     auto& token = *static_cast<token_record*>(item);
@@ -52,29 +55,31 @@ void end_unadmitted(hook* item) noexcept {
     core.counts.ended.add_release(1);
 }
 
-/// The same where the domain's executor runs no more.
+/// The same if the domain's executor runs no more.
 void end_orphan(hook* item) noexcept {
     auto& token = *static_cast<token_record*>(item);
     shared_state& owner = *static_cast<domain*>(token.anchor)->runtime;
     const bool last = owner.leave_orphaned_domain(token);
-    destroy_frame(token);  // after the lock: arguments may be tokens too
+    destroy_frame(token);  // outside the lock: the arguments in the frame may be tokens too
     if (last) delete &owner;
 }
 
 }  // namespace
 
-// ---- the end ------------------------------------------------------------------------------------------------------------
+// ---- the end ------------------------------------------------------------------------------------
 
 namespace {
 
-/// It ends before its loop could tell it: it has looked for itself, or did not need to.
+/// The reason of a kill rule for a token that ends before its loop has delivered the kill: the body
+/// has polled, or has ended on its own.
 std::shared_ptr<const std::string> kill_unheard_of(const core_context& core,
                                                    const token_record& token) noexcept {
     if (!(core.runtime->at_start.load(std::memory_order_relaxed) & killing)) return nullptr;
     return core.runtime->kills.reason_for(token, true);
 }
 
-/// Whether all are asked to stop, or one here that awaits it: which its body hears when it looks.
+/// Whether the whole runtime is asked to stop, or a token here that awaits this one. The body
+/// learns of such a request when it polls.
 bool asked_with_others(const core_context& core, const token_record& token) noexcept {
     if (core.runtime->stops_all() && !(token.flags & exempt)) return true;
     for (const token_record* each = awaiter_here(core, token); each;
@@ -122,7 +127,7 @@ void note_failure(core_context& core, token_record& token) noexcept {
         }
     } catch (...) {}
     token.state.store(state);
-    // One that was killed and failed in its own way: whoever would try again must not.
+    // The token was killed, but failed with an error of its own. Its wrapper token must not retry.
     if (state == token_state::failed && (reasons & stop_killed))
         if (const token_record* keeper = keeper_of(token))
             const_cast<token_record*>(keeper)->stop.set_bits(stop_asked | stop_killed);
@@ -146,14 +151,15 @@ void end_unrun(core_context& core, token_record& token) noexcept {
 
 void end_elsewhere(core_context& core, token_record& token) noexcept {
     executor& here = *core.host;
-    // Before another thread may have the frame: the handler of a signal may look at the current token at any time.
+    // Before another thread may own the frame: a signal handler may read the current token at any
+    // time.
     if (core.current == &token) core.current = nullptr;
-    // acquire as in end_token; the exchange decides between us and the holder of the handle.
+    // Acquire as in end_token; the exchange decides between this end and the holder of the handle.
     std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
     if (claimed == owner_unclaimed) {
         if (token.shared_owner().compare_exchange_strong(claimed, owner_done,
                                                          std::memory_order_acq_rel)) {
-            core.counts.ended.add_release(1);  // the frame is the handle's now
+            core.counts.ended.add_release(1);  // from here on the handle owns the frame
             return;
         }
     }
@@ -163,9 +169,9 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
         return;
     }
     auto& heard_by = *reinterpret_cast<waiter*>(claimed);
-    if (heard_by.home && !(token.flags & ran_in_place))
-        core.counts.ended.add_release(
-            1);  // else when it has been heard: a runtime does not end before that
+    // Without a home, deliver_end counts the token after the delivery, so that the runtime does not
+    // end before it. A token that ran in place is not in this count.
+    if (heard_by.home && !(token.flags & ran_in_place)) core.counts.ended.add_release(1);
     if (heard_by.done == group_done) {
         count_out_of_group(core, token, static_cast<token_group&>(heard_by));
         return;
@@ -177,7 +183,7 @@ void end_elsewhere(core_context& core, token_record& token) noexcept {
         here.depart(heard_by.home->position(), token);
 }
 
-// ---- dropped handles ----------------------------------------------------------------------------------------------------
+// ---- dropped handles ----------------------------------------------------------------------------
 
 void drop_unadmitted(token_record& token) noexcept {
     if (token.flags & watched) guard_drop(token);
@@ -187,12 +193,13 @@ void drop_unadmitted(token_record& token) noexcept {
     }
     domain& inherited = *static_cast<domain*>(token.anchor);
     core_context& core = context();
-    if (inherited.home == &core &&
-        core.host) {  // a context that its domains outlive has no executor
+    // A context that outlives its executor (outlived_by_domains) has no host.
+    if (inherited.home == &core && core.host) {
         leave_domain(core, token);
         destroy_frame(token);
     } else if (core.host && core.runtime == inherited.runtime) {
-        core.counts.admitted.add(1);  // the runtime does not end before it has come home
+        // The runtime does not end before the token has reached its home.
+        core.counts.admitted.add(1);
         token.run = end_unadmitted;
         core.host->send_hook(inherited.position, &token);
     } else {
@@ -205,8 +212,8 @@ void shared_state::end_far_from_home(token_record& token) noexcept {
         const std::scoped_lock lock(orphans);
         if (!joined) {
             token.run = end_unadmitted;
-            dropped_from_afar.fetch_add(
-                1, std::memory_order_relaxed);  // the mailbox publishes it; see count_admitted
+            // The mailbox publishes it; see count_admitted.
+            dropped_from_afar.fetch_add(1, std::memory_order_relaxed);
             executors[static_cast<domain*>(token.anchor)->position]->loop.post(&token);
             return;
         }
@@ -232,7 +239,7 @@ bool shared_state::leave_orphaned_domain(token_record& token) noexcept {
 }
 
 void drop_admitted(token_record& token) noexcept {
-    // acq_rel: pairs with the exchange of `done` at its end.
+    // acq_rel: pairs with the exchange of `owner_done` at the token's end.
     if (token.shared_owner().exchange(owner_dropped, std::memory_order_acq_rel) != owner_done)
         return;
     destroy_unheard(token);

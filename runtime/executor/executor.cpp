@@ -56,13 +56,13 @@ executor::executor(shared_state& of, unsigned position, unsigned ring_entries,
     report_.run = [](hook* self) noexcept {
         executor& reporter = *static_cast<member_hook*>(self)->of;
         executor& control = reporter.runtime.control();
-        reporter.report_under_way_.exchange(false,
-                                            std::memory_order_acq_rel);  // pairs with report_idle
+        // Pairs with report_idle.
+        reporter.report_under_way_.exchange(false, std::memory_order_acq_rel);
         control.end_if_drained();
     };
 }
 
-// ---- thread and context -------------------------------------------------------------------------------------------------
+// ---- thread and context -------------------------------------------------------------------------
 
 void executor::launch(std::optional<unsigned> cpu) {
     thread_ = std::thread([this, cpu] {
@@ -101,7 +101,7 @@ void executor::host() noexcept {
     up_.notify_all();
     if (is_control_) runtime.control_opened();
     loop.run();
-    if (!is_control_) retire_buffers();  // its ring knows this thread only
+    if (!is_control_) retire_buffers();  // the ring of the buffers is bound to this thread
     detach(core);
 }
 
@@ -151,7 +151,7 @@ void executor::release_context() noexcept {
     if (core_context* core = std::exchange(outlived_, nullptr)) give_back_context(*core);
 }
 
-// ---- event_loop::guest --------------------------------------------------------------------------------------------------
+// ---- event_loop::guest --------------------------------------------------------------------------
 
 void executor::turn_began(std::uint64_t wall_ns) noexcept {
     core_->turn_ns = wall_ns;
@@ -170,22 +170,22 @@ void executor::before_flush() noexcept {
 }
 
 void executor::delivered() noexcept {
-    // After those that found room: a core that spins sees the FIFO as soon as there is something in it.
+    // After the outboxes: a core that spins sees the FIFO as soon as it is not empty.
     for (const weight w : weight_classes)
         if (staged_[static_cast<std::size_t>(w)].count.load() != 0) splice(w);
 }
 
 bool executor::flushed(unsigned destination, bool empty) noexcept {
     if (!runtime.is_control(destination)) routes_.publish(destination);
-    return !empty &&
-           runtime.loads.fed(
-               destination);  // else it would sleep on, and nobody would know that it is hungry
+    // If the destination fetched the outbox, it must stay marked: else it would sleep unnoticed,
+    // though hungry.
+    return !empty && runtime.loads.fed(destination);
 }
 
 void executor::lent_to(unsigned destination) noexcept {
     if (!asymmetric_lock::can_be_taken()) return;
     const auto tell = [this](unsigned sleeper) { return loop.nudge_with_flush(sleeper); };
-    // Who is at home in the smallest range may run whatever it is.
+    // An executor at home in the smallest range may run every class.
     if (!routes_.tell_sleepers(weight::light, destination, tell))
         routes_.tell_sleepers_anywhere(destination, tell);
 }
@@ -211,11 +211,10 @@ void executor::turn_ended(std::uint64_t busy_ns, unsigned) noexcept {
 }
 
 std::uint64_t executor::busy_ns() const noexcept {
-    constexpr std::uint64_t long_turn_ns =
-        10'000'000;  // a shorter one may turn out to have run nothing
-    std::uint64_t sum =
-        busy_ns_
-            .load_acquire();  // pairs with turn_ended: a turn that is in it is not open any more
+    // A shorter turn may still turn out to have run nothing.
+    constexpr std::uint64_t long_turn_ns = 10'000'000;
+    // Pairs with turn_ended: a turn whose time is in the sum is no longer open.
+    std::uint64_t sum = busy_ns_.load_acquire();
     const std::uint64_t began = loop.turn_began_ns();
     const std::uint64_t now = event_loop::steady_ns();
     if (began != 0 && now > began + long_turn_ns) sum += now - began;
@@ -239,7 +238,8 @@ void executor::parked(bool now) noexcept {
     runtime.at_gate.set_parked(position_, now);
     if (!now) return;
     runtime.loads.publish_room(position_);
-    // The read-modify-write that decides against the control loop's exchange; see shared_state::draining.
+    // This read-modify-write is ordered against the control loop's exchange; see
+    // shared_state::draining.
     if (runtime.draining.fetch_or(0, std::memory_order_acq_rel) != 0) {
         report_idle();
         loop.flush();
@@ -262,7 +262,7 @@ void executor::awake_with_work() noexcept {
                                        [this](unsigned sleeper) { return loop.nudge(sleeper); });
 }
 
-// ---- the end ------------------------------------------------------------------------------------------------------------
+// ---- the end ------------------------------------------------------------------------------------
 
 void executor::report_idle() noexcept {
     if (report_under_way_.exchange(true, std::memory_order_acq_rel)) return;
@@ -278,21 +278,23 @@ void executor::begin_to_end() noexcept {
 
 void executor::end_if_drained() noexcept {
     if (!ending_) return;
-    const std::uint64_t ended = runtime.count_ended();  // first: see life_cycle.cpp, step 3
+    // Read before the admitted ones; see life_cycle.cpp, step 3.
+    const std::uint64_t ended = runtime.count_ended();
     if (ended != runtime.count_admitted()) return;
-    if (!runtime.may_end()) return;  // when they have ended, the loop goes idle once more
+    if (!runtime.may_end()) return;  // when the services have ended, the loop goes idle once more
     ending_ = false;
     drained_ = true;
     runtime.draining.store(0, std::memory_order_release);
     quit_when_settled();
 }
 
-// ---- being asked to stop -----------------------------------------------------------------------------------------------
+// ---- being asked to stop ------------------------------------------------------------------------
 
 void executor::ask_all_to_stop() noexcept {
-    if (!core_) return;  // it had left before
+    if (!core_) return;  // the thread has left the loop
     frame_pool::for_each_slot([this](void* frame, std::size_t) {
-        // Acquire, so that the rest is this token's; then it is ours alone, for it executes here.
+        // Acquire, so that the other fields read are this token's. After that, only this thread
+        // changes them, since the token executes here.
         auto& token = const_cast<token_record&>(promise_base::record_in(frame));
         if (token.state.load_acquire() != token_state::executing ||
             token.runtime.load() != runtime.slot || token.position.load() != core_->position ||
@@ -312,8 +314,8 @@ void executor::ask_to_sweep() noexcept {
 }
 
 void executor::sweep_gate() noexcept {
-    constexpr std::uint64_t share =
-        8;  // of this thread's time, at most one in so many goes into sweeping
+    // At most one part in `share` of this thread's time goes into sweeping.
+    constexpr std::uint64_t share = 8;
     sweep_asked_ = false;
     const std::uint64_t began = event_loop::steady_ns();
     const std::uint32_t asked = runtime.at_start.load(std::memory_order_relaxed);
@@ -326,14 +328,14 @@ void executor::sweep_gate() noexcept {
         while (!found.empty()) {
             auto& token = *static_cast<token_record*>(found.pop());
             token.flags = static_cast<std::uint16_t>(token.flags & ~lost);
-            may_start(token);  // which it may not: now it knows why
+            may_start(token);  // the token may not start; the call records why
             send_to_end(token);
         }
     };
     hook_queue found;
     for (const weight w : weight_classes) runtime.at_gate.withdraw(w, is_to_stop, found);
-    end_all(found,
-            windowed);  // one with a tier has its permit by now, and gives it back as it ends
+    // A token with a tier holds its permit by now, and releases it when it ends.
+    end_all(found, windowed);
     for (const storage tier : storage_tiers) runtime.at_gate.withdraw(tier, is_to_stop, found);
     end_all(found, holds_permit);
     runtime.holds.withdraw(is_to_stop, found);
@@ -350,7 +352,7 @@ void executor::sweep_gate() noexcept {
     }
 }
 
-// ---- running tokens -----------------------------------------------------------------------------------------------------
+// ---- running tokens -----------------------------------------------------------------------------
 
 void start_token(hook* item) noexcept {
     core_context& core = *this_core;
@@ -385,8 +387,9 @@ void executor::start(core_context& core, token_record& token) noexcept {
         }
     }
     token.wait_is_over();  // the link has served its last queue
-    token.state.store_release(
-        token_state::executing);  // pairs with the looks of stop.cpp: its place is known
+    // Pairs with the acquire loads in stop.cpp: a thread that reads `executing` also sees the
+    // position.
+    token.state.store_release(token_state::executing);
     if (token.flags & (leads | watched)) {
         if (token.flags & watched) watch_start(core, token);
         if (token.flags & leads) open_domain(core, token);
@@ -418,7 +421,7 @@ inline void executor::begin_segment(core_context& core, token_record* token) noe
 
 template <class Run>
 inline void executor::run_measured(core_context& core, token_record* token, Run run) noexcept {
-    // A coroutine of somebody else's, awaiting a token outside of every token: nothing is known of it.
+    // A foreign coroutine that awaits a token, but is not part of a token: its run time is unknown.
     operation_counters* operation =
         token ? &core.operations[token->operation.load()->index] : nullptr;
     if (operation && operation->is_short && operation->until_measured != 0) {

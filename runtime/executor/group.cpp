@@ -20,7 +20,7 @@ void group_done(token_record&, waiter&) noexcept {}
 void resume_group(hook* item) noexcept {
     auto& group = *static_cast<token_group*>(item);
     group.elsewhere_done = true;
-    if (group.here != 0) return;  // whoever brings it to zero comes here again
+    if (group.here != 0) return;  // the end that brings `here` to zero makes the group ready again
     core_context& core = *this_core;
     core.host->resume_token(core, group.token, group.handle);
 }
@@ -30,10 +30,10 @@ void flush_ended_group(core_context& core) noexcept {
     if (!group) return;
     const std::uint32_t ended = std::exchange(core.ended_in_group, 0);
     executor& here = *core.host;
-    executor* home =
-        group
-            ->home;  // read now: unless we are the last, the group may be gone after the subtraction
-    // acq_rel: the last one, and through its hook the home, sees what all the others' tokens left in their frames.
+    // Read now: after a subtraction that is not the last, the group may be gone.
+    executor* home = group->home;
+    // acq_rel: the thread of the last subtraction, and through its hook the home, sees what all
+    // other ended tokens left in their frames.
     if (group->elsewhere.fetch_sub(ended, std::memory_order_acq_rel) != ended) return;
     home == &here ? here.loop.ready(group) : here.send_hook(home->position(), group);
 }
@@ -68,7 +68,7 @@ void admit_child(core_context& core, token_group& group, token_record& token,
     token.awaited_by.store(group.token ? group.token->sequence.load() : 0);
     const auto self = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
     if (admitted) {
-        count_elsewhere(group);  // first: it may end at once
+        count_elsewhere(group);  // before the exchange: the token may end at once
         if (token.shared_owner().exchange(self, std::memory_order_acq_rel) == owner_done) {
             --group.routed;
             if (token.state.load() > token_state::completed) group.any_failed.store(true);
@@ -76,7 +76,7 @@ void admit_child(core_context& core, token_group& group, token_record& token,
         return;
     }
     token.owner = self;
-    // It was asked before it began to wait: so is what it waits for.
+    // If the awaiter was asked to stop before it began to wait, its child is asked too.
     if (group.token && group.token->stop_pending()) token.stop.set_bits(stop_asked);
     if (place_of(core, token) == place::here) {
         token.flags |= counted_here;
@@ -93,23 +93,25 @@ void admit_in_group(core_context& core, token_group& group, token_record& token,
                     bool admitted) noexcept {
     core.host->gather();
     admit_child(core, group, token, admitted);
-    if (group.routed == 0) core.host->hand_over_gathered();  // nobody else would
+    if (group.routed == 0) core.host->hand_over_gathered();  // no later call would hand them over
 }
 
 bool begins_here(core_context& core, token_group& group, token_record& token) noexcept {
     const place at = place_of(core, token);
-    // One that may run long must not keep its siblings waiting: the gate knows who has room.
+    // A child that may run long must not delay its siblings: it goes to the gate, which knows the
+    // cores with room.
     const bool begins = at == place::here || (at == place::kept && core.host->may_keep(token) &&
                                               core.host->keeps(token));
     if (begins && !token.stop_requested()) return true;
-    admit_child(core, group, token,
-                false);  // others may run here before the group is done: it leaves by itself
+    // Children may run here before the group has begun all: so this token leaves alone, without
+    // `gather`.
+    admit_child(core, group, token, false);
     return false;
 }
 
 bool begin_watched(core_context& core, token_record& token) noexcept {
     if (static_cast<char*>(__builtin_frame_address(0)) < core.stack_mark) {
-        // Nobody on this stack begins another.
+        // The stack is used up: no group on it begins another child.
         core.inline_budget = -1;
         core.watched_budget = 0;
     }
@@ -121,7 +123,8 @@ bool begin_watched(core_context& core, token_record& token) noexcept {
 
 void leave_rest(core_context& core, token_group& group) noexcept {
     if (!std::exchange(group.listed, true)) {
-        // Once the loop has had a turn they are what others know of: a kill and a drain mean them, too.
+        // Once the loop has had a turn, other threads know of these children: a kill and a drain
+        // apply to them, too.
         for (std::uint32_t index = group.begun; index != group.size; ++index) {
             token_record* token = group.child(group, index, false);
             if (!token) continue;
@@ -129,7 +132,7 @@ void leave_rest(core_context& core, token_group& group) noexcept {
             token->awaited_by.store(group.token->sequence.load());
             token->position.store(core.position);
             token->state.store_release(token_state::admitted);
-            token->runtime.store_release(core.runtime_slot);  // last: now it is listed
+            token->runtime.store_release(core.runtime_slot);  // last: the store lists the child
         }
     }
     group.run = continue_group;
@@ -137,7 +140,8 @@ void leave_rest(core_context& core, token_group& group) noexcept {
 }
 
 bool begin_rest(core_context& core, token_group& group) noexcept {
-    // What may have been said since: what has not started never does.
+    // A stop or a kill may have been requested since. Then every remaining child passes the gate,
+    // and a child that the request applies to does not start.
     const bool all_gated =
         all_through_gate(core) || core.runtime->at_start.load(std::memory_order_relaxed) != 0;
     while (group.begun != group.size) {
@@ -160,7 +164,7 @@ bool begin_rest(core_context& core, token_group& group) noexcept {
 bool settle_elsewhere(token_group& group) noexcept {
     group.home->hand_over_gathered();
     const std::uint32_t settled = group.size + 1 - group.routed;
-    // acq_rel, as in flush_ended_group
+    // acq_rel, as in flush_ended_group.
     return group.elsewhere.fetch_sub(settled, std::memory_order_acq_rel) == settled;
 }
 

@@ -7,7 +7,7 @@
 
 namespace tokengate::detail {
 
-/// One of the group's tokens has ended, here.
+/// Counts out a token of the group that has ended on this thread.
 void count_out_of_group(core_context& core, token_record& token, token_group& group) noexcept;
 
 }  // namespace tokengate::detail

@@ -17,7 +17,7 @@ std::exception_ptr guard_admission(core_context& core, const token_record& token
     try {
         return core.runtime->guards.of(*token.operation.load()).admit(token.id());
     } catch (...) {
-        return std::current_exception();  // whoever cannot be judged is not let in
+        return std::current_exception();  // without memory to judge the token, the guard rejects it
     }
 }
 
@@ -30,7 +30,7 @@ void guard_start(core_context& core, const token_record& token) noexcept {
 void guard_end(core_context& core, token_record& token) noexcept {
     if (!is_guarded(token)) return;
     guard_desk* desk = core.runtime->guards.find(token.operation.load()->index);
-    if (!desk) return;  // there was no memory for it
+    if (!desk) return;  // there was no memory to make the desk
     ended_run run{.token = token.id(), .outcome = outcome_of(token)};
     if (token_notes* notes = promise_base::of(token).notes()) {
         if (notes->started_ns != 0)

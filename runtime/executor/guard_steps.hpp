@@ -6,17 +6,18 @@
 
 #include <exception>
 
-/// What the steps of a guarded operation's token say to its guard_desk, on the thread where they are taken.
+/// The steps of a guarded operation's token that its guard_desk records, each on the thread of the
+/// step.
 
 namespace tokengate::detail {
 
-/// The gate has it: null, or why it must not come in.
+/// At admission: null, or the error with which the guard rejects the token.
 [[nodiscard]] std::exception_ptr guard_admission(core_context& core,
                                                  const token_record& token) noexcept;
 void guard_start(core_context& core, const token_record& token) noexcept;
-/// Its state is final; its notes are there yet.
+/// When the token's state is final, and its notes still exist.
 void guard_end(core_context& core, token_record& token) noexcept;
-/// It was never admitted, and goes.
+/// The token was never admitted, and is about to be destroyed.
 void guard_drop(token_record& token) noexcept;
 
 }  // namespace tokengate::detail

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// How an executor places tokens: those it admits, on their way to a core or into the FIFO of their class; and those it takes
-// from the FIFOs when it has room. The decisions are the router's (router.hpp).
+// How an executor places tokens: tokens that it admits, on their way to a core or into the FIFO of
+// their class; and tokens that it takes from the FIFOs when it has room. The router decides
+// (router.hpp).
 
 #include "executor/executor.hpp"
 #include "executor/shared.hpp"
@@ -18,7 +19,7 @@
 
 namespace tokengate::detail {
 
-// ---- admitting and routing ----------------------------------------------------------------------------------------------
+// ---- admitting and routing ----------------------------------------------------------------------
 
 void executor::admit(core_context& core, token_record& token) noexcept {
     core.counts.admitted.add(1);
@@ -34,14 +35,14 @@ void executor::admit(core_context& core, token_record& token) noexcept {
     pass_permits(core, token);
 }
 
-/// One that was taken back stays admitted: that step is not taken twice.
+/// A token that was taken back stays admitted: the step is not repeated.
 void executor::waits(token_record& token) noexcept {
     if (token.state.load() != token_state::admitted) token.state.store(token_state::waiting);
 }
 
 void executor::pass_permits(core_context& core, token_record& token) noexcept {
     if (token.flags & has_tier) {
-        // Before the gate has it: once it waits there, a release on any loop may take it.
+        // Before the gate has the token: once it waits there, a release on any loop may take it.
         token.flags |= holds_permit;
         if (token.flags & watched) {
             if (!acquire_watched(token)) return;
@@ -80,7 +81,7 @@ void executor::route(core_context& core, token_record& token) noexcept {
     }
     token.flags |= windowed;
     if (staged_[static_cast<std::size_t>(w)].count.load() != 0 || runtime.at_gate.waiting(w) != 0) {
-        stage(w, token);  // first in, first out: nobody passes those who wait
+        stage(w, token);  // first in, first out: no newer token passes the waiting ones
         return;
     }
     const unsigned to = routes_.route(w);
@@ -93,8 +94,9 @@ void executor::send(unsigned position, token_record& token) noexcept {
     token.position.store(static_cast<std::uint16_t>(position));
     token.state.store(token_state::admitted);
     if (!(token.flags & windowed)) {
-        // What only this core may run goes first, so that work that makes work is done depth first. Anchored ones wait in
-        // turn: theirs are the queues of everybody.
+        // Tokens that only this core may run go first, so that work that spawns work runs depth
+        // first. Tokens with a sticky key or a bound core wait in FIFO order: all loops send to
+        // that queue.
         if (position != position_)
             send_hook(position, &token);
         else if (at_back_ || (token.flags & (pinned | bound)))
@@ -103,8 +105,8 @@ void executor::send(unsigned position, token_record& token) noexcept {
             loop.ready_first(&token);
         return;
     }
-    const weight w =
-        token.operation.load()->weight_class;  // first: it may be another's as soon as it is lent
+    // Read before lending: another executor may own the token as soon as it is lent.
+    const weight w = token.operation.load()->weight_class;
     if (position == position_) {
         loop.ready_lent(&token);
         put_aside(w);
@@ -118,29 +120,33 @@ void executor::send(unsigned position, token_record& token) noexcept {
     } else if (runtime.loads.starving(position)) {
         loop.hand_over(position);
     } else {
-        routes_.forget_fed(position);  // it was hungry, perhaps, when it was chosen
+        // `route` may have noted the position as fed: it may have been hungry then.
+        routes_.forget_fed(position);
         put_aside(w);
     }
 }
 
-/// Whoever starves says so and then looks around; who puts something aside looks afterwards who sleeps. So one of them finds
-/// the other, whoever comes first, even where routing has just found nobody hungry, or everybody fed. What waits here may
-/// wait behind something that runs long, so cores outside its range are told, too; but seldom, since they stay watchful.
+/// A hungry executor sets its hunger bit and then scans the other loops. An executor that puts
+/// tokens aside stores them first and then scans for sleepers. So one of the two finds the other,
+/// whichever comes first, even if the routing before found no hungry executor, or only fed ones.
+/// Tokens put aside here may wait behind a long run, so executors outside the home range are
+/// notified too; but seldom, since those stay watchful.
 inline void executor::put_aside(weight w) noexcept {
     if (gathering_) {
         gathered_[static_cast<std::size_t>(w)] = true;
         return;
     }
     if (tell_sleepers(w)) return;
-    // Those who had said that they sleep are about to look around, or have work now and pass on what they were told: that is,
-    // unless they have looked for it before this thread's stores have reached them.
-    std::atomic_thread_fence(
-        std::memory_order_seq_cst);  // pairs with the read-modify-write in load_table::fed
+    // No nudge succeeded: each executor marked asleep is about to scan, or has found work and
+    // forwards the wake (awake_with_work). It misses these tokens only if it scanned before this
+    // thread's stores reached it. So scan once more behind a fence, which pairs with the
+    // read-modify-write in load_table::fed.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     static_cast<void>(tell_sleepers(w));
 }
 
 bool executor::tell_sleepers(weight w) noexcept {
-    if (!asymmetric_lock::can_be_taken()) return true;  // nobody could take it
+    if (!asymmetric_lock::can_be_taken()) return true;  // no executor could take the tokens
     bool asked = false;
     const auto tell = [&](unsigned sleeper) {
         asked = true;
@@ -191,8 +197,9 @@ void executor::stage(weight w, token_record& token) noexcept {
     const unsigned count = at.count.load() + 1;
     at.count.store(count);
     loop.lock().leave();
+    // The flush delivers the tokens that found room first, then splices the staged ones.
     if (count >= event_loop::outbox_limit)
-        loop.flush();  // those that found room first
+        loop.flush();
     else
         put_aside(w);
 }
@@ -215,14 +222,14 @@ void executor::wake_for(weight w) noexcept {
 }
 
 bool executor::wake_one_of(unsigned first, unsigned end) noexcept {
-    // A core may be marked as parked and not sleep (yet, or any more): it looks at the FIFO itself, but perhaps only after
-    // what it runs now. So go on until one was really woken.
+    // An executor may be marked as parked and not sleep (not yet, or no longer). It scans the FIFO
+    // by itself, but perhaps only after its current run. So go on until one was really woken.
     for (unsigned at = first; (at = runtime.at_gate.find_parked(at, end)) != end; ++at)
         if (loop.nudge(at)) return true;
     return false;
 }
 
-// ---- children in place --------------------------------------------------------------------------------------------------
+// ---- children in place --------------------------------------------------------------------------
 
 bool executor::hungry_in_range(weight w) const noexcept {
     if (staged_[static_cast<std::size_t>(w)].count.load() != 0 || runtime.at_gate.waiting(w) != 0)
@@ -247,7 +254,8 @@ bool executor::keeps(const token_record& token) noexcept {
     if (!known_to_be_short(*core_, token)) return !loop.something_ready();
     if (!hungry_in_range(of.weight_class)) [[likely]]
         return true;
-    // This core is not free for others while it runs a child: so that one goes, if nobody else can.
+    // While this core runs a child in place, it serves no other work. So if no sibling can go to
+    // the hungry core, this child goes, unless nothing else waits here.
     return give_siblings(of.weight_class) || !loop.something_ready();
 }
 
@@ -278,17 +286,18 @@ bool executor::give_siblings(weight w) noexcept {
 bool executor::give_children(token_group& group, weight w) noexcept {
     std::uint32_t& next = group.offered;
     next = std::max(next, group.begun);
-    // As many as it keeps; what the gate has is for every core with room, this one included.
+    // The group keeps as many as it gives. The gate offers the given ones to every core with room,
+    // this one included.
     const std::uint32_t half = (group.size - next + 1) / 2;
-    const bool attended =
-        runtime.attention.load(std::memory_order_relaxed) != 0;  // then the long way
+    // Then each child is admitted by the long way.
+    const bool attended = runtime.attention.load(std::memory_order_relaxed) != 0;
     hook_queue chain;
     std::uint32_t count = 0;
     for (; next != group.size && count != half; ++next) {
         token_record* token = group.child(group, next, false);
         if (!token || place_of(*core_, *token) != place::kept) continue;
-        if (token->operation.load()->weight_class != w)
-            break;  // until a core of its class is hungry
+        // The rest stays until a core of that child's class is hungry.
+        if (token->operation.load()->weight_class != w) break;
         group.child(group, next, true);
         ++count;
         if (attended) {
@@ -318,7 +327,7 @@ bool executor::give_children(token_group& group, weight w) noexcept {
     return true;
 }
 
-// ---- with room ---------------------------------------------------------------------------------------------------------
+// ---- with room ----------------------------------------------------------------------------------
 
 bool executor::work_waits() const noexcept {
     if (is_control_) return false;
@@ -359,12 +368,13 @@ unsigned executor::pull(weight w, bool look_anyway) noexcept {
     const bool waits = count > 1 || loop.something_ready();
     loop.ready_lent(taken, count);
     if (waits) put_aside(w);
-    // Whoever filled the FIFO has woken one core; each that finds more than it takes wakes the next.
+    // The executor that filled the FIFO has woken one core. Each core that finds more than it takes
+    // wakes the next.
     if (runtime.at_gate.waiting(w) != 0) wake_for(w);
     return count;
 }
 
-// ---- recall -------------------------------------------------------------------------------------------------------------
+// ---- recall -------------------------------------------------------------------------------------
 
 bool executor::keeps_work() const noexcept {
     for (const staged& each : staged_)
@@ -380,11 +390,13 @@ bool executor::recall(unsigned from) noexcept {
         loop.look_again_soon();
         return false;
     }
-    if (loop.fetch_inside(other.loop)) {  // which comes before what would be taken now
+    // This loop's own mail comes before anything it would take back.
+    if (loop.fetch_inside(other.loop)) {
         other.loop.lock().give_back();
         return true;
     }
-    // What this core is no home of may come here only as what is spilled does: a range whose cores all run long is full.
+    // A token whose home range excludes this core may come here only as spilled tokens do: a range
+    // whose cores all run long counts as full.
     const std::uint64_t began = other.loop.turn_began_ns();
     const bool foreign_too = runtime.options.spill == spill::when_saturated && began != 0 &&
                              event_loop::steady_ns() > began + foreign_wait_ns;
@@ -395,7 +407,8 @@ bool executor::recall(unsigned from) noexcept {
     hook_queue back;
     if (const unsigned count = other.loop.take_back(back, may_come))
         runtime.loads.give_back(from, count);
-    // Those that it was about to lend others count there once it has published what it routed: then they are made up for.
+    // The other executor counts the tokens in its outboxes at their destinations only when it
+    // publishes what it routed. That later addition makes up for this subtraction.
     other.loop.take_out(back, may_come, [&](unsigned destination, unsigned count) {
         runtime.loads.give_back(destination, count);
     });
@@ -404,7 +417,8 @@ bool executor::recall(unsigned from) noexcept {
         staged& theirs = other.staged_[static_cast<std::size_t>(w)];
         if ((!foreign_too && !routes_.may_serve(position_, w)) || theirs.count.load() == 0)
             continue;
-        // Inside the lock: who routes on must not find that nobody waits before the FIFO has them.
+        // Inside the lock, and into the FIFO before the count falls: the owner's `route` must not
+        // find that no token waits while these are between the two queues.
         runtime.at_gate.wait(w, theirs.chain, theirs.count.load());
         theirs.count.store(0);
         put_back[static_cast<std::size_t>(w)] = true;
@@ -412,7 +426,7 @@ bool executor::recall(unsigned from) noexcept {
     if (other.keeps_work() && runtime.options.spill == spill::when_saturated) loop.stay_watchful();
     other.loop.lock().give_back();
     return_to_gate(back, put_back);
-    const bool has_mail = loop.has_mail();  // which comes first, too
+    const bool has_mail = loop.has_mail();  // this mail comes first, too
     if (!has_mail && find_work(true)) return true;
     for (const weight w : weight_classes)
         if (put_back[static_cast<std::size_t>(w)] && runtime.at_gate.waiting(w) != 0) wake_for(w);
@@ -430,8 +444,9 @@ void executor::return_to_gate(hook_queue& started_nowhere, std::array<bool, 3>& 
         by_class[w].push(&token);
         ++counts[w];
     }
-    // Who asks one of them to stop sets its bit and then looks at its position: either it finds none, and tells every
-    // loop, or whoever starts the token finds the bit. Pairs with the fence in request_stop.
+    // A stop request sets the token's stop bit and then reads its position. Either it reads
+    // no_position, and notifies every loop; or the executor that starts the token finds the bit.
+    // Pairs with the fence in request_stop.
     std::atomic_thread_fence(std::memory_order_seq_cst);
     for (const weight w : weight_classes) {
         const auto at = static_cast<std::size_t>(w);

@@ -67,7 +67,7 @@ void shared_state::sweep_gate() noexcept {
 bool shared_state::tidy_kills() noexcept {
     if (!(at_start.load(std::memory_order_relaxed) & killing)) return false;
     try {
-        std::uint64_t met = ~std::uint64_t{0};  // by all loops
+        std::uint64_t met = ~std::uint64_t{0};  // the newest rule that every loop has applied
         for (const auto& each : executors) met = std::min(met, each->kills_met());
         std::vector<token_info> waiting;
         look([&](const token_info& info, const operation_record& operation) {
@@ -78,7 +78,7 @@ bool shared_state::tidy_kills() noexcept {
         if (kills.forget(met, waiting)) return true;
         lower_at_start(killing);
         if (!kills.any()) return false;
-        raise_at_start(killing);  // one was added in between
+        raise_at_start(killing);  // a rule was added in between
         return true;
     } catch (const std::bad_alloc&) {
         return true;
@@ -88,7 +88,7 @@ bool shared_state::tidy_kills() noexcept {
 void shared_state::look(
     const std::function<void(const token_info&, const operation_record&)>& visit) const {
     const std::uint64_t now = event_loop::wall_ns();
-    std::vector<std::uint64_t> contexts;  // of our threads
+    std::vector<std::uint64_t> contexts;  // of this runtime's threads
     for (const auto& each : executors)
         if (const auto number = each->context_number()) contexts.push_back(*number);
     const auto made_here = [&](std::uint64_t sequence) {
@@ -102,7 +102,7 @@ void shared_state::look(
         token_info info;
         info.id = token.id();
         info.state = state;
-        // Before the gate gets it, it is the runtime's that hosts the thread where it was made.
+        // Before admission, a token belongs to the runtime that hosts the thread where it was made.
         const bool ours = state == token_state::created ? made_here(info.id.sequence)
                                                         : token.runtime.load() == slot;
         if (!ours) return;
@@ -113,18 +113,20 @@ void shared_state::look(
         if (state != token_state::created) info.awaited_by_sequence = token.awaited_by.load();
         if (token.flags.load_acquire() & in_domain) {
             const auto* chain = static_cast<const domain*>(token.anchor.load_acquire());
-            // If the frame has been used again, this may be anything. If not, the domain lives, or its memory is still mapped.
+            // If the frame has been reused, the pointer may be anything. If it has not, the domain
+            // lives, or its memory is still mapped.
             if (token.sequence.load() != info.id.sequence) return;
             const operation_record* lead = chain->lead.load_acquire();
             const std::uint64_t created_ns = chain->lead_created_ns.load_acquire();
             const std::uint64_t sequence = chain->lead_sequence.load_acquire();
-            // If it still is the same token, and alive, then so was its domain when it was looked at.
+            // If the same token is still there and alive, its domain was alive when it was read.
             if (token.sequence.load() != info.id.sequence ||
                 token.state.load() >= token_state::completed)
                 return;
             info.domain = {lead->name, created_ns, sequence};
         }
-        // The frame may have ended and been used again meanwhile: then this is nobody.
+        // The frame may have ended and been reused meanwhile: then the slot holds no token to
+        // report.
         if (token.sequence.load() != info.id.sequence || token.state.load() == token_state::none)
             return;
         visit(info, *operation);

@@ -26,15 +26,17 @@
 #include <string>
 #include <vector>
 
-/// What the executors of a runtime share: the gate, the load table, the sticky registry, one executor a position, and behind
-/// them the control loop (an executor without a place in the routing). How a runtime begins, is steered and ends is above it,
-/// in runtime_core.hpp; an executor knows of that the two virtual functions alone.
+/// What the executors of a runtime share: the gate, the load table, the sticky registry, one
+/// executor for each position. Behind these is the control loop (an executor without a position).
+/// The layer above begins, steers and ends a runtime (lifecycle/runtime_core.hpp). An executor
+/// knows only the two virtual functions of that layer.
 
 namespace tokengate::detail {
 
 class signal_desk;
 
-/// Those whose `at_start` is not 0. Relaxed: who polls (stop_token) and comes too early finds it the next time.
+/// The number of runtimes whose `at_start` is not 0. Relaxed: a body that polls (stop_token) too
+/// early finds the change at its next poll.
 inline constinit std::atomic<unsigned> runtimes_that_ask{0};
 
 struct shared_state {
@@ -43,9 +45,10 @@ struct shared_state {
     shared_state& operator=(const shared_state&) = delete;
     virtual ~shared_state();
 
-    /// On the control loop, which has been lent a thread and is to serve.
+    /// On the control loop, once a thread hosts it and it is to serve.
     virtual void control_opened() noexcept = 0;
-    /// On the control loop: nothing is alive but what ends last. Asks that to end; true if it has.
+    /// On the control loop, when only services are alive: requests their stop; true if they have
+    /// ended.
     [[nodiscard]] virtual bool may_end() noexcept = 0;
 
     [[nodiscard]] executor& control() noexcept { return *executors.back(); }
@@ -53,38 +56,42 @@ struct shared_state {
     [[nodiscard]] bool is_control(unsigned position) const noexcept {
         return position >= positions();
     }
-    /// The core a position belongs to; `control_core` for the control loop, and for none at all.
+    /// The core of a position; `control_core` for the control loop, and for no position.
     [[nodiscard]] unsigned core_of(unsigned position) const noexcept {
         return is_control(position) ? control_core : position / loads.layout().workers_per_core;
     }
 
     void warn(const std::string& text) const noexcept;
 
-    /// Any thread: somebody at the gate has been asked to stop.
+    /// Any thread: a token at the gate has been asked to stop.
     void sweep_gate() noexcept;
 
-    /// On the control loop: forgets what has met all whom it meant; true if something is left to do.
+    /// On the control loop: removes kill rules that no token is left for; true if some rules
+    /// remain.
     bool tidy_kills() noexcept;
-    /// Calls visit(token_info, operation) for each token alive.
+    /// Calls visit(token_info, operation) for each live token of this runtime.
     void look(const std::function<void(const token_info&, const operation_record&)>& visit) const;
 
-    /// Sum over executors; see life_cycle.cpp, step 3.
+    /// Sum over all executors; see life_cycle.cpp, step 3.
     [[nodiscard]] std::uint64_t count_ended() const noexcept;
     [[nodiscard]] std::uint64_t count_admitted() const noexcept;
 
-    /// Any thread but an executor's own: an unadmitted token of one of our domains has been dropped there.
+    /// Any thread that hosts no executor of this runtime: an unadmitted token of one of this
+    /// runtime's domains was dropped on that thread.
     void end_far_from_home(token_record& token) noexcept;
     /// Once joined; true if the caller must delete this.
     [[nodiscard]] bool leave_orphaned_domain(token_record& token) noexcept;
-    /// Once joined: what no loop has taken.
+    /// Once joined: runs the mail that no loop has taken.
     void run_left_mail() noexcept;
 
     const runtime_options options;
-    shared_state* older = nullptr;  // see newest_runtime; before the lease, which links it
+    // See newest_runtime. Declared before the lease, which links it.
+    shared_state* older = nullptr;
     const slot_lease lease;
     const std::uint16_t slot;
-    /// attention_bits: whether the gate looks closer at those it admits. Stored (seq_cst) by who begins or ends to look;
-    /// loaded relaxed at each admission, and once a turn. It guards nothing: what it points to has its own mutex.
+    /// attention_bits: whether the gate must instrument or hold the tokens that it admits. Stored
+    /// (seq_cst) when an instrument or a hold begins or ends; loaded relaxed at each admission, and
+    /// once a turn. It guards nothing: the data behind each bit has its own mutex.
     std::atomic<std::uint32_t> attention;
 
     load_table loads;
@@ -92,20 +99,23 @@ struct shared_state {
     backlog places{options.backlog, options.metrics};
     sticky_registry registry;
     std::vector<std::unique_ptr<executor>> executors;  // by position; the control loop is the last
-    // From before the executors run until after they do: threads that enter and leave a loop tell it.
+    // From before the executors run until after they end: a thread that enters or leaves a loop
+    // registers here.
     std::optional<stall_detector> stalls;
-    // It posts to loops, and therefore goes before the executors.
-    std::optional<blocking_pool> blocking;  // emptied when the executors have been joined
-    signal_desk* signals =
-        nullptr;  // the runtime's; from before the executors run until after they do
+    // Its threads post to loops, so it is destroyed before the executors.
+    std::optional<blocking_pool> blocking;  // emptied once the executors have been joined
+    // Owned by the runtime; set from before the executors run until after they end.
+    signal_desk* signals = nullptr;
 
-    /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end, lowered when it has left.
-    /// Executors read it by fetch_or(0, acq_rel) when they park: either that comes first, and the control loop's sums
-    /// include what they ended, or they find it raised and report.
+    /// Raised by the control loop with exchange(acq_rel) when it begins to wait for the end,
+    /// lowered when it has left. Executors read it by fetch_or(0, acq_rel) when they park. Either
+    /// the fetch_or comes before the exchange, and the control loop's sums include the tokens that
+    /// the executor ended; or the executor finds it raised and reports.
     std::atomic<unsigned> draining{0};
 
-    /// start_bits: what is asked of a token before it starts. Set before hooks to every loop follow: who starts
-    /// after its loop has run the hook finds the bit, who has started before is found by the hook.
+    /// start_bits: the requests that a token checks before it starts. Set before hooks to every
+    /// loop follow. A token that starts after its loop has run the hook finds the bit; the hook
+    /// finds a token that started before.
     std::atomic<std::uint32_t> at_start{0};
     void raise_at_start(std::uint32_t bits) noexcept {
         if (at_start.fetch_or(bits, std::memory_order_seq_cst) == 0)
@@ -124,17 +134,18 @@ struct shared_state {
     gate_kills kills;
     guard_table guards;
 
-    std::mutex orphans;                  // guards the three below, and the domains once `joined`
+    std::mutex orphans;                  // guards the next three, and the domains once `joined`
     bool joined = false;                 // no executor runs any more
     bool abandoned = false;              // the runtime object is gone; the last domain deletes this
     std::uint64_t orphaned_domains = 0;  // once joined: domains that unadmitted tokens still hold
-    std::atomic<std::uint64_t> dropped_from_afar{
-        0};  // counted as admitted when posted, as ended by the executor
+    // Tokens counted as admitted when posted, and as ended by the executor.
+    std::atomic<std::uint64_t> dropped_from_afar{0};
 
 private:
     struct sweep_hook : hook {
         shared_state* of;
-        /// Exchanged (acq_rel) to true by whoever posts the hook, to false by the control loop before it sweeps.
+        /// Exchanged (acq_rel): to true by the thread that posts the hook, to false by the control
+        /// loop before it sweeps.
         std::atomic<bool> under_way{false};
     };
 

@@ -9,8 +9,8 @@
 
 namespace tokengate::detail {
 
-/// The runtimes of the process, linked through `older`; guarded by the slots' mutex. For debuggers alone, which find it by
-/// its name (runtime/gdb/tokengate.py).
+/// The runtimes of the process, linked through `older`; guarded by the slots' mutex. Only debuggers
+/// use it, and find it by its name (runtime/gdb/tokengate.py).
 [[gnu::used]] constinit shared_state* newest_runtime = nullptr;
 
 namespace {
@@ -32,7 +32,7 @@ runtime_slots& slots() {
     return *forever;
 }
 
-/// Under the slots' mutex. Null: it has been unlinked.
+/// Under the slots' mutex. Null: the runtime has been unlinked already.
 void unlink(const shared_state* gone) noexcept {
     for (shared_state** link = &newest_runtime; *link; link = &(*link)->older) {
         if (*link != gone) continue;
@@ -63,7 +63,7 @@ void slot_lease::retire() const noexcept {
 slot_lease::~slot_lease() {
     runtime_slots& all = slots();
     const std::scoped_lock lock(all.mutex);
-    unlink(all.runtimes.at(slot_).core);  // of a constructor that threw
+    unlink(all.runtimes.at(slot_).core);  // not null if a constructor threw
     all.runtimes.erase(slot_);
 }
 

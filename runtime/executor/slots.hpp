@@ -7,15 +7,16 @@
 #include <functional>
 #include <memory>
 
-/// The runtimes of the process by number, for what reaches a token's runtime from threads that know nothing of it.
+/// The runtimes of the process by number: a thread that knows no runtime reaches a token's runtime
+/// here.
 ///
-/// Threads: all from any, under one mutex of the process.
+/// Threads: all members from any, under one mutex of the process.
 
 namespace tokengate::detail {
 
 struct shared_state;
 
-/// A number for a living runtime, by which tokens name theirs; 0 is none.
+/// The number of a living runtime, which its tokens hold; 0 is none.
 class slot_lease {
 public:
     slot_lease(shared_state& of, const std::function<void(const failure&)>& failure_handler);
@@ -23,17 +24,18 @@ public:
     slot_lease(const slot_lease&) = delete;
     slot_lease& operator=(const slot_lease&) = delete;
     [[nodiscard]] std::uint16_t slot() const noexcept { return slot_; }
-    /// From here on `with_runtime` finds nothing; waits for a visit under way.
+    /// From here on `with_runtime` finds nothing. Waits for a visit under way.
     void retire() const noexcept;
 
 private:
     std::uint16_t slot_;
 };
 
-/// Calls `visit` with the living runtime that has this slot, and keeps it alive meanwhile.
+/// Calls `visit` with the living runtime that has this slot. The runtime lives at least until
+/// `visit` returns.
 void with_runtime(std::uint16_t slot, const std::function<void(shared_state&)>& visit);
 
-/// The handler of the runtime that has this slot; null when it is gone.
+/// The failure handler of the runtime that has this slot; null once the runtime is gone.
 std::shared_ptr<const std::function<void(const failure&)>> failure_handler_of(std::uint16_t slot);
 
 }  // namespace tokengate::detail

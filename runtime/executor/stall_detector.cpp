@@ -63,15 +63,16 @@ constexpr std::uint32_t at(unsigned position, std::uint32_t phase) noexcept {
 }
 
 constexpr std::uint64_t longest_period_ns = 3'600'000'000'000;
-/// A thread that cannot run its handler for so long (it waits for a disk, say) is reported without an answer.
+/// If a thread cannot run its handler for so long (it waits for a disk, for example), it is
+/// reported without an answer.
 constexpr std::uint64_t patience_ns = 1'000'000'000;
 
 thread_local const stall_detector* watched_by_this_thread = nullptr;
 
-/// The handler: on any thread, in the midst of anything.
+/// The signal handler: on any thread, in the midst of anything.
 void on_signal(int, siginfo_t*, void* machine_context) {
     const int interrupted_errno = errno;
-    // Set while the thread runs a loop, whose runtime then lives.
+    // Set while the thread runs a loop; the runtime of that loop lives meanwhile.
     if (const core_context* core = this_core;
         core && core->host && core->runtime && core->runtime->stalls)
         core->runtime->stalls->answer(*core, machine_context);
@@ -86,9 +87,9 @@ bool is_free(const struct ::sigaction& now) noexcept {
     return !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL;
 }
 
-std::mutex taking;  // so that two runtimes agree
+std::mutex taking;  // serializes two runtimes that choose a signal
 
-/// Once taken, never given back: one that is still on its way would end the process.
+/// A signal once taken is never given back: a signal still in flight would end the process.
 bool take(int signal) {
     struct ::sigaction now{};
     if (::sigaction(signal, nullptr, &now) != 0) return false;
@@ -103,7 +104,7 @@ bool take(int signal) {
 
 int take_signal(int wanted) {
     void* frame;
-    ::backtrace(&frame, 1);  // the first call loads a library, which no handler may do
+    ::backtrace(&frame, 1);  // the first call loads a library, which a handler must not do
     const std::scoped_lock lock(taking);
     if (wanted != 0) {
         // The handler of a fault would return to the fault.
@@ -143,7 +144,7 @@ std::string in_hex(std::uintptr_t number) {
     return digits;
 }
 
-/// `function (file+offset)`; what is not known is left out.
+/// `function (file+offset)`; parts that are not known are left out.
 std::string describe(const void* address) {
     const auto number = reinterpret_cast<std::uintptr_t>(address);
     Dl_info found{};
@@ -179,8 +180,8 @@ stall_detector::~stall_detector() {
 void stall_detector::start() {
     sigset_t all, before;
     ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all,
-                      &before);  // inherited: the process's signals are for others
+    // The detector's thread inherits the mask: the process's signals are for other threads.
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         thread_ = std::thread([this] { watch(); });
     } catch (...) {
@@ -197,7 +198,7 @@ void stall_detector::stop() noexcept {
     thread_.join();
 }
 
-// ---- looking ------------------------------------------------------------------------------------------------------------
+// ---- scanning -----------------------------------------------------------------------------------
 
 bool stall_detector::on_own_thread() const noexcept { return watched_by_this_thread == this; }
 
@@ -220,7 +221,7 @@ void stall_detector::watch() noexcept {
     }
 }
 
-/// False when the time has come; true when there may be news.
+/// False once the time has come; true when there may be an answer or a stop.
 bool stall_detector::wait_until(std::uint64_t steady_ns) noexcept {
     const timespec until{static_cast<time_t>(steady_ns / 1'000'000'000),
                          static_cast<long>(steady_ns % 1'000'000'000)};
@@ -254,9 +255,10 @@ void stall_detector::look_at(unsigned position, std::uint64_t turn_ns, std::uint
     const event_loop& loop = of_.executors[position]->loop;
     const bool has_answered = ask(position);
     if (stopping_.load(std::memory_order_relaxed)) return;
-    if ((has_answered ? answer_.turn_ns : loop.turn_began_ns()) != turn_ns)
-        return;                                // it has come round
-    loops_[position].reported_turn = turn_ns;  // first: a report that fails is not tried again
+    // The loop has begun another turn.
+    if ((has_answered ? answer_.turn_ns : loop.turn_began_ns()) != turn_ns) return;
+    // Before the report: a report that fails is not tried again.
+    loops_[position].reported_turn = turn_ns;
     stall_report seen;
     seen.core = of_.core_of(position);
     seen.held = std::chrono::nanoseconds(event_loop::steady_ns() - since_ns);
@@ -277,7 +279,8 @@ void stall_detector::tell(const stall_report& seen) const {
 
 std::vector<std::string> stall_detector::backtrace_of(const sighting& seen) const {
     const auto frames = std::span(seen.frames).first(static_cast<std::size_t>(seen.depth));
-    // Above the interrupted one are the handler's own: itself and what the kernel returns to from it, at least.
+    // Above the interrupted frame are the handler's own: at least the handler itself, and the frame
+    // that the kernel returns to from it.
     auto first = std::find(frames.begin(), frames.end(), seen.interrupted_at);
     const bool found = first != frames.end();
     if (!found) first = frames.begin() + std::min<std::ptrdiff_t>(2, seen.depth);
@@ -290,7 +293,7 @@ std::vector<std::string> stall_detector::backtrace_of(const sighting& seen) cons
     return text;
 }
 
-// ---- asking -------------------------------------------------------------------------------------------------------------
+// ---- asking -------------------------------------------------------------------------------------
 
 bool stall_detector::ask(unsigned position) noexcept {
     question_.store(at(position, asked), std::memory_order_release);
@@ -301,7 +304,7 @@ bool stall_detector::ask(unsigned position) noexcept {
         waiting = wait_until(until_ns);
     std::uint32_t found = at(position, asked);
     if (question_.compare_exchange_strong(found, nothing, std::memory_order_acq_rel)) return false;
-    // It has begun to answer, or has answered; it waits for nobody.
+    // The handler has begun to answer, or has answered. It waits for no other thread.
     while (question_.load(std::memory_order_acquire) != at(position, answered))
         while (::sem_wait(&news_) != 0) {}
     question_.store(nothing, std::memory_order_relaxed);
@@ -309,7 +312,7 @@ bool stall_detector::ask(unsigned position) noexcept {
 }
 
 bool stall_detector::send_signal(unsigned position) noexcept {
-    const std::scoped_lock lock(threads_);  // whoever is in the list cannot leave now
+    const std::scoped_lock lock(threads_);  // a thread in the list cannot leave now
     const auto& thread = loops_[position].thread;
     return thread && ::pthread_kill(*thread, signal_) == 0;
 }

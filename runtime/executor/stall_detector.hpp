@@ -17,29 +17,33 @@
 #include <thread>
 #include <vector>
 
-/// Looks at the loops of one runtime, and asks a loop that has not come round for too long what it is doing.
+/// Polls the loops of one runtime. If a turn of a loop lasts too long, asks the loop's thread what
+/// it runs.
 ///
-///     stall_detector stalls(runtime);        // may throw configuration_error: the signal is in use
-///     stalls.enter(position);                // a thread begins to run a loop …
+///     stall_detector stalls(runtime);  // may throw configuration_error: the signal is in use
+///     stalls.enter(position);          // a thread begins to run a loop …
 ///     stalls.start();
-///     stalls.leave(position);                // … and ends
-///     stalls.stop();                         // before the last executor's thread is joined
+///     stalls.leave(position);          // … and ends
+///     stalls.stop();                   // before the last executor's thread is joined
 ///
 /// # How a thread is asked
 ///
-/// What runs on a thread is known there only, in plain fields; so the thread itself says it, in the handler of a signal.
-/// There is one question at a time, in one word: who asks writes *asked* with the position, sends the signal, and waits.
-/// The handler exchanges *asked* for *answering* if the word names its own position, fills in the answer, and writes
-/// *answered*. Who has waited too long exchanges *asked* for *nothing*. Whatever comes late finds another word and does
-/// nothing. The answer says which turn it was given in: if the loop has come round meanwhile, that is no stall.
+/// Only a thread itself knows what it runs, in plain fields. So the thread itself answers, in the
+/// handler of a signal. There is one question at a time, in one word. The detector writes *asked*
+/// with the position, sends the signal, and waits. If the word names the handler's own position,
+/// the handler exchanges *asked* for *answering*, fills in the answer, and writes *answered*. If
+/// the detector has waited too long, it exchanges *asked* for *nothing*. A handler that comes late
+/// finds another word and does nothing. The answer names the turn in which it was given: if the
+/// loop has begun another turn meanwhile, there is no stall.
 ///
-/// The handler reads the current token's record, which therefore must be alive while it is the current one: a token that
-/// ends lets go of that name first (end_elsewhere).
+/// The handler reads the current token's record. The record must therefore be alive while its token
+/// is the current one: a token that ends clears `current` first (end_elsewhere).
 ///
-/// A turn ends by itself after the first measured resumption that ends beyond 200 µs, and after 128 that are short, which
-/// are 6.4 ms at most: so one that has lasted for `shortest_threshold` is held by the resumption at hand. Conducted children
-/// run inside of it. Their number is counted, so a turn in which somebody has been reported is looked at again once another
-/// child has held it for as long.
+/// A turn ends by itself after the first measured resumption that ends beyond 200 µs, and after 128
+/// short ones, which take 6.4 ms at most. So if a turn has lasted for `shortest_threshold`, the
+/// resumption at hand holds it. Children in place run inside that resumption. The executor counts
+/// them: after a report, the detector reports the same turn again only if a later child has held it
+/// for as long.
 
 namespace tokengate::detail {
 
@@ -50,7 +54,7 @@ class stall_detector {
 public:
     static constexpr std::chrono::milliseconds shortest_threshold{10};
 
-    /// Takes the signal. Throws configuration_error if that cannot be.
+    /// Takes the signal. Throws configuration_error if it cannot.
     explicit stall_detector(shared_state& of);
     ~stall_detector();
     stall_detector(const stall_detector&) = delete;
@@ -71,17 +75,17 @@ public:
 
     void enter(unsigned position) noexcept;
     void leave(unsigned position) noexcept;
-    /// In the handler.
+    /// Called by the signal handler.
     void answer(const core_context& core, const void* machine_context) noexcept;
 
 private:
     static constexpr int deepest = 48;
 
     struct loop_state {
-        std::optional<pthread_t> thread;  // under `threads_`: who is in it is alive
-        bool was_blocked = false;         // the signal, in that thread; its own
-        // The detector's own: the turn in which somebody was reported, how many children had run in place by then, and
-        // since when another has.
+        std::optional<pthread_t> thread;  // under `threads_`: a listed thread is alive
+        bool was_blocked = false;  // whether that thread had blocked the signal; only it uses this
+        // The detector's own: the turn of the last report, the number of children that had run in
+        // place by then, and since when a later child has run.
         std::uint64_t reported_turn = 0;
         std::uint64_t reported_in_place = 0;
         std::uint64_t in_place = 0;
@@ -90,7 +94,7 @@ private:
 
     struct sighting {
         std::uint64_t turn_ns;
-        const operation_record* operation;  // null: no token
+        const operation_record* operation;  // null: no token runs
         std::uint64_t created_ns;
         std::uint64_t sequence;
         const void* interrupted_at;
@@ -115,8 +119,8 @@ private:
     std::mutex threads_;
     std::vector<loop_state> loops_;  // by position
 
-    /// A phase, and the position above it: see the head of this file. Its release stores and acquire loads publish
-    /// `answer_`, and say whose it is.
+    /// A phase, and the position above it: see the head of this file. Its release stores and
+    /// acquire loads publish `answer_` and give it to one thread at a time.
     std::atomic<std::uint32_t> question_{0};
     sighting answer_{};
     sem_t news_;  // posted by the handler when it has answered, and by `stop`

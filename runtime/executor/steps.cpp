@@ -19,8 +19,9 @@ namespace tokengate::detail {
 
 namespace {
 
-/// One in 16, whatever the rhythm in which a thread makes tokens: the upper bits of a multiplicative hash (Knuth, The Art of
-/// Computer Programming, volume 3, 6.4) of the sequence.
+/// Selects one token in 16, whatever the rhythm in which a thread makes tokens. It tests the upper
+/// bits of a multiplicative hash of the sequence (Knuth, The Art of Computer Programming, volume 3,
+/// 6.4).
 bool is_sampled(const token_record& token) noexcept {
     return token.sequence.load() * 0x9e3779b97f4a7c15U >> 60 == 0;
 }
@@ -29,7 +30,7 @@ std::uint32_t attention_of(const core_context& core) noexcept {
     return core.runtime->attention.load(std::memory_order_relaxed);
 }
 
-/// One look at the clock for all that happens in one step, and none if nobody wants to know.
+/// Reads the clock at most once for all instruments of one step, and not at all if none needs it.
 class step_clock {
 public:
     std::uint64_t ns() noexcept { return ns_ != 0 ? ns_ : ns_ = event_loop::steady_ns(); }
@@ -62,7 +63,7 @@ token_notes* make_notes(core_context& core, const token_record& token) noexcept 
     try {
         return new (core.pool->allocate(sizeof(token_notes), slab_kind::object)) token_notes;
     } catch (const std::bad_alloc&) {
-        return nullptr;  // then its times are not known
+        return nullptr;  // the token's times are then not known
     }
 }
 
@@ -100,10 +101,10 @@ void count_end(operation_stats& stats, const token_record& token) noexcept {
     }
 }
 
-/// The awaiter that the end is about to resume in the same segment, if it is one.
+/// The awaiter that the end is about to resume in the same segment; null if there is none.
 const token_record* continued_by(const core_context& core, token_record& token) noexcept {
-    const std::uintptr_t claimed =
-        token.shared_owner().load(std::memory_order_acquire);  // as end_token does
+    // As end_token does.
+    const std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
     if (claimed <= owner_dropped) return nullptr;
     const auto& heard_by = *reinterpret_cast<const waiter*>(claimed);
     const bool here = heard_by.home == core.host && !heard_by.done;

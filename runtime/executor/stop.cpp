@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
 
-// How a token is asked to stop, and hears of it.
+// How a token is asked to stop, and how it is notified.
 //
-// Whoever asks sets a bit in the token's record, which a running body can look at, and sends a message to the token's loop,
-// which ends the wait of a suspended body. The message names the token by address and sequence; it is looked at on the one
-// thread that could end the token, so what is found alive there stays alive meanwhile, and what has ended is not found.
-// (The bit is set by those only who know the frame to live: who awaits the token, who holds its handle.)
+// A stop request sets a bit in the token's record, which a running body can poll, and sends a
+// message to the token's loop. The message ends the wait of a suspended body. It names the token by
+// address and sequence. The loop checks it on the one thread that could end the token. So a token
+// that is found alive there stays alive meanwhile, and a token that has ended is not found. (A
+// requester sets the bit only if it knows that the frame lives: it runs the token's awaiter, or
+// holds the token's handle.)
 //
-// A token that is not placed yet (it waits at the gate, or is just being routed) has no loop: then every loop gets the
-// message. Either the token starts after its loop has taken the message, and finds the bit, since the message was sent
-// after the bit was set; or it has started before, and is found by the message. So nothing is needed on the way of
-// those that nobody stops. And a sweep takes what waits at the gate out of its queues, so that refusals do not wait for
-// room.
+// A token that is not placed yet (it waits at the gate, or is being routed) has no loop. Then every
+// loop receives the message. If the token starts after its loop has taken the message, it finds the
+// bit, since the message was sent after the bit was set. If it has started before, the message
+// finds the token. So a token that is not stopped pays nothing for this. A sweep takes the tokens
+// that are to stop out of the gate's queues, so that their rejection does not wait for room.
 
 #include "executor/stop.hpp"
 
@@ -41,7 +43,7 @@ struct stop_message : hook {
     std::uint8_t reason;
 };
 
-/// On a loop's thread, or, for what was never taken, on the destroying one.
+/// On a loop's thread; for a message that no loop has taken, on the destroying thread.
 void deliver_message(hook* item) noexcept {
     const stop_message message = *static_cast<stop_message*>(item);
     core_context& core = context();
@@ -71,7 +73,8 @@ stop_message* make_message(token_record& token, std::uint8_t reason) {
 }
 
 void send_messages(shared_state& runtime, token_record& token, std::uint8_t reason) {
-    // A thread that is not the runtime's own may come after its loops have gone, and the token with them.
+    // A thread outside the runtime may come after the runtime's loops have ended, and the token
+    // with them.
     std::unique_lock<std::mutex> still_there;
     if (!this_core || this_core->runtime != &runtime) {
         still_there = std::unique_lock(runtime.orphans);
@@ -100,10 +103,10 @@ void send_home(executor& home, hook* item) noexcept {
 
 void request_stop(token_record& token, std::uint8_t reason) noexcept {
     token.stop.set_bits(reason);  // published by the messages that follow
-    // Before the look at its position; pairs with the fence in executor::return_to_gate.
+    // Before the load of its position; pairs with the fence in executor::return_to_gate.
     std::atomic_thread_fence(std::memory_order_seq_cst);
     const std::uint16_t slot = token.runtime.load();
-    if (slot == 0) return;  // not admitted: it will end unrun
+    if (slot == 0) return;  // the token is not admitted: it will end unrun
     try {
         const core_context* here = this_core;
         if (here && here->runtime && here->runtime_slot == slot)
@@ -112,22 +115,22 @@ void request_stop(token_record& token, std::uint8_t reason) noexcept {
             with_runtime(slot,
                          [&](shared_state& runtime) { send_messages(runtime, token, reason); });
     } catch (const std::bad_alloc&) {
-        // The body finds the bit when it looks, or at its next await.
+        // The body finds the bit when it polls, or at its next await.
     }
 }
 
 void deliver_stop(core_context& core, token_record& asked) noexcept {
-    // Down the chain of those that await one another, as far as it stays on this loop.
+    // Down the chain of tokens that await one another, as far as it stays on this loop.
     for (token_record* token = &asked; token != core.current;) {
         if (token->state.load() != token_state::executing || (token->flags & shielded)) return;
         if (token->flags & has_callbacks) core.host->run_stop_callbacks(*token);
         if (wait_point* point = token->waits_at()) {
-            token->wait_is_over();  // it hears of it once
+            token->wait_is_over();  // a wait is ended at most once
             point->on_stop(core, *point);
             return;
         }
         token_record* child = token->waits_for();
-        if (!child) return;  // on its way to be resumed
+        if (!child) return;  // the body is about to be resumed
         if (child->position.load() != core.position) {
             request_stop(*child, stop_asked);
             return;
@@ -151,11 +154,11 @@ token_killed killed(const token_id& id, const std::string& reason) {
     return token_killed("token_killed: " + id.text() + " was killed: " + reason);
 }
 
-// ---- callbacks ----------------------------------------------------------------------------------------------------------
+// ---- callbacks ----------------------------------------------------------------------------------
 
 void executor::run_stop_callbacks(token_record& token) noexcept {
     token.flags = static_cast<std::uint16_t>(token.flags & ~has_callbacks);
-    // One at a time: each may destroy others.
+    // One at a time: each callback may destroy others.
     for (auto found = stop_callbacks_.find(&token); found != stop_callbacks_.end();
          found = stop_callbacks_.find(&token)) {
         stop_callback_base& callback = *found->second;

@@ -8,20 +8,21 @@
 #include <exception>
 #include <string>
 
-/// The side of stopping that loops have; stop.cpp says how it works. What asks is in detail/admission.hpp.
+/// The loop's side of stopping; stop.cpp describes the whole. Requests are in detail/admission.hpp.
 
 namespace tokengate::detail {
 
-/// On the token's own loop, its bit set: ends the wait of its body, or of the one that it waits for.
+/// On the token's own loop, with the token's stop bit set: ends the wait of its body, or of the
+/// token that it awaits.
 void deliver_stop(core_context& core, token_record& asked) noexcept;
 
-/// What the awaiter of a token gets that was stopped before it had started.
+/// The error that the awaiter receives if a token was stopped before it had started.
 [[nodiscard]] std::exception_ptr not_started(const token_record& token) noexcept;
 
-/// What the awaiter of a killed token gets.
+/// The error that the awaiter of a killed token receives.
 [[nodiscard]] token_killed killed(const token_id& id, const std::string& reason);
 
-/// Ends a token in place of starting it. On the core it was routed to.
+/// Ends a token in place of starting it, on the core that it was routed to.
 void end_unrun(core_context& core, token_record& token) noexcept;
 
 }  // namespace tokengate::detail

@@ -25,19 +25,20 @@ namespace detail {
 
 namespace {
 
-constexpr unsigned op_ftruncate = 55;  // since 6.9, newer than the oldest liburing we build with
+// IORING_OP_FTRUNCATE, of Linux 6.9. The oldest supported liburing does not define it.
+constexpr unsigned op_ftruncate = 55;
 constexpr std::size_t most_pieces = 1024;          // IOV_MAX
-constexpr std::size_t piece_of_all = 1024 * 1024;  // about 100 µs of copying
-constexpr std::size_t first_guess = 64 * 1024;     // of what does not know its size
+constexpr std::size_t piece_of_all = 1024 * 1024;  // bytes; copying them takes about 100 µs
+constexpr std::size_t first_guess = 64 * 1024;     // bytes, for a file that reports no size
 
-/// What an error calls it.
+/// The name of the file in an error's text.
 std::string name_of(const file::handle& of) {
     return of.path().empty() ? "a file that is not open" : of.path();
 }
 
 std::string deed_of(const char* what, const std::string& path) { return what + (' ' + path); }
 
-/// The destructor's close: nobody waits for it.
+/// The close that the destructor starts. No token waits for it.
 struct detached_close : io_request {
     static bool start(int descriptor) noexcept {
         core_context* core = this_core;
@@ -66,7 +67,7 @@ struct detached_close : io_request {
 
 }  // namespace
 
-// ---- open and close -----------------------------------------------------------------------------------------------------
+// ---- open and close -----------------------------------------------------------------------------
 
 opening::opening(std::string path, file::flags how, mode_t mode)
     : io_wait("open the file"), path_(std::move(path)) {
@@ -106,7 +107,7 @@ file::handle opening::await_resume() {
 closing::closing(file::handle& of) noexcept : io_wait("close the file"), of_(of) {}
 
 bool closing::await_suspend(std::coroutine_handle<> awaiting) {
-    core_context& core = on_a_loop(what_);  // after a stop, too
+    core_context& core = on_a_loop(what_);  // not `enter`: allowed after a stop, too
     std::uint32_t uses = 0;
     if (!of_.uses_.compare_exchange_strong(uses, file::handle::closed, std::memory_order_acquire,
                                            std::memory_order_relaxed))
@@ -118,16 +119,17 @@ bool closing::await_suspend(std::coroutine_handle<> awaiting) {
         of_.uses_.store(0, std::memory_order_release);  // pairs with the acquire of the next close
         throw;
     }
-    suspend(core, awaiting, nullptr);  // given up, it would leave open whether the descriptor is
+    // A stop does not end this wait: it would leave undecided whether the descriptor is open.
+    suspend(core, awaiting, nullptr);
     return true;
 }
 
 void closing::await_resume() {
-    of_.descriptor_ = -1;  // Linux has given the number back, whatever it reports
+    of_.descriptor_ = -1;  // Linux frees the number even if close fails
     if (result_ < 0) throw_failed(-result_, "close of " + of_.path());
 }
 
-// ---- operations on an open file -----------------------------------------------------------------------------------------
+// ---- operations on an open file -----------------------------------------------------------------
 
 bool file_wait::await_suspend(std::coroutine_handle<> awaiting) {
     sqe()->fd = of_.begin_use(verb_);
@@ -152,7 +154,7 @@ void file_wait::go_on(event_loop& loop, file_wait& self) noexcept {
     if (self.cancel_wanted)
         complete(loop, self, -ECANCELED, 0, true);
     else
-        loop.start(self);  // in the ticket that has just become free
+        loop.start(self);  // reuses the ticket that has just become free
 }
 
 void file_wait::fail(int code) const { throw_failed(code, verb_ + (' ' + name_of(of_))); }
@@ -187,7 +189,7 @@ fs::status file_stat::await_resume() {
     return status_from(found_);
 }
 
-// ---- reads and writes ---------------------------------------------------------------------------------------------------
+// ---- reads and writes ---------------------------------------------------------------------------
 
 transfer::transfer(const file::handle& of, direction to, extent much, std::uint64_t offset) noexcept
     : file_wait(of, to == direction::read ? "read from the file" : "write to the file",
@@ -223,7 +225,7 @@ void transfer::ask() noexcept {
     const bool reads = direction_ == direction::read;
     const int descriptor = sqe()->fd;
     const std::size_t most = extent_ == extent::all ? piece_of_all : most_at_once;
-    std::size_t pieces = 0;  // so many fit
+    std::size_t pieces = 0;  // how many fit into one request
     for (std::size_t room = most;
          pieces < std::min(count_, most_pieces) && rest_[pieces].iov_len <= room; ++pieces)
         room -= rest_[pieces].iov_len;
@@ -256,7 +258,7 @@ void transfer::went_on(event_loop& loop, io_request& request, std::int32_t resul
                        std::uint32_t flags, bool last) noexcept {
     auto& self = static_cast<transfer&>(of(request));
     if (result > 0) self.advance(static_cast<std::size_t>(result));
-    // The slot is no longer the buffer's: see registered_buffer.cpp.
+    // EFAULT: the slot does not hold this buffer any more. See registered_buffer.cpp.
     const bool refused = result == -EFAULT && std::exchange(self.registered_, -1) >= 0;
     const bool unfinished = refused || result == -EINTR ||
                             (result > 0 && self.extent_ == extent::all && self.count_ != 0);
@@ -271,7 +273,7 @@ void transfer::went_on(event_loop& loop, io_request& request, std::int32_t resul
 std::size_t transfer::await_resume() {
     const std::int32_t result = ended();
     if (result == 0 && count_ != 0 && direction_ == direction::write)
-        fail(EIO);  // nothing went, for no reason
+        fail(EIO);  // the kernel wrote nothing and reported no error
     return moved_;
 }
 
@@ -284,10 +286,10 @@ reading_whole::reading_whole(const file::handle& of) noexcept
 bool reading_whole::ask() noexcept {
     try {
         if (came_ != 0 && came_ == bytes_.capacity()) bytes_.reserve(2 * came_);
-        // One more than there should be: that nothing comes any more needs a place to come to.
+        // One byte more than the expected size: the read that finds the end needs room, too.
         if (bytes_.capacity() == 0)
             bytes_.reserve(status_.stx_size != 0 ? status_.stx_size + 1 : first_guess);
-        // Memory is touched, and so taken, as it is needed.
+        // Grows in steps: resize touches memory, and the kernel maps it only then.
         bytes_.resize(std::min(came_ + piece_of_all, bytes_.capacity()));
     } catch (const std::exception&) {  // bad_alloc, length_error
         out_of_memory_ = true;
@@ -319,7 +321,7 @@ std::vector<std::byte> reading_whole::await_resume() {
 
 }  // namespace detail
 
-// ---- handle -------------------------------------------------------------------------------------------------------------
+// ---- handle -------------------------------------------------------------------------------------
 
 namespace file {
 
@@ -329,7 +331,8 @@ using extent = transfer::extent;
 
 namespace {
 
-/// To the kernel, an offset of all ones is the file's position; the one before is refused, as every negative one.
+/// For the kernel, an offset with all bits set means the file's position. This function replaces it
+/// by the offset before, which the kernel rejects like every negative offset.
 std::uint64_t real(std::uint64_t offset) noexcept {
     return std::min(offset, transfer::at_position - 1);
 }
@@ -410,8 +413,8 @@ int handle::begin_use(const char* verb) const {
 }
 
 void handle::end_use() const noexcept {
-    uses_.fetch_sub(1, std::memory_order_release);
-}  // pairs with who closes
+    uses_.fetch_sub(1, std::memory_order_release);  // pairs with check_unused and closing
+}
 
 std::uint64_t handle::seek_in(std::int64_t offset, int whence) const {
     const off_t now = ::lseek(begin_use("seek in"), offset, whence);
@@ -510,8 +513,8 @@ task<> handle::truncate(std::uint64_t size) {
         co_await call(*this, call::kind::truncate, 0, size);
         co_return;
     } catch (const std::system_error& refused) {
-        if (refused.code().value() != EINVAL)
-            throw;  // which may mean that the kernel is older than 6.9
+        // EINVAL may mean that the kernel is older than 6.9.
+        if (refused.code().value() != EINVAL) throw;
     }
     struct use {
         const handle& of;

@@ -39,7 +39,7 @@ fs::type type_of(const dirent& found) noexcept {
     return type_of(static_cast<mode_t>(DTTOIF(found.d_type)));
 }
 
-/// Blocks.
+/// The entries of a directory. Blocks its thread.
 std::vector<fs::entry> entries_of(const std::string& path) {
     const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), &::closedir);
     if (!directory) throw_failed(errno, "listing of directory " + path);

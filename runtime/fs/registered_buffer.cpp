@@ -17,10 +17,11 @@
 #include <utility>
 #include <vector>
 
-// Which slots of a ring are free is known to the thread that has made its table. Where that was another thread (a
-// control loop that changes threads), or the ring has gone, what is known may be wrong; nothing depends on it: the
-// kernel compares the address of an operation with what its slot holds, refuses with EFAULT, and the operation goes on
-// as a plain one.
+// The thread that has registered a ring's table of buffers knows which slots are free. If another
+// thread registered it (a control loop that changes threads), or the ring has been closed, that
+// knowledge may be wrong. No result depends on it: the kernel compares the address of an operation
+// with the buffer in its slot and rejects a mismatch with EFAULT. The operation then continues as a
+// plain one.
 
 namespace tokengate {
 
@@ -42,23 +43,24 @@ public:
     }
     void give_back(int slot) noexcept {
         const std::scoped_lock lock(mutex_);
-        free_.push_back(slot);  // never more than there were
+        free_.push_back(slot);  // does not allocate: there are never more than at the start
     }
 
 private:
-    const ring* ring_;  // compared only
-    std::mutex mutex_;  // guards the next: buffers are destroyed on any thread
+    const ring* ring_;  // only compared, never dereferenced
+    std::mutex mutex_;  // guards free_: any thread may destroy a buffer
     std::vector<int> free_;
 };
 
 namespace {
 
-/// Of the ring that this thread hosts; null if it has no table, or another thread has made it.
+/// The slots of the ring that this thread hosts. Null if no table could be registered, or if
+/// another thread registered it.
 std::shared_ptr<buffer_slots> slots_of(ring& here) {
     static thread_local std::shared_ptr<buffer_slots> known;
     const int result =
         io_uring_register_buffers_sparse(&here.raw(), registered_buffer::slots_of_a_loop);
-    if (result == 0) known = std::make_shared<buffer_slots>(here);  // it had none
+    if (result == 0) known = std::make_shared<buffer_slots>(here);  // the ring had no table before
     if (result != 0 && result != -EBUSY) return nullptr;
     return known && known->of(here) ? known : nullptr;
 }
@@ -100,7 +102,7 @@ registered_buffer::registered_buffer(std::size_t size) {
         return;
     }
     slots_->give_back(slot);
-    if (result != -ENOMEM) return;  // memory like any other
+    if (result != -ENOMEM) return;  // usable as plain memory, without a slot
     ::munmap(memory, size);
     throw ring_unavailable("ring_unavailable: a registered_buffer of " + std::to_string(size) +
                                " bytes cannot be locked: " + std::strerror(ENOMEM) +

@@ -8,16 +8,17 @@
 #include <string>
 #include <system_error>
 
-/// What file.cpp and file_system.cpp share.
+/// Helpers that file.cpp and file_system.cpp share.
 
 namespace tokengate::detail {
 
-/// "open of /data/x failed: No such file or directory".
+/// Throws std::system_error: "open of /data/x failed: No such file or directory".
 [[noreturn]] inline void throw_failed(int code, const std::string& deed) {
     throw std::system_error(code, std::system_category(), deed + " failed");
 }
 
-/// The kernel would take such a path for a shorter one, and so would who reads what().
+/// Rejects a path with a NUL: the kernel and a reader of what() would both take it for a shorter
+/// one.
 inline void refuse_nul(const std::string& path, const char* verb) {
     if (path.find('\0') != std::string::npos)
         throw_failed(EINVAL, std::string(verb) + ' ' + path.c_str() + "\\0...");

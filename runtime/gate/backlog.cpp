@@ -30,7 +30,7 @@ void backlog::wake_one() noexcept {
     {
         const std::scoped_lock lock(mutex_);
         room_.notify_all();
-        // One, since it takes its place later; it passes on what is left.
+        // One, since a spawner takes its place later; it passes on the room that it leaves.
         if (!spawners_.empty() && has_room()) {
             wanted_.fetch_sub(1, std::memory_order_seq_cst);
             woken.push(spawners_.pop());
@@ -48,8 +48,9 @@ admission_rejected backlog::is_full(const token_record& token) const {
 
 bool backlog::enter_from_outside(token_record& token) {
     if (options_.limit == 0 || (token.flags & in_domain)) return false;
-    // A keeper of time or arguments takes no place, the token that it awaits will; but whoever submits it waits. Where a
-    // newcomer sheds another, that is done at the gate.
+    // A wrapper token takes no place: the token that it awaits will take one. But the thread that
+    // submits a wrapper token waits for room. If a new token sheds an older one, the gate does
+    // that.
     const bool takes_place = counts(token) && options_.policy != backlog_policy::shed_oldest;
     const auto may_enter = [&] {
         if (takes_place) return take();
@@ -57,7 +58,7 @@ bool backlog::enter_from_outside(token_record& token) {
     };
     if (!may_enter()) {
         std::unique_lock lock(mutex_);
-        if (closed_) return false;  // the submit will be refused, for that reason
+        if (closed_) return false;  // the submit will be rejected, since the runtime is stopping
         if (takes_place && options_.policy == backlog_policy::reject) {
             if (operation_stats* stats =
                     refused_ ? refused_->of(token.operation.load()->index) : nullptr)
@@ -68,14 +69,15 @@ bool backlog::enter_from_outside(token_record& token) {
         wanted_.fetch_add(1, std::memory_order_seq_cst);
         room_.wait(lock, [&] { return closed_ || (roomy = may_enter()); });
         wanted_.fetch_sub(1, std::memory_order_seq_cst);
-        if (!roomy) return false;  // the submit will be refused
+        if (!roomy) return false;  // the submit will be rejected
     }
     if (takes_place) token.state.store(token_state::waiting);
     return !takes_place;
 }
 
 void backlog::leave_mail() noexcept {
-    // One wake-up for many: those who wait have found it full, so it passes the middle once more.
+    // One wake-up serves many: a waiting thread has found the mail full, so the count passes half
+    // the limit once more.
     if (in_mail_.fetch_sub(1, std::memory_order_seq_cst) != options_.limit / 2 + 1 ||
         wanted_.load(std::memory_order_seq_cst) == 0)
         return;
@@ -87,8 +89,9 @@ bool backlog::wait_for_room(suspension& spawner, const token_record& spawned) no
     if (options_.limit == 0 || (spawned.flags & in_domain)) return false;
     if (options_.policy != backlog_policy::wait) {
         if (has_room()) return false;
-        // Somebody will be refused, at once, and end on this loop; a spawner that never let go of it would heap them up. So it
-        // comes behind those that have not started, and then behind the ends that are to be heard of.
+        // The rejected token ends on this loop. A spawner that never yields would accumulate such
+        // tokens. So the spawner is queued behind pending starts, and then behind pending
+        // completions.
         spawner.wake_behind_starts();
         return true;
     }
@@ -110,7 +113,7 @@ bool backlog::leave_queue(suspension& spawner) noexcept {
             wanted_.fetch_sub(1, std::memory_order_seq_cst);
             return true;
         }
-    return false;  // it has been woken
+    return false;  // the spawner has been woken
 }
 
 void backlog::close() noexcept {

@@ -8,8 +8,8 @@
 namespace tokengate::detail {
 
 gate::gate(unsigned positions, const storage_limits& limits) : parked_((positions + 63) / 64) {
-    for (fifo& each : fifos_)
-        each.chains.resize(1024);  // a backlog of 32,768 before the first growth
+    // A backlog of 32,768 tokens, in full chains, before the first growth.
+    for (fifo& each : fifos_) each.chains.resize(1024);
     permits_of(storage::slow).limit = limits.slow;
     permits_of(storage::moderate).limit = limits.moderate;
     permits_of(storage::fast).limit = limits.fast;
@@ -68,7 +68,8 @@ std::size_t gate::take_locked(fifo& from, std::size_t most, hook_queue& into) no
             from.first = (from.first + 1) & (from.chains.size() - 1);
             --from.used;
         } else if (taken != 0) {
-            break;  // whole chains are taken without touching their hooks; less than asked for is enough
+            // Whole chains are taken without touching their hooks; fewer than requested is enough.
+            break;
         } else {
             for (; taken < most; ++taken, --oldest.count) into.push(oldest.hooks.pop());
         }

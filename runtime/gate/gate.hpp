@@ -13,16 +13,18 @@
 #include <utility>
 #include <vector>
 
-/// Where admitted tokens wait, in the FIFO of their reason: for a core of their class with room, or for a permit of their
-/// storage tier. One gate a runtime; a mutex for each FIFO, held for a few pointer writes.
+/// Where admitted tokens wait, in the FIFO of their reason: for a core of their class with room, or
+/// for a permit of their storage tier. Each runtime has one gate. Each FIFO has a mutex, which is
+/// held for a few pointer writes.
 ///
-///     gate.wait(weight::light, chain, count);                     // a loop, when no core had room
-///     count = gate.take(weight::light, choose_chunk, taken);      // a core that has run down its window
-///     if (gate.acquire(storage::slow, &token)) route(token);      // else it waits, and comes back from a release
+///     gate.wait(weight::light, chain, count);                 // a loop, when no core had room
+///     count = gate.take(weight::light, choose_chunk, taken);  // a core with half its window free
+///     if (gate.acquire(storage::slow, &token)) route(token);  // else it waits for a release
 ///     if (hook* next = gate.release(storage::slow)) route(next);
 ///
-/// Threads: all members from any event loop's thread. Capacity: unbounded, linked through the tokens themselves; a
-/// class FIFO keeps beside them one small descriptor a chain, so that taking a chunk does not walk it under the mutex.
+/// Threads: all members from any event loop's thread. Capacity: unbounded, linked through the
+/// tokens themselves. A class FIFO also keeps one small descriptor for each chain, so that taking a
+/// chunk does not walk the chain under the mutex.
 
 namespace tokengate::detail {
 
@@ -37,18 +39,21 @@ public:
     // ---- for a core with room ----
 
     [[nodiscard]] std::size_t waiting(weight w) const noexcept {
-        return fifo_of(w).waiting.load(
-            std::memory_order_relaxed);  // a hint; `take` looks under the mutex
+        // A hint; `take` reads it under the mutex.
+        return fifo_of(w).waiting.load(std::memory_order_relaxed);
     }
 
-    /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the range.
+    /// Puts a chain behind everything that waits. Afterwards the caller nudges a parked core of the
+    /// range.
     void wait(weight w, hook_queue& chain, std::size_t count) noexcept;
 
-    /// The same in front of everything that waits: for those that were taken, and have not started.
+    /// Puts a chain in front of everything that waits: for tokens that were taken and have not
+    /// started.
     void put_back(weight w, hook_queue& chain, std::size_t count) noexcept;
 
-    /// Takes at most choose(waiting) hooks from the front, at least one if any waits; looks under the mutex whatever
-    /// `waiting` says. A chain is split only if it is the first.
+    /// Takes at most choose(waiting) hooks from the front, and at least one if any waits. Reads the
+    /// count under the mutex, whatever `waiting` has returned. Splits a chain only if it is the
+    /// first.
     template <class Choose>
     std::size_t take(weight w, Choose choose, hook_queue& into) noexcept {
         fifo& from = fifo_of(w);
@@ -57,9 +62,9 @@ public:
         return there == 0 ? 0 : take_locked(from, choose(there), into);
     }
 
-    /// A core says whether it is parked, before it publishes that in its mailbox word. Who has put something into a FIFO
-    /// afterwards looks for a parked core here: either it finds the core, or the core, looking at the FIFO once more under
-    /// its mutex before it sleeps, finds what was put there.
+    /// A core sets this before it publishes in its mailbox word that it is parked. A thread that
+    /// has filled a FIFO then scans for a parked core here. Either it finds the core; or the core,
+    /// which scans the FIFO once more under its mutex before it sleeps, finds the tokens.
     void set_parked(unsigned position, bool now) noexcept;
 
     /// A parked position at or above `first`, below `end`; `end` if there is none.
@@ -67,11 +72,14 @@ public:
 
     // ---- for a permit ----
 
-    /// True: the permit is the caller's. False: the hook waits, and a release will hand it out.
+    /// True: the caller has the permit. False: the hook waits, and a later release or grant returns
+    /// it with a permit.
     bool acquire(storage tier, hook* item) noexcept;
-    /// True: the permit is the caller's; nobody waits.
+    /// True: the caller has the permit. False: no permit is free, or hooks wait for one; the
+    /// caller's does not.
     bool try_acquire(storage tier) noexcept;
-    /// Takes the first that `may_go` of those that wait for a permit, which it then has not; null if there is none.
+    /// Takes out the first hook that `may_go` of those that wait for a permit; it holds no permit.
+    /// Null if there is none.
     template <class Predicate>
     [[nodiscard]] hook* take_waiting(storage tier, Predicate may_go) noexcept {
         tier_permits& permits = permits_of(tier);
@@ -85,19 +93,22 @@ public:
         return nullptr;
     }
     [[nodiscard]] std::size_t waiting_for_permit(storage tier) noexcept;
-    /// Gives a permit back; returns who has it now, if anybody waited and the limit allows.
+    /// Gives a permit back. Returns the hook that has it now, if one waited and the limit allows.
     [[nodiscard]] hook* release(storage tier) noexcept;
-    /// Takes one whatever the limit is: for a token that gave its own up while it waited for others.
+    /// Takes a permit whatever the limit is: for a token that gave its own up while it waited for
+    /// others.
     void force(storage tier) noexcept;
     [[nodiscard]] int in_use(storage tier) noexcept;
-    /// Lower than what is in use admits nothing until it fits. Higher: whoever sets it calls `grant` until it gives
-    /// nothing.
+    /// If the new limit is below the permits in use, none is granted until enough are released.
+    /// After a raise, the caller calls `grant` until it returns null.
     void set_limit(storage tier, int limit) noexcept;
     [[nodiscard]] int limit(storage tier) noexcept;
-    /// The longest waiting, if there is room for it; it holds a permit now, and the caller routes it.
+    /// The hook that has waited longest, if the limit allows: it holds a permit now, and the caller
+    /// routes it.
     hook* grant(storage tier) noexcept;
 
-    /// Takes out of a queue, whole, what `is_to_go`, in order. Under its mutex: as long as it is long.
+    /// Takes the hooks that are `is_to_go` out of a queue, in order. Scans the whole queue under
+    /// its mutex.
     template <class Predicate>
     void withdraw(weight w, Predicate is_to_go, hook_queue& into) noexcept {
         fifo& from = fifo_of(w);
@@ -131,7 +142,8 @@ private:
     struct alignas(64) fifo {
         std::mutex mutex;
         std::atomic<std::size_t> waiting{0};  // written under the mutex, read as a hint
-        std::vector<chain> chains;  // a ring: `used` from `first`, the size a power of two
+        // A ring: `used` entries from `first`; its size is a power of two.
+        std::vector<chain> chains;
         std::size_t first = 0;
         std::size_t used = 0;
 
@@ -143,7 +155,7 @@ private:
         int limit = 0;
         int in_use = 0;
         hook_queue waiting;
-        std::size_t count = 0;  // of those that wait
+        std::size_t count = 0;  // the number of hooks that wait
     };
 
     static hook* next_permitted(tier_permits& permits) noexcept;
@@ -158,7 +170,8 @@ private:
 
     std::array<fifo, 3> fifos_;
     std::array<tier_permits, 4> permits_;
-    /// A bit for each parked position: fetch_or/fetch_and by its owner, loaded by whoever has filled a FIFO (all seq_cst).
+    /// A bit for each parked position: fetch_or/fetch_and by its owner, loaded by a thread that has
+    /// filled a FIFO (all seq_cst).
     std::vector<std::atomic<std::uint64_t>> parked_;
 };
 

@@ -52,7 +52,7 @@ double share(std::uint64_t part, std::uint64_t whole) noexcept {
 
 }  // namespace
 
-// ---- run_history --------------------------------------------------------------------------------------------------------
+// ---- run_history --------------------------------------------------------------------------------
 
 std::uint32_t run_history::rank(double q, std::uint32_t of) noexcept {
     return std::clamp(static_cast<std::uint32_t>(std::ceil(q * of)), std::uint32_t{1}, of);
@@ -70,8 +70,9 @@ void run_history::record(std::uint64_t ns) noexcept {
 
 void run_history::forget_half() noexcept {
     count_ = up_to_ = 0;
-    std::uint32_t odd =
-        0;  // what one bucket cannot halve goes to the next: thin tails stay as thick as they are
+    // The remainder of a bucket that cannot be halved goes to the next: thin tails keep their
+    // weight.
+    std::uint32_t odd = 0;
     for (std::size_t i = 0; i < buckets; ++i) {
         const std::uint32_t whole = counts_[i] + odd;
         counts_[i] = whole / 2;
@@ -95,7 +96,7 @@ std::uint64_t run_history::quantile(double q) const noexcept {
     return middle_of(bucket);
 }
 
-// ---- the desk -----------------------------------------------------------------------------------------------------------
+// ---- the desk -----------------------------------------------------------------------------------
 
 guard_desk::guard_desk(const operation_record& of, clock now) : of_(of), now_(now) {
     if (of.breaker.failure_rate != 0) {
@@ -124,9 +125,10 @@ std::exception_ptr guard_desk::admit(const token_id& token) {
         if (std::exchange(state_, breaker_state::half_open) == breaker_state::open) succeeded_ = 0;
         return nullptr;
     }
+    // Half open, `now`: probes are running.
     const time_point retry_at = offence_                        ? time_point::max()
                                 : state_ == breaker_state::open ? retry_at_
-                                                                : now;  // one is being tried
+                                                                : now;
     return std::make_exception_ptr(operation_blocked(
         "operation_blocked: " + token.text() + " was not let in: \"" + of_.name + "\" is " +
             reason(now) + "; gate().release(\"" + of_.name + "\") lets it in at once",
@@ -172,7 +174,8 @@ void guard_desk::note_run(bool failed) noexcept {
 }
 
 void guard_desk::end_probe(std::uint64_t sequence, run_outcome outcome) noexcept {
-    if (std::erase(probing_, sequence) == 0) return;  // of those that had come before it opened
+    // The token was admitted before the breaker opened.
+    if (std::erase(probing_, sequence) == 0) return;
     if (outcome == run_outcome::failed || outcome == run_outcome::timed_out)
         open();
     else if (outcome == run_outcome::completed && ++succeeded_ == of_.breaker.probes)
@@ -202,7 +205,7 @@ void guard_desk::judge(const ended_run& run) noexcept {
         history_->record(took);
         return;
     }
-    if (offence_) return;  // the first one says enough
+    if (offence_) return;  // only the first offence is kept
     offence_.emplace(offence{run.token, run.arguments ? std::move(*run.arguments) : std::string(),
                              took, usual, std::chrono::system_clock::now()});
 }
@@ -212,9 +215,8 @@ bool guard_desk::release() noexcept {
     const bool was_blocked = offence_ || state_ != breaker_state::closed;
     if (offence_) {
         offence_.reset();
-        history_.emplace(
-            of_.quarantine
-                .quantile);  // what it does now is to be usual, else it would be back at once
+        // Its present run times become usual: else it would be in quarantine again at once.
+        history_.emplace(of_.quarantine.quantile);
     }
     if (was_blocked) close();
     return was_blocked;
@@ -256,7 +258,7 @@ void guard_desk::add_to(operation_health& health) const noexcept {
     }
 }
 
-// ---- the table ----------------------------------------------------------------------------------------------------------
+// ---- the table ----------------------------------------------------------------------------------
 
 guard_desk& guard_table::of(const operation_record& operation) {
     if (guard_desk* known = find(operation.index)) return *known;

@@ -19,36 +19,40 @@
 #include <string>
 #include <vector>
 
-/// Breakers and quarantines: what a runtime knows of an operation that has one, and whether the gate lets its tokens in.
+/// Breakers and quarantines: the records of a guarded operation in one runtime, and whether the
+/// gate admits the operation's tokens.
 ///
-///     if (std::exception_ptr why = desk.admit(token.id())) refuse(token, why);   // operation_blocked
+///     // operation_blocked:
+///     if (std::exception_ptr why = desk.admit(token.id())) refuse(token, why);
 ///     desk.ended({.token = token.id(), .outcome = run_outcome::failed});
 ///
-/// A breaker is closed; it opens when, of the last `window` runs, at least `min_runs`, a larger share than `failure_rate`
-/// has failed. It refuses everything for `open_for`, and is half open from the first token that comes then: `probes` tokens
-/// pass, and it closes with an empty window when all have succeeded, opens again when one has failed. One that neither
-/// succeeded nor failed gives its place to another. There is no timer: it is looked at when a token comes or ends.
-/// While it is not closed, the ends of those that had come before count for health only.
+/// A breaker is closed at first. It opens if, of the last `window` runs (at least `min_runs`), a
+/// larger share than `failure_rate` has failed. While open, it rejects every token for `open_for`.
+/// The first token that comes after that time makes it half open. Then `probes` tokens pass, that
+/// one included. If all have succeeded, it closes with an empty window; if one has failed, it opens
+/// again. A probe that neither succeeded nor failed gives its place to another token. There is no
+/// timer: the state changes when a token comes or ends. While the breaker is not closed, it ignores
+/// the ends of tokens admitted before it opened; they still count for health and for a quarantine.
 ///
 /// Thread-safe, under a mutex for each desk: only guarded operations pay for it.
 
 namespace tokengate::detail {
 
-/// How long the runs of an operation take: a histogram that forgets. When it has 16,384 of them, all its counts are halved,
-/// so that what an operation did long ago does not stand against what it does now; a single long run stays a small share.
+/// The run times of an operation: a histogram that forgets. At 16,384 runs, all its counts are
+/// halved, so that old runs do not outweigh recent ones; a single long run stays a small share.
 class run_history : private histogram_scheme {
 public:
-    /// `quantile`: the one that is kept up to date at each run, for a step or two.
+    /// `quantile`: the quantile that is kept up to date at each run, in a step or two.
     explicit run_history(double quantile) noexcept : quantile_(quantile) {}
 
     void record(std::uint64_t ns) noexcept;
-    /// Runs so far, the forgotten ones too.
+    /// Runs so far, the forgotten ones included.
     [[nodiscard]] std::uint64_t runs() const noexcept { return runs_; }
-    /// To 1/32 of it; 0 if there is none.
+    /// To within 1/32 of its value; 0 if there are no runs.
     [[nodiscard]] std::uint64_t quantile() const noexcept {
         return count_ == 0 ? 0 : middle_of(at_);
     }
-    /// Any other, by looking at everything.
+    /// Any other quantile, by a scan of all buckets.
     [[nodiscard]] std::uint64_t quantile(double q) const noexcept;
 
 private:
@@ -62,16 +66,16 @@ private:
     std::array<std::uint32_t, buckets> counts_{};
     std::uint64_t runs_ = 0;
     std::uint32_t count_ = 0;
-    std::uint32_t up_to_ = 0;  // how many lie in the buckets up to at_
-    std::size_t at_ = 0;       // where the quantile lies
+    std::uint32_t up_to_ = 0;  // the number of runs in the buckets up to at_
+    std::size_t at_ = 0;       // the bucket of the quantile
 };
 
 struct ended_run {
     token_id token;
     run_outcome outcome = run_outcome::completed;
-    std::optional<std::chrono::nanoseconds>
-        took{};                        ///< none: it did not run, or nobody took the time
-    std::string* arguments = nullptr;  ///< taken if it is to be kept
+    /// None: the token did not run, or its time was not taken.
+    std::optional<std::chrono::nanoseconds> took{};
+    std::string* arguments = nullptr;  ///< moved from if the desk keeps it
 };
 
 class guard_desk {
@@ -81,22 +85,22 @@ public:
 
     explicit guard_desk(const operation_record& of, clock now = std::chrono::steady_clock::now);
 
-    /// Null: it may come in. Else operation_blocked. Throws std::bad_alloc.
+    /// Null: the token is admitted. Else operation_blocked. Throws std::bad_alloc.
     [[nodiscard]] std::exception_ptr admit(const token_id& token);
     void started() noexcept;
     void ended(const ended_run& run) noexcept;
 
-    /// From here on tokens pass. False: nothing was blocked.
+    /// Admits tokens from here on. False: nothing was blocked.
     bool release() noexcept;
-    /// Why it is blocked; empty if it is not.
+    /// Why the operation is blocked; empty if it is not.
     [[nodiscard]] std::string blocked() const;
-    /// Adds counts, and run times if nobody else knows better.
+    /// Adds the counts, and sets the run times if the record has any.
     void add_to(operation_health& health) const noexcept;
 
 private:
     enum class breaker_state : std::uint8_t { closed, open, half_open };
 
-    /// The last runs; true are failures.
+    /// The last runs; true entries are failures.
     struct last_runs {
         std::vector<bool> failed;
         std::size_t next = 0;
@@ -130,11 +134,11 @@ private:
 
     breaker_state state_ = breaker_state::closed;
     last_runs last_;
-    double rate_ = 0;         // when it opened
-    unsigned rate_of_ = 0;    // of how many runs
+    double rate_ = 0;         // when the breaker opened
+    unsigned rate_of_ = 0;    // the number of runs behind that rate
     time_point retry_at_{};   // while open
     unsigned succeeded_ = 0;  // probes, while half open
-    /// Sequences of the probes on their way, while half open; at most `probes`.
+    /// Sequences of the probes that have not ended, while half open; at most `probes`.
     std::vector<std::uint64_t> probing_;
 
     std::optional<run_history> history_;  // with a quarantine
@@ -148,13 +152,13 @@ class guard_table {
 public:
     /// Any thread. Throws std::bad_alloc.
     [[nodiscard]] guard_desk& of(const operation_record& operation);
-    /// Any thread. Null for an operation that has not been here.
+    /// Any thread. Null for an operation of which no token has come yet.
     [[nodiscard]] guard_desk* find(std::uint32_t index) const noexcept {
         return table_.find(index);
     }
 
 private:
-    std::mutex making_;  // of those who add
+    std::mutex making_;  // serializes the threads that add a desk
     operation_table<guard_desk> table_;
 };
 

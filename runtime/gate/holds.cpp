@@ -14,7 +14,8 @@ namespace tokengate::detail {
 
 namespace {
 
-/// What runs where it is admitted is not held: it is part of whoever spawned it.
+/// A token that runs where it is admitted (conducted, a task's, a wrapper token) is part of its
+/// spawner, so the gate does not hold it.
 bool may_be_held(const token_record& token) noexcept {
     return !(token.flags & in_domain) && token.operation.load()->index >= first_operation;
 }
@@ -69,8 +70,8 @@ bool gate_holds::lift_all(hook_queue& freed) {
 
 namespace {
 
-/// Who awaits a call with a time limit or with retries knows it by the id of its keeper, which admits a further attempt
-/// before it awaits it.
+/// The awaiter of a call with a timeout or retries knows the call by the id of its wrapper token.
+/// That token admits a further attempt before it awaits it.
 bool selects_or_keeper(const selection& what, const token_record& token,
                        const token_record* spawner) noexcept {
     if (selects(what, token)) return true;
@@ -103,10 +104,11 @@ void gate_holds::drain(const selection& what, const sequence_marks& now, hook_qu
     known->draining = true;
     known->over = false;
     known->before = now;
-    for (rule& each : rules_) {  // whoever holds one of them
+    for (rule& each : rules_) {  // any rule may hold a token that this drain applies to
         const auto passes = [&](hook* item) {
             const auto& token = *static_cast<const token_record*>(item);
-            // What it holds itself it means, also an attempt whose keeper is about to await it.
+            // The drain applies to every older token that its own rule holds, also to an attempt
+            // that its wrapper token does not await yet.
             return is_to_end(*known, token, nullptr) ||
                    (&each == &*known && now.covers(token.sequence.load()));
         };
@@ -124,7 +126,8 @@ void gate_holds::end_drain(const selection& what, const sequence_marks& then) {
 
 gate_holds::rule* gate_holds::holder_of(const token_record& token, const token_record* spawner,
                                         coming from) noexcept {
-    // Under the mutex, as is the sweep's `withdraw`: either this sees the stop, or the sweep sees the token.
+    // Under the mutex, as is the sweep's `withdraw`: either this call sees the stop, or the sweep
+    // sees the token.
     const bool all_stop = at_start_.load(std::memory_order_relaxed) & stopping_all;
     if (token.stop_requested() || (all_stop && !(token.flags & exempt))) return nullptr;
     rule* held_by = nullptr;
@@ -151,8 +154,8 @@ bool gate_holds::hold(token_record& token, const token_record* spawner, coming f
     const std::scoped_lock lock(mutex_);
     rule* held_by = holder_of(token, spawner, from);
     if (!held_by) return false;
-    if (token.state.load() != token_state::admitted)
-        token.state.store(token_state::waiting);  // else it was taken back
+    // Else the token was taken back.
+    if (token.state.load() != token_state::admitted) token.state.store(token_state::waiting);
     (from == coming::newly ? held_by->newer : held_by->older).push(&token);
     ++held_by->held;
     return true;

@@ -13,10 +13,11 @@
 #include <list>
 #include <mutex>
 
-/// Who is held at the gate: what operators have paused or drain. Looked at only while something has been said, as
-/// shared_state::attention tells.
+/// The tokens held at the gate, by selections that operators have paused or drain. Consulted only
+/// while a hold is in force (shared_state::attention).
 ///
-/// Threads: any, under one mutex. Capacity: a rule for each selection, queues of held tokens linked through the tokens themselves.
+/// Threads: all members from any, under one mutex. Capacity: a rule for each selection; the queues
+/// of held tokens are linked through the tokens.
 
 namespace tokengate::detail {
 
@@ -25,32 +26,36 @@ public:
     explicit gate_holds(const std::atomic<std::uint32_t>& at_start) noexcept
         : at_start_(at_start) {}
 
-    /// Where a token comes from that is to pass.
+    /// The origin of a token that is to pass the gate.
     enum class coming : std::uint8_t {
-        newly,         ///< it has just been admitted
-        from_a_queue,  ///< it has waited at the gate for something else: no drain holds it any more
-        let_go         ///< it had been held
+        newly,         ///< just admitted
+        from_a_queue,  ///< it waited at the gate for another reason; no drain holds it any more
+        let_go         ///< it was held, and has been released
     };
 
     void pause(const selection& what);
-    /// True if there was such a rule; what it held goes to `freed`, in order of arrival.
+    /// True if there was such a rule; the tokens that it held go to `freed`, in order of arrival.
     bool resume(const selection& what, hook_queue& freed);
-    /// What the selection means and was made before `now` passes from here on, also what has been held; the rest is held.
+    /// From here on, tokens of the selection that were made before `now` pass. Those that are held
+    /// go to `freed`. Newer tokens of the selection are held.
     void drain(const selection& what, const sequence_marks& now, hook_queue& freed);
-    /// The drain that looked at `then` has met all it waited for: what comes from outside is held now, whenever it was made.
+    /// The drain that began at `then` has seen the end of every token that it waited for. From here
+    /// on, a token of the selection is held whenever it was made, unless a token that the drain
+    /// applied to spawns or awaits it.
     void end_drain(const selection& what, const sequence_marks& then);
     /// True if there was any rule.
     bool lift_all(hook_queue& freed);
-    /// The same for good: from here on nothing is held.
+    /// Lifts all rules for good: from here on nothing is held.
     void seal(hook_queue& freed);
 
-    /// Takes the token, if it is to be held. `spawner` is whose body admits it, on this thread; null: nobody's. Those
-    /// that come newly stand behind the others. What has been asked to stop is not held: it is to end.
+    /// Takes the token if it is to be held. `spawner` is the token whose body admits it, on this
+    /// thread; null if there is none. Newly admitted tokens queue behind the others. A token that
+    /// has been asked to stop is not held: it is to end.
     bool hold(token_record& token, const token_record* spawner, coming from) noexcept;
-    /// Whether `hold` would, as things are now.
+    /// Whether `hold` would take the token, under the present rules.
     [[nodiscard]] bool would_hold(const token_record& token, const token_record* spawner,
                                   coming from) noexcept;
-    /// The oldest of those held, for whoever makes room; null if there is none.
+    /// The oldest held token, to be shed for room; null if there is none.
     [[nodiscard]] hook* take_oldest() noexcept;
 
     [[nodiscard]] bool any() const;
@@ -69,15 +74,17 @@ private:
     struct rule {
         selection what;
         bool draining = false;
-        bool over =
-            false;  // the drain: then only those pass that one it meant spawns, who has waited for it
-        sequence_marks before{};  // when draining: those pass
+        // The drain has ended. Then only tokens pass that have, among their spawner and awaiters, a
+        // token that the drain applied to. Such a token still runs if it awaited the drain.
+        bool over = false;
+        sequence_marks before{};  // while draining: tokens before these marks pass
         hook_queue older{};
         hook_queue newer{};
-        std::size_t held = 0;  // in both
+        std::size_t held = 0;  // in both queues
     };
 
-    /// Whether a drain waits for it: it was made before and is meant, or one that is waits for it.
+    /// Whether a drain waits for the token: the drain applies to the token itself, or to a token
+    /// that spawns or awaits it, directly or through others.
     static bool is_to_end(const rule& drained, const token_record& token,
                           const token_record* spawner) noexcept;
     rule* holder_of(const token_record& token, const token_record* spawner, coming from) noexcept;

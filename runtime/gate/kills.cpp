@@ -17,7 +17,7 @@ void gate_kills::add(const selection& what, const sequence_marks& before, reason
         singles_.insert_or_assign(what.id().sequence, single{std::move(why), number});
     } else {
         rule added{what, before, std::move(why), number};
-        for (const rule& each : rules_)  // of two at once the later may come first
+        for (const rule& each : rules_)  // of two equal kills at once, the later may be added first
             if (same_selection(each.what, what)) added.before.unite(each.before);
         rules_.push_back(std::move(added));
         std::erase_if(rules_, [&](const rule& each) {
@@ -66,7 +66,7 @@ bool gate_kills::forget(std::uint64_t up_to, const std::vector<token_info>& wait
     });
     std::erase_if(rules_, [&](const rule& each) {
         return each.number <= up_to && std::ranges::none_of(waiting, [&](const token_info& info) {
-                   // Which chain contains which is not seen from outside.
+                   // A token_info does not show which chain contains which.
                    const bool chained =
                        each.what.of() == selection::kind::chain && !info.domain.operation.empty();
                    return each.before.covers(info.id.sequence) &&

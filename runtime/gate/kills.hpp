@@ -15,9 +15,10 @@
 #include <unordered_map>
 #include <vector>
 
-/// Who is to be killed, as operators have said. Looked at only while something has been said, as shared_state::at_start tells.
+/// The kill rules of operators. Consulted only while one is in force (shared_state::at_start).
 ///
-/// Threads: any, under one mutex. Capacity: a rule for each selection, until it has met all whom it meant.
+/// Threads: all members from any, under one mutex. Capacity: a rule for each selection, until no
+/// token is left that it applies to.
 
 namespace tokengate::detail {
 
@@ -25,21 +26,25 @@ class gate_kills {
 public:
     using reason = std::shared_ptr<const std::string>;
 
-    /// Of what had been made by then. One that means the same as an older one takes its place.
+    /// Adds a rule for the tokens made before the marks. It replaces an older rule with the same
+    /// selection.
     void add(const selection& what, const sequence_marks& before, reason why);
-    /// Why this token is to end; null if it is not. For whoever has it in hand: on its thread, or in a queue, under its mutex.
+    /// Why this token is to end; null if no rule applies to it. For the thread that has the token
+    /// in hand: the token's own thread, or the holder of the mutex of the token's queue.
     [[nodiscard]] reason reason_for(const token_record& token, bool on_its_thread) const;
 
-    /// Whether there is one that means it, for itself or its operation's sake: on any thread, while its frame lives.
+    /// Whether a rule applies to the token by its id or its operation: on any thread, while its
+    /// frame lives.
     [[nodiscard]] bool names(const token_record& token) const;
 
-    /// The number of the newest rule: what has looked at all tokens since then has met those it meant.
+    /// The number of the newest rule. A scan of all tokens that began after reading it has applied
+    /// every rule up to it.
     [[nodiscard]] std::uint64_t newest() const noexcept {
         return newest_.load(std::memory_order_acquire);
     }
     [[nodiscard]] bool any() const;
-    /// Forgets the rules up to that number, except for those that mean one of `waiting`: sequence and operation of tokens
-    /// that have not started. True if some are left.
+    /// Removes the rules up to that number, except for rules that apply to one of `waiting`: tokens
+    /// that have not started, by sequence and operation. True if some rules are left.
     bool forget(std::uint64_t up_to, const std::vector<token_info>& waiting);
 
 private:
@@ -57,8 +62,8 @@ private:
     mutable std::shared_mutex mutex_;
     std::vector<rule> rules_;                            // of operations, of chains, of all
     std::unordered_map<std::uint64_t, single> singles_;  // of single tokens, by sequence
-    /// Stored by `add` (release) when the rule is in; whoever polls loads it (acquire), and looks at rules only when it has
-    /// changed: readers that never stop would keep writers from the mutex.
+    /// Stored by `add` (release) when the rule is in. A poll loads it (acquire), and reads the
+    /// rules only if it has changed: readers that never stop would keep writers from the mutex.
     std::atomic<std::uint64_t> newest_{0};
 };
 

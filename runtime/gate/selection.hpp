@@ -7,29 +7,32 @@
 
 #include <cstdint>
 
-/// Which tokens an operator means. A token is matched by whoever has it in hand.
+/// The tokens that an operator selects. The thread that has a token in hand matches it.
 
 namespace tokengate::detail {
 
 /// A token of a user's operation or task, not one that the library makes for itself.
 [[nodiscard]] bool is_users(const token_record& token) noexcept;
 
-/// Whether a token is one of those. `chain` is not decided here, except for the lead before it starts: see in_chain.
+/// Whether a token is in the selection. A `chain` is decided here only for the lead before it
+/// starts; see in_chain.
 [[nodiscard]] bool selects(const selection& what, const token_record& token) noexcept;
 
-/// Whether a conducted token belongs to the chain of that lead, or of a call with a time limit or retries that made it. For
-/// whoever has it in hand. On the thread of its domain also whether it belongs to a chain inside of that one; elsewhere the
-/// domain that it keeps alive is all that can be looked at.
+/// Whether a conducted token belongs to the chain of that lead, or to the chain of a call with a
+/// timeout or retries that made the lead. For the thread that has the token in hand. On the thread
+/// of the token's domain, also whether it belongs to a chain inside that one. On another thread,
+/// only the domain that the token keeps alive can be read.
 [[nodiscard]] bool in_chain(const token_record& token, std::uint64_t lead_sequence,
                             bool on_its_thread) noexcept;
 
-/// The same by what can be seen from outside, of a token that is not the runtime's own.
+/// Whether a selection applies to a token of a user, by the fields of its token_info.
 [[nodiscard]] bool means(const selection& what, const token_info& info) noexcept;
 
-/// Whether the two mean the same tokens.
+/// Whether two selections select the same tokens.
 [[nodiscard]] bool same_selection(const selection& a, const selection& b) noexcept;
 
-/// A selection that lives on: the name in it is an operation's own. Throws configuration_error if nobody defined it.
+/// A selection that may be kept: its name is that of the operation itself. Throws
+/// configuration_error if no operation has that name.
 [[nodiscard]] selection settled(const selection& what);
 
 }  // namespace tokengate::detail

@@ -1,19 +1,28 @@
 // SPDX-License-Identifier: MIT
 
-// What operators say to the gate, and how it reaches tokens.
+// The operator's requests to the gate, and how each reaches tokens.
 //
-// Held. A rule is added and `holding` raised; from then on every admission looks at the rules, and so do the cores that take
-// from the FIFOs and those who hand on a permit: so nothing that is held starts, wherever it waited when the rule came. It goes
-// into the rule's queue instead, without a permit and without room taken for it. Lifted, a queue goes back through the control
-// loop, a part at a time.
+// # Pause
 //
-// Drained. The rule lets pass what had been made before; so does it what a running one of those spawns, else a parent would
-// wait for a child that waits for its parent's end. Whether they have ended is looked up: nobody counts on the way.
+// `pause` adds a rule and sets the `holding` bit. From then on, every admission, every core that
+// takes from a class FIFO, and every thread that passes a permit on checks the rules. So no held
+// token starts, wherever it waited when the rule was added. It goes into the rule's queue instead,
+// without a permit and without a place in a window. When `resume` removes the rule, its queue
+// returns through the control loop, at most `let_in_at_once` tokens a turn.
 //
-// Killed. As with a stop (stop.cpp) a bit comes first, at_start, and messages follow: what starts later finds the bit, what
-// executes is found by its loop, or finds the rule itself when it looks before its loop has a turn, and a sweep takes out what
-// waits. A rule says whom it means by what had been made before it, so one that is made later is not met; it is forgotten when
-// nobody is left whom it could meet.
+// # Drain
+//
+// A drain rule admits tokens made before it. It also admits the tokens that such a token spawns
+// while it runs: otherwise a parent would wait for a child that is held until the parent ends. The
+// drain polls the list of live tokens for those that have not ended. Tokens are not counted for it.
+//
+// # Kill
+//
+// As with a stop (executor/stop.cpp), `kill` first sets a bit, `killing` in `at_start`, and then
+// posts a hook to each loop. A token that starts later reads the bit. A token that executes is
+// found by its loop, or reads the rule itself if its body polls before its loop has a turn. A sweep
+// removes the tokens that wait at the gate. A kill rule applies to tokens created before it (its
+// sequence marks). It is removed once no token to which it applies can be left.
 
 #include "base/deadline.hpp"
 #include "executor/executor.hpp"
@@ -38,10 +47,10 @@ namespace tokengate {
 namespace detail {
 
 namespace {
-constexpr unsigned let_in_at_once = 256;  // held tokens, before the control loop has a turn
+constexpr unsigned let_in_at_once = 256;  // held tokens that one turn of the control loop releases
 }  // namespace
 
-// ---- holding ------------------------------------------------------------------------------------------------------------
+// ---- holding ------------------------------------------------------------------------------------
 
 void runtime_core::settle_attention() noexcept {
     const std::scoped_lock lock(attention_change_);
@@ -108,11 +117,11 @@ void runtime_core::release_some() noexcept {
         control().loop.ready(&release_);
 }
 
-// ---- killing ------------------------------------------------------------------------------------------------------------
+// ---- killing ------------------------------------------------------------------------------------
 
 std::size_t runtime_core::kill(const selection& what, std::string_view reason) {
     const sequence_marks before = mark_sequences();
-    // First: some will have ended before the last has heard of it.
+    // Counted before the kill: some tokens will have ended before the last is notified.
     const std::size_t found = alive(what, before).size();
     std::string why(reason);
     const auto breaks_a_line = [](unsigned char each) { return each < ' ' || each == 0x7f; };
@@ -135,11 +144,11 @@ std::vector<token_info> runtime_core::alive(const selection& what,
     return found;
 }
 
-// ---- draining -----------------------------------------------------------------------------------------------------------
+// ---- draining -----------------------------------------------------------------------------------
 
 namespace {
 
-/// Resumes its awaiter when the control loop has taken all mail that came before.
+/// Resumes its awaiter when the control loop has taken all mail that was posted before.
 class control_turn : public suspension {
 public:
     explicit control_turn(runtime_core& of) noexcept : of_(of) {
@@ -162,7 +171,7 @@ private:
     turn turn_;
 };
 
-/// Whoever waits for the drain, and those that wait for him, cannot end before it has.
+/// The token that awaits the drain, and its own awaiters: they cannot end before the drain has.
 std::vector<std::uint64_t> sequences_of_callers() {
     std::vector<std::uint64_t> found;
     for (const token_record* each = this_core->current; each; each = awaiter_of(*each))
@@ -170,7 +179,8 @@ std::vector<std::uint64_t> sequences_of_callers() {
     return found;
 }
 
-/// Until the next look: looking takes an eighth of the time at most.
+/// How long to wait before the next scan. A scan takes at most an eighth of the wait that follows
+/// it.
 std::chrono::nanoseconds pause_after(std::chrono::steady_clock::time_point began) {
     return std::max<std::chrono::nanoseconds>(std::chrono::microseconds(200),
                                               8 * (std::chrono::steady_clock::now() - began));
@@ -188,7 +198,7 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
     const auto until = from_now(deadline);
     const sequence_marks marks = mark_sequences();
     of.begin_drain(what, marks);
-    co_await control_turn(of);  // what had been submitted before is at the gate now
+    co_await control_turn(of);  // afterwards, all tokens submitted before are at the gate
     for (bool over = false;;) {
         const auto began = std::chrono::steady_clock::now();
         stop_report left{of.alive(what, marks)};
@@ -198,7 +208,8 @@ task<stop_report> drain_of(runtime_core& of, selection what, time_span deadline)
         });
         if (left.complete()) {
             if (over) co_return left;
-            // One may have passed in the midst of this look: from here on none does, and the next look finds it.
+            // The gate may have admitted a matching token during this scan. After end_drain it
+            // admits none, and the next scan finds that one.
             of.holds.end_drain(what, marks);
             over = true;
             continue;
@@ -220,7 +231,7 @@ void check_tier(storage tier) {
 
 }  // namespace detail
 
-// ---- the public face ----------------------------------------------------------------------------------------------------
+// ---- gate_control -------------------------------------------------------------------------------
 
 void gate_control::pause(const selection& what) { of_->pause(detail::settled(what)); }
 bool gate_control::resume(const selection& what) { return of_->resume(detail::settled(what)); }
@@ -252,7 +263,7 @@ stop_report gate_control::wait_drained(const selection& what, time_span deadline
         mine->taken.set_value();
     };
     const std::future<void> taken = seen->taken.get_future();
-    of_->control().loop.post(seen.release());  // whoever takes it frees it
+    of_->control().loop.post(seen.release());  // the thread that runs the hook frees it
     if (until == std::chrono::steady_clock::time_point::max())
         taken.wait();
     else

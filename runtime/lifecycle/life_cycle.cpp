@@ -1,29 +1,36 @@
 // SPDX-License-Identifier: MIT
 
-// How a runtime begins, is lent a thread, and ends.
+// How a runtime begins, gets a thread for its control loop, and ends.
 //
-//  1. `stop` closes the control loop's mailbox to foreign threads. That is one atomic with `submit`: from here on a submit is
-//     refused, and what was accepted before is in the mailbox and will be served. Who waits for room to submit is woken, and
-//     refused. Without a deadline, what the gate holds is let go, and nothing is held any more.
-//     What is alive then may end by itself while the grace lasts. After it, everything is asked to stop: `at_start` is for
-//     what starts later, a hook to each executor for what it executes, a sweep for what waits at the gate.
-//  2. The control loop learns that it is to end (`ending_`): by a hook from `stop`, or, under `run`, when the main token ended.
-//     It raises `draining`, and from then on every executor that goes idle reports to it.
-//  3. At each report it compares, over all executors, first what has ended and then what was admitted. Every token is
-//     counted as admitted before its maker can end, so equal sums mean that at the moment between the two readings nothing
-//     was alive; and where nothing is alive and nobody may submit, nothing will be.
-//     Services are not in these sums while they live. So the first time that they are equal, only services are alive: they
-//     are asked to stop, and none is started any more. What a service leaves behind was counted as admitted before the
-//     service ended, and services end on this loop: sums that are equal when no service is left mean the same again.
-//  4. It leaves its loop. Whoever owns the threads ends the stall detector, which must not signal a thread that has been
-//     joined, tells each executor to quit, and joins them. No loop sends any more.
-//     Then the threads for blocking calls are joined. They have no work, since each call was awaited by a token; one may
-//     still be on its way out of the post that ended a token's wait, so the loops must exist yet. Before step 5, because
-//     what such a thread leaves behind as it ends may be mail.
-//  5. Mail that no loop has taken (frames of unadmitted conducted tokens, dropped by foreign threads) is run by the
-//     destroying thread. Domains that such tokens, held elsewhere, still keep alive are ended under `orphans`; the last of
-//     them frees this structure.
-//  6. Rings are closed with their loops, after all of this.
+//  1. `stop` closes the control loop's mailbox to foreign threads. The mailbox and `submit` share
+//     one atomic: a later submit is rejected, and a token accepted before is in the mailbox and
+//     will be served. A thread that waits for room to submit is woken and rejected. If `stop` has
+//     no timeout, it releases what the gate holds, and the gate holds nothing any more.
+//     During the grace, live tokens may end without a stop request. After it, the runtime requests
+//     a stop of everything. `at_start` stops tokens that start later, a hook to each executor stops
+//     the tokens that it executes, and a sweep stops the tokens that wait at the gate.
+//  2. The control loop sets `ending_`, either in a hook from `stop` or, under `run`, when the main
+//     token has ended. It sets `draining`, and from then on each executor that becomes idle reports
+//     to it.
+//  3. At each report, the control loop sums over all executors first the ended and then the
+//     admitted tokens. Every token is counted as admitted before its maker can end. So equal sums
+//     mean that no token was alive between the two readings. Then, since no thread can submit, none
+//     will be.
+//     Live services are not in these sums. So when the sums are equal for the first time, only
+//     services are alive. The control loop requests their stop and starts no further service. What
+//     a service leaves behind was counted as admitted before the service ended, and services end on
+//     this loop. So once no service is left, equal sums mean the same again.
+//  4. The control loop returns. The thread that owns the threads ends the stall detector, which
+//     must not signal a joined thread, requests each executor to quit, and joins them. Afterwards
+//     no loop sends.
+//     Then that thread joins the threads for blocking calls. They have no work, since a token
+//     awaited each call. But one may still be inside the post that ended a token's wait, so the
+//     loops must still exist. This happens before step 5, because such a thread may leave mail when
+//     it ends.
+//  5. The destroying thread runs the mail that no loop has taken (frames of unadmitted conducted
+//     tokens, dropped by foreign threads). Such tokens may still be held elsewhere and keep domains
+//     alive. These domains end under `orphans`; the last of them frees this structure.
+//  6. Each ring is closed with its loop, after all of this.
 
 #include "base/deadline.hpp"
 #include "lifecycle/runtime_core.hpp"
@@ -46,19 +53,19 @@
 
 namespace tokengate::detail {
 
-// ---- hosting the control loop -------------------------------------------------------------------------------------------
+// ---- hosting the control loop -------------------------------------------------------------------
 
 namespace {
 
 bool on_a_loop() noexcept { return this_core && this_core->host; }
 
-/// On the control loop: a token that came through its mailbox.
+/// On the control loop: admits a token that came through its mailbox.
 void admit_posted(hook* item) noexcept {
     core_context& core = *this_core;
     core.host->admit(core, *static_cast<token_record*>(item));
 }
 
-/// The same for one that had a place in the mail.
+/// The same for a token that the backlog counted as mail.
 void admit_from_mail(hook* item) noexcept {
     this_core->runtime->places.leave_mail();
     admit_posted(item);
@@ -107,7 +114,8 @@ void runtime_core::run_main(promise_base& main) {
     waiting.of = this;
     main.token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&waiting));
     main.token.run = admit_posted;
-    if (!control().loop.submit(&main.token))  // stop came in between: one atomic decides
+    // Fails if a stop came in between: the mailbox's atomic orders the two.
+    if (!control().loop.submit(&main.token))
         throw gate_closed(
             "gate_closed: the runtime has been stopped, and the task was not started");
     control().host();
@@ -117,10 +125,10 @@ void runtime_core::start() {
     std::promise<void> up;
     std::future<void> is_up = up.get_future();
     {
-        const std::scoped_lock lock(
-            lifecycle_);  // until the thread is assigned: `stop` joins it under the same lock
+        // Held until the thread is assigned: `stop` joins it under the same lock.
+        const std::scoped_lock lock(lifecycle_);
         check_hostable();
-        if (control_thread_.joinable()) control_thread_.join();  // of a start that failed
+        if (control_thread_.joinable()) control_thread_.join();  // left by a start that failed
         control_thread_ = std::thread([this, up = std::move(up)]() mutable {
             try {
                 control().open();
@@ -166,10 +174,10 @@ void runtime_core::ask_everything_to_stop() noexcept {
 void runtime_core::begin_to_stop(bool for_ever) {
     control().loop.close();
     places.close();
-    if (for_ever) lift_holds_for_good();  // what is held would never end by itself
+    if (for_ever) lift_holds_for_good();  // a held token would never end, and stop would not return
     const std::scoped_lock lock(lifecycle_);
     if (!std::exchange(stop_posted_, true))
-        control().loop.post(&stop_);  // behind every submit that was accepted
+        control().loop.post(&stop_);  // queued behind every accepted submit
 }
 
 stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace) {
@@ -196,13 +204,14 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
             join_executors();
             stopped_ = true;
         } else if (std::chrono::steady_clock::now() >= until) {
+            // Services end after all other tokens, so the report lists them only 200 ms later.
             const bool only_services_late = until >= deadline_at + std::chrono::milliseconds(200);
-            stop_report report{tokens(only_services_late)};  // services end when all others have
+            stop_report report{tokens(only_services_late)};
             if (!report.complete()) return report;
-            until = std::chrono::steady_clock::now() +
-                    std::chrono::milliseconds(10);  // they have ended just now
+            // All have ended just now: allows the control loop 10 ms to see that.
+            until = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);
         } else if (!hosted_) {
-            // Nobody lends the control loop a thread, so this one serves what is left.
+            // No thread is lent to the control loop, so this one serves what is left.
             hosted_ = true;
             lock.unlock();
             std::exception_ptr failed;
@@ -224,7 +233,8 @@ stop_report runtime_core::stop(std::chrono::nanoseconds deadline, std::chrono::n
     return {};
 }
 
-/// Those that are inside of stop_others, and who waits for them: none of them can end before it has.
+/// Registers the running token in `inside_` while it is inside stop_others. Neither it nor its
+/// awaiters can end before stop_others returns.
 class runtime_core::insider {
 public:
     explicit insider(runtime_core& of) : of_(of) {
@@ -253,13 +263,14 @@ std::vector<const token_record*> runtime_core::insiders() {
 
 bool runtime_core::only_insiders_are_left() {
     const std::scoped_lock lock(lifecycle_);
-    if (!stop_seen_.load(std::memory_order_acquire))
-        return false;  // what was submitted before has been admitted by then
+    // Once it is set, every token submitted before the stop has been admitted.
+    if (!stop_seen_.load(std::memory_order_acquire)) return false;
     const auto counted = std::ranges::count_if(insiders(), [](const token_record* each) {
         return !(each->flags.load_acquire() & ran_in_place) && !is_service(*each->operation.load());
     });
-    const std::uint64_t ended =
-        count_ended();  // first, as in step 3: then nobody else was alive in between
+    // Read before count_admitted, as in step 3: then equality means that no other token was alive
+    // between the two readings.
+    const std::uint64_t ended = count_ended();
     return count_admitted() - ended == static_cast<std::uint64_t>(counted);
 }
 
@@ -268,8 +279,8 @@ stop_report runtime_core::outsiders() {
     const std::vector<const token_record*> inside = insiders();
     stop_report left{tokens(false)};
     std::erase_if(left.survivors, [&](const token_info& info) {
-        return info.state ==
-                   token_state::created ||  // nobody has admitted it: its holder goes, or survives
+        // A token in state `created` is not admitted: it is left out, since only its holder counts.
+        return info.state == token_state::created ||
                std::ranges::any_of(inside, [&](const token_record* each) {
                    return each->sequence.load() == info.id.sequence;
                });
@@ -285,7 +296,7 @@ task<stop_report> runtime_core::stop_others(std::chrono::nanoseconds deadline,
             "call stop there");
     const auto ask_at = from_now(grace);
     const auto deadline_at = from_now(deadline);
-    const shielding deaf;  // to the stop that it asks for itself
+    const shielding deaf;  // shields this token from the stop that it requests itself
     const insider here(*this);
     begin_to_stop(deadline == std::chrono::nanoseconds::max());
     constexpr std::chrono::nanoseconds longest_pause = std::chrono::milliseconds(10);
@@ -295,8 +306,9 @@ task<stop_report> runtime_core::stop_others(std::chrono::nanoseconds deadline,
         const auto now = std::chrono::steady_clock::now();
         if (now >= deadline_at) {
             stop_report left = outsiders();
-            if (!left.complete())
-                co_return left;  // else they have ended just now, or are on their way to the gate
+            // If the report is empty, the others have ended just now, or are in the mailbox on
+            // their way to the gate.
+            if (!left.complete()) co_return left;
         } else if (now >= ask_at) {
             const std::scoped_lock lock(lifecycle_);
             ask_everything_to_stop();
@@ -327,7 +339,7 @@ void runtime_core::submit(token_record& token) {
     }
 }
 
-// ---- the end -----------------------------------------------------------------------------------------------------------
+// ---- the end ------------------------------------------------------------------------------------
 
 void runtime_core::join_executors() noexcept {
     if (stalls) stalls->stop();

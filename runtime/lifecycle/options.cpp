@@ -17,7 +17,8 @@ namespace tokengate::detail {
 
 namespace {
 
-constexpr unsigned most_positions = 1023;  // and the control loop; see load_table::most_positions
+// Without the control loop; see load_table::most_positions.
+constexpr unsigned most_positions = 1023;
 
 template <class... Parts>
 configuration_error bad_option(const Parts&... parts) {

@@ -26,15 +26,15 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
     stop_.of = this;
     stop_.run = [](hook* self) noexcept {
         runtime_core& core = *static_cast<stop_hook*>(self)->of;
-        core.stop_seen_.store(true,
-                              std::memory_order_release);  // pairs with only_insiders_are_left
+        // Pairs with only_insiders_are_left.
+        core.stop_seen_.store(true, std::memory_order_release);
         core.control().begin_to_end();
     };
     release_.of = this;
     release_.run = [](hook* self) noexcept {
         static_cast<release_hook*>(self)->of->release_some();
     };
-    // More threads than CPUs: who spins keeps somebody else from running.
+    // With more threads than CPUs, a spinning thread would keep another from running.
     const bool crowded = layout.positions() > options.cpus.size();
     const auto spin_ns = crowded ? 0 : static_cast<std::uint64_t>(options.spin.count());
     for (unsigned position = 0; position <= layout.positions(); ++position)
@@ -46,8 +46,9 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
 
     try {
         if (options.stall.threshold.count() != 0) stalls.emplace(*this);
-        control()
-            .loop.open();  // here, where it can be reported; whoever hosts it later finds it ready
+        // Opened here, where a failure reaches the caller. The thread that hosts it later finds it
+        // open.
+        control().loop.open();
         for (unsigned position = 0; position < positions(); ++position)
             executors[position]->launch(options.cpus[core_of(position) % options.cpus.size()]);
         for (unsigned position = 0; position < positions(); ++position)
@@ -60,7 +61,7 @@ runtime_core::runtime_core(runtime_options&& chosen, core_layout layout)
 }
 
 runtime_core::~runtime_core() {
-    lease.retire();  // before what a visitor would look at
+    lease.retire();  // first: with_runtime must not find members that are being destroyed
     lower_at_start(~std::uint32_t{0});
 }
 
@@ -68,8 +69,8 @@ std::vector<token_info> runtime_core::tokens(bool services) const {
     std::vector<token_info> found;
     const std::uint64_t ended = count_ended();
     const std::uint64_t admitted = count_admitted();
-    if (admitted > ended)
-        found.reserve(admitted - ended);  // nearly all there are: growing takes longer than looking
+    // Room for nearly all live tokens: growing the vector takes longer than the scan.
+    if (admitted > ended) found.reserve(admitted - ended);
     look([&](const token_info& info, const operation_record& operation) {
         if (services || !is_service(operation)) found.push_back(info);
     });
@@ -78,7 +79,7 @@ std::vector<token_info> runtime_core::tokens(bool services) const {
 
 }  // namespace detail
 
-// ---- the public face ----------------------------------------------------------------------------------------------------
+// ---- runtime ------------------------------------------------------------------------------------
 
 namespace {
 
@@ -99,7 +100,7 @@ detail::runtime_core* make_core(runtime_options&& options) {
     }
 }
 
-/// Unadmitted tokens may still hold domains: then the last of them frees the core.
+/// Unadmitted tokens may still hold domains. Then the last of these domains frees the core.
 void abandon(detail::runtime_core* core) {
     {
         const std::scoped_lock lock(core->orphans);

@@ -20,8 +20,9 @@
 #include <thread>
 #include <vector>
 
-/// A runtime as its owner and its operator have it: how it begins, is lent a thread, is steered and ends; see life_cycle.cpp and
-/// gate_control.cpp. What its executors know of it is below, in shared.hpp.
+/// The runtime as its owner and its operator use it: it begins, is lent a thread, is controlled,
+/// and ends. See life_cycle.cpp and gate_control.cpp. Its base in shared.hpp is all that executors
+/// use.
 
 namespace tokengate::detail {
 
@@ -32,25 +33,25 @@ struct runtime_core final : shared_state {
     void control_opened() noexcept override { services_.open(); }
     [[nodiscard]] bool may_end() noexcept override { return services_.close(); }
 
-    // The owner's calls, and stop from any thread.
+    // Called by the owner; stop also by any other thread.
     void run_main(promise_base& main);
     void start();
     stop_report stop(std::chrono::nanoseconds deadline, std::chrono::nanoseconds grace);
     [[nodiscard]] task<stop_report> stop_others(std::chrono::nanoseconds deadline,
                                                 std::chrono::nanoseconds grace);
     void submit(token_record& token);
-    /// `services`: also those, and what works for them.
+    /// The live tokens. With `services`, also those of services and of detached tasks.
     [[nodiscard]] std::vector<token_info> tokens(bool services = true) const;
     [[nodiscard]] service_desk& services() noexcept { return services_; }
 
-    // What gate_control says; gate_control.cpp.
+    // Called by gate_control; see gate_control.cpp.
     void pause(const selection& what);
     bool resume(const selection& what);
     void lift_holds_for_good();
-    /// Begins to drain; `marks` says who is to end.
+    /// Adds the drain's rule. `marks` separates the tokens that must end from later ones.
     void begin_drain(const selection& what, const sequence_marks& marks);
     [[nodiscard]] std::size_t kill(const selection& what, std::string_view reason);
-    /// Tokens alive that are meant and had been made by then.
+    /// The live tokens that `what` selects and that were made before `made_before`.
     [[nodiscard]] std::vector<token_info> alive(const selection& what,
                                                 const sequence_marks& made_before) const;
 
@@ -61,8 +62,9 @@ private:
     struct release_hook : hook {
         runtime_core* of;
         std::mutex mutex;  // guards the queue
-        hook_queue freed;  // held ones that have been let go, on their way back to the gate
-        /// Exchanged (acq_rel) to true by whoever posts the hook, to false by the control loop before it looks.
+        hook_queue freed;  // released tokens on their way back to the gate
+        /// The thread that posts the hook exchanges it (acq_rel) to true. The control loop
+        /// exchanges it (acq_rel) to false before it takes the queue.
         std::atomic<bool> under_way{false};
     };
 
@@ -72,13 +74,13 @@ private:
     void settle_attention() noexcept;
     void begin_to_stop(bool for_ever);
     class insider;
-    /// Under lifecycle_: those inside of stop_others and who waits for them.
+    /// Called under lifecycle_: the tokens inside stop_others, and their awaiters.
     [[nodiscard]] std::vector<const token_record*> insiders();
     [[nodiscard]] bool only_insiders_are_left();
     [[nodiscard]] stop_report outsiders();
     void ask_everything_to_stop() noexcept;
 
-    /// While it lives, this thread hosts the control loop.
+    /// While an object of it lives, its thread hosts the control loop.
     class hosting {
     public:
         explicit hosting(runtime_core& of);
@@ -90,33 +92,34 @@ private:
         runtime_core& of_;
     };
 
-    void check_hostable() const;  // under `lifecycle_`
+    void check_hostable() const;  // called under `lifecycle_`
     void leave_control() noexcept;
     void serve_until(std::chrono::steady_clock::time_point until);
     void join_executors() noexcept;
 
-    // These post to loops, and therefore go before the executors.
+    // Both post to loops, so they are destroyed before the executors.
     signal_desk signals_{*this};
     service_desk services_{*this};
 
-    std::mutex lifecycle_;          // guards what follows
+    std::mutex lifecycle_;          // guards the plain members below and the thread
     std::condition_variable left_;  // notified when the control loop's host has left it
     bool hosted_ = false;
     bool stop_posted_ = false;
-    std::vector<const token_record*> inside_;  // of stop_others; suspended there
-    /// Stored by the control loop (release) when it has taken all mail from before the stop; loaded by those who wait for
-    /// the end (acquire).
+    std::vector<const token_record*> inside_;  // the tokens suspended in stop_others
+    /// The control loop stores it (release) when it has taken all mail from before the stop.
+    /// only_insiders_are_left loads it (acquire); `stop` polls it (relaxed).
     std::atomic<bool> stop_seen_{false};
     bool stopped_ = false;  // all threads have been joined
     bool all_asked_ = false;
     stop_hook stop_;
     release_hook release_;
-    std::mutex attention_change_;  // so that `holding` is not lowered while somebody raises it
+    /// Orders the changes of `holding`: it is not cleared while another thread sets it.
+    std::mutex attention_change_;
 
-    std::thread control_thread_;  // after start()
+    std::thread control_thread_;  // set by start()
 };
 
-/// Fills in what the user left open. Throws configuration_error.
+/// Checks the options and fills in those that the user left open. Throws configuration_error.
 [[nodiscard]] core_layout settle(runtime_options& options);
 
 }  // namespace tokengate::detail

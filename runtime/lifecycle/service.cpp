@@ -19,9 +19,9 @@
 #include <string>
 #include <utility>
 
-// An instance is counted neither as admitted nor as ended while it lives; when it has ended, it is counted as both at once.
-// So the sums of life_cycle.cpp, step 3, are those of all other tokens. Instances start and end on the control loop's
-// thread, which is also where the sums are taken.
+// A live instance is counted neither as admitted nor as ended. When it has ended, it is counted as
+// both at once. So the sums of life_cycle.cpp, step 3, are those of all other tokens. Instances
+// start and end on the control loop's thread, which also takes the sums.
 
 namespace tokengate::detail {
 
@@ -37,7 +37,7 @@ std::string ended_text(const operation_record& operation, const std::exception_p
 const operation_record& service_operation(const char* name) {
     struct operations {
         std::mutex mutex;
-        std::deque<operation_record> all;  // addresses stay
+        std::deque<operation_record> all;  // a deque: the addresses stay valid
     };
     static auto* forever = new operations;
     const std::scoped_lock lock(forever->mutex);
@@ -60,7 +60,7 @@ void run_detached(task<> work, const char* name) {
 
 runtime_core& runtime_access::core(runtime& of) noexcept { return *of.core_; }
 
-// ---- service ------------------------------------------------------------------------------------------------------------
+// ---- service ------------------------------------------------------------------------------------
 
 service::service(runtime_core& of, std::function<task<>()> make, const char* name)
     : node_(std::make_shared<node>()) {
@@ -72,7 +72,7 @@ service::service(runtime_core& of, std::function<task<>()> make, const char* nam
 
 service::~service() { node_->of->services().remove(*node_); }
 
-// ---- service_desk -------------------------------------------------------------------------------------------------------
+// ---- service_desk -------------------------------------------------------------------------------
 
 service_desk::service_desk(runtime_core& of) noexcept : of_(of) {
     update_.of = this;
@@ -100,7 +100,8 @@ void service_desk::remove(service::node& leaving) noexcept {
         return;
     }
     request_update();
-    if (this_core && this_core->runtime == &of_) return;  // `ended` will forget it
+    // A thread of this runtime must not wait: `ended` removes the node later.
+    if (this_core && this_core->runtime == &of_) return;
     left_.wait(lock, [&] { return !leaving.token; });
 }
 
@@ -119,7 +120,7 @@ void service_desk::request_update() noexcept {
 void service_desk::open() {
     {
         const std::scoped_lock lock(mutex_);
-        if (of_.control().loop.closed()) return;  // it is only lent a thread in order to end
+        if (of_.control().loop.closed()) return;  // the loop got a thread only in order to end
         open_ = true;
         for (const auto& each : all_) each->done = each->asked = false;
     }
@@ -127,14 +128,15 @@ void service_desk::open() {
     update();
 }
 
-/// Starts those that have not run under this hosting, and asks those to stop that have been removed.
+/// Starts each service that has not run under this hosting, and requests a stop of each removed
+/// one.
 void service_desk::update() noexcept {
     std::vector<std::string> warnings;
     {
         const std::scoped_lock lock(mutex_);
         const core_context* here = this_core;
-        if (!open_ || !here || here->host != &of_.control())
-            return;  // mail that was left when all had ended
+        // If this is false, the destroying thread runs the hook as mail that was left.
+        if (!open_ || !here || here->host != &of_.control()) return;
         for (const auto& each : all_) {
             if (each->removed && each->token && !std::exchange(each->asked, true)) {
                 each->token->stop.set_bits(stop_asked);
@@ -162,8 +164,8 @@ void service_desk::start(service::node& chosen) {
         auto& ended_one = static_cast<service::node&>(self);
         ended_one.of->services().ended(of, ended_one);
     };
-    chosen.home =
-        nullptr;  // so that the end is counted after `ended`, in one step with the admission there
+    // Null, so that the end is counted after `ended`, in one step with the admission there.
+    chosen.home = nullptr;
     chosen.token = &token;
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&chosen));
     token.awaited_by.store(0);
@@ -179,9 +181,10 @@ void service_desk::ended(token_record& token, service::node& of) noexcept {
     std::exception_ptr error = std::exchange(promise.error, nullptr);
     if (error && was_asked_for(token, error)) error = nullptr;
     const operation_record& operation = *of.operation;
-    promise.handle()
-        .destroy();  // first: it may refer to what the destroyer of the service destroys next
-    std::shared_ptr<service::node> gone;  // whose destruction is not for under the lock
+    // Before the lock: the thread that destroys the service next destroys objects to which the
+    // frame may refer.
+    promise.handle().destroy();
+    std::shared_ptr<service::node> gone;  // destroyed after the lock is released
     {
         const std::scoped_lock lock(mutex_);
         of.token = nullptr;

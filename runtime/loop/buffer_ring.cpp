@@ -12,14 +12,15 @@
 
 namespace tokengate::detail {
 
-// Some versions of the kernel's header put something in front of it when read as C++.
+// In some versions, the kernel's header puts something before this member when it is compiled as
+// C++.
 static_assert(offsetof(io_uring_buf_ring, bufs) == 0,
               "the kernel's ring of buffers begins with its first entry");
 
 namespace {
 
-constexpr unsigned most_buffers =
-    32768;  // ids have 16 bits, and the kernel wants to tell full from empty
+// Ids have 16 bits, and the kernel has to distinguish a full ring from an empty one.
+constexpr unsigned most_buffers = 32768;
 
 std::size_t descriptor_bytes(unsigned buffers) noexcept {
     constexpr std::size_t page = 4096;  // so that the buffers begin with a page
@@ -38,7 +39,7 @@ buffer_ring::buffer_ring(io_uring& ring, std::uint16_t group, unsigned buffers,
     const std::string call = "io_uring_register_buf_ring(" + std::to_string(group) + ", " +
                              std::to_string(buffers) + " buffers of " + std::to_string(bytes_each) +
                              " bytes)";
-    // The kernel would say the same, but only after that much has been mapped.
+    // The kernel would report the same, but only after that much memory has been mapped.
     if (!std::has_single_bit(buffers) || buffers > most_buffers || bytes_each == 0 ||
         bytes_each > std::numeric_limits<decltype(io_uring_buf::len)>::max())
         fail(EINVAL, call);
@@ -71,7 +72,8 @@ void buffer_ring::retire() noexcept {
 
 buffer_ring::~buffer_ring() {
     retire();
-    // Refused, as it is to a thread that is not the ring's: the kernel may go on writing, so the memory stays.
+    // The kernel refuses to unregister, for instance if the thread is not the ring's. It may then
+    // go on writing, so the memory stays mapped.
     if (!leaked_) ::munmap(shared_, mapped_bytes());
 }
 

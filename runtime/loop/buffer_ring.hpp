@@ -7,32 +7,38 @@
 #include <cstdint>
 #include <span>
 
-/// Buffers that the kernel chooses from when data is there, instead of one that each waiting receive holds.
+/// A ring of buffers from which the kernel chooses when data arrives. Without it, each waiting
+/// receive would hold a buffer.
 ///
-///     buffer_ring buffers(ring, 7, 256, 4096);             // throws std::system_error that names the call
-///     sqe->flags |= IOSQE_BUFFER_SELECT;  sqe->buf_group = buffers.group();      // on a receive without a buffer
-///     if (done.flags & IORING_CQE_F_BUFFER) {              // whatever its result: it may be 0 or an error
+///     // throws a std::system_error that names the call
+///     buffer_ring buffers(ring, 7, 256, 4096);
+///     // on a receive without a buffer:
+///     sqe->flags |= IOSQE_BUFFER_SELECT;  sqe->buf_group = buffers.group();
+///     if (done.flags & IORING_CQE_F_BUFFER) {              // also if the result is 0 or an error
 ///         const std::uint16_t id = buffers.take(done);
 ///         use(buffers.buffer(id, done.res));
 ///         buffers.give_back(id);
 ///     }
 ///
-/// The thread of the ring alone, constructor and destructor included. The ring outlives this, and the receives that
-/// select from the group have ended before it goes. A buffer is the kernel's until a completion brings it, the caller's
-/// from `take` until `give_back`. While all are lent, a receive completes with -ENOBUFS, at times before there is data
-/// for it; a multishot one ends with that, and has to be issued again once some buffer was given back.
+/// Only the ring's thread uses it, constructor and destructor included (for the latter see
+/// `retire`). The ring outlives this object, and the receives that select from the group end before
+/// it is destroyed. A buffer belongs to the kernel until a completion brings it, and to the caller
+/// from `take` until `give_back`. While all buffers are lent, a receive completes with -ENOBUFS, at
+/// times before there is data for it. A multishot receive ends with that, and has to be issued
+/// again once a buffer was given back.
 
 namespace tokengate::detail {
 
 class buffer_ring {
 public:
-    /// `buffers` is a power of two, at most 32768; `group` is not in use on this ring.
+    /// `buffers` is a power of two, at most 32768. `group` must not be in use on this ring.
     buffer_ring(io_uring& ring, std::uint16_t group, unsigned buffers, std::size_t bytes_each);
     ~buffer_ring();
     buffer_ring(const buffer_ring&) = delete;
     buffer_ring& operator=(const buffer_ring&) = delete;
 
-    /// The buffer that this completion brought is the caller's: once for each completion with IORING_CQE_F_BUFFER.
+    /// Takes the buffer that this completion brought: it belongs to the caller now. Call it once
+    /// for each completion with IORING_CQE_F_BUFFER.
     std::uint16_t take(const io_uring_cqe& done) noexcept {
         ++lent_;
         return static_cast<std::uint16_t>(done.flags >> IORING_CQE_BUFFER_SHIFT);
@@ -43,20 +49,20 @@ public:
         return {bytes_ + id * bytes_each_, length};
     }
 
-    /// The kernel may fill it again. Once for each `take`, in any order.
+    /// Lets the kernel fill the buffer again. Call it once for each `take`, in any order.
     void give_back(std::uint16_t id) noexcept {
         --lent_;
         offer(id, 0);
-        io_uring_buf_ring_advance(
-            shared_, 1);  // release: our reads of the buffer come before the kernel's next write
+        // release: this thread's reads of the buffer come before the kernel's next write.
+        io_uring_buf_ring_advance(shared_, 1);
     }
 
-    /// The kernel forgets the buffers; what is lent stays readable until the destructor, which any thread may call then.
+    /// Unregisters the buffers from the kernel. Lent ones stay readable until the destructor, which
+    /// any thread may then call.
     void retire() noexcept;
 
-    [[nodiscard]] unsigned lent() const noexcept {
-        return lent_;
-    }  ///< taken, and not yet given back
+    /// Buffers that were taken and not yet given back.
+    [[nodiscard]] unsigned lent() const noexcept { return lent_; }
     [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
 
 private:
@@ -68,13 +74,14 @@ private:
     [[nodiscard]] std::size_t mapped_bytes() const noexcept;
 
     io_uring& ring_;
-    io_uring_buf_ring* shared_ = nullptr;  // one mapping: what the kernel reads, then the buffers
+    // One mapping: the entries that the kernel reads, then the buffers.
+    io_uring_buf_ring* shared_ = nullptr;
     std::byte* bytes_ = nullptr;
     std::size_t bytes_each_;
     unsigned buffers_;
     unsigned lent_ = 0;
-    bool retired_ = false;  // the kernel knows them no more
-    bool leaked_ = false;   // … or would not let go of them
+    bool retired_ = false;  // unregistered, or the attempt failed
+    bool leaked_ = false;   // the kernel refused to unregister them
     std::uint16_t group_;
 };
 

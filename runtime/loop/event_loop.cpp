@@ -19,19 +19,21 @@ namespace tokengate::detail {
 
 namespace {
 
-// What a completion belongs to.
-constexpr std::uint64_t tag_wake = 1;  // another loop's MSG_RING: being awake is all it asks for
+// Tags: to what a completion belongs.
+// Another loop's MSG_RING. Its only purpose is to wake this loop.
+constexpr std::uint64_t tag_wake = 1;
 constexpr std::uint64_t tag_eventfd = 2;
-constexpr std::uint64_t tag_wake_lost =
-    3;  // our own MSG_RING failed; the destination is in the upper half
-constexpr std::uint64_t tag_cancel =
-    4;  // what becomes of a cancellation is told by what it cancels
-// A request's: this tag in the lowest 8 bits, the index of its slot in 24 more, its generation in the upper 32.
+// This loop's MSG_RING failed. The upper half has the destination.
+constexpr std::uint64_t tag_wake_lost = 3;
+// A cancellation. The completion of the cancelled request shows its result.
+constexpr std::uint64_t tag_cancel = 4;
+// A request's user_data: this tag in the lowest 8 bits, the index of its slot in 24 more, its
+// generation in the upper 32.
 constexpr std::uint64_t tag_request = 5;
 constexpr std::uint32_t most_tickets = 1U << 24;
 
-constexpr unsigned polls_before_yield =
-    2000;  // about 10 µs of spinning before others on this CPU are let through
+// About 10 µs of spinning. After that the loop yields to other threads on this CPU.
+constexpr unsigned polls_before_yield = 2000;
 
 inline void relax() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
@@ -134,16 +136,20 @@ void event_loop::turn() noexcept {
     if (ran > 0) {
         woke_for_nothing_ = false;
         const std::uint64_t now = steady_ns();
-        turn_ns_.store(
-            now);  // the next turn begins where this one ended: one look at the clock for both
-        // Afterwards: a turn that is counted as a whole is not open any more; see executor::busy_ns.
+        // The next turn begins where this one ended, so both share one reading of the clock.
+        turn_ns_.store(now);
+        // After the store: a turn that is counted as a whole must not be open any more; see
+        // executor::busy_ns.
         guest_.turn_ended(now - began, ran);
     }
     if (nothing_ready() && !quitting_) {
         turn_ns_.store(0);
         idle();
         turn_ns_.store(steady_ns());
-        // Before anything is put aside in this turn; pairs with the fence in park(), whose owner then looks at turn_ns_.
+        // Orders the store of turn_ns_ before everything that this turn puts aside. Pairs with
+        // park() of another loop. That loop publishes that it sleeps (seq_cst operations in
+        // `hungry` and mailbox::park), and then loads this turn_ns_: in others_run, and after its
+        // membarrier in look_around.
         std::atomic_thread_fence(std::memory_order_seq_cst);
     }
 }
@@ -153,13 +159,13 @@ unsigned event_loop::run_ready() noexcept {
     unsigned resumptions = turn_budget;
     unsigned starts = start_budget_;
     bool start_first = std::exchange(start_owed_, false);
-    own_.prepend(fresh_);  // by what has run since the last turn
+    own_.prepend(fresh_);  // the starts made by hooks that ran since the latest turn
     if (older_own_.empty()) older_own_.append(own_);
     while (!turn_over_) {
         hook* item = nullptr;
         if (resumptions > 0 && !ready_.empty() && !(start_first && !no_start())) {
             item = ready_.pop();
-            prefetch_around(ready_.front());  // while this one runs
+            prefetch_around(ready_.front());  // prefetched while this one runs
             --resumptions;
         } else if (starts > 0 && (item = next_start(starts == start_budget_))) {
             --starts;
@@ -171,7 +177,8 @@ unsigned event_loop::run_ready() noexcept {
         moves_.add(1);
         ++ran;
     }
-    // A turn that one long resumption has used up must not be followed by another such, and so on.
+    // If one long resumption has used up a turn, the next turn must not be used up by another one,
+    // and so on.
     start_owed_ = turn_over_ && starts == start_budget_ && !no_start();
     return ran;
 }
@@ -179,7 +186,7 @@ unsigned event_loop::run_ready() noexcept {
 hook* event_loop::next_start(bool first_of_turn) noexcept {
     own_.prepend(fresh_);
     if (first_of_turn) {
-        // Each of the two in every other turn, if there are both: neither grows at the front.
+        // If both kinds exist, each has every other turn, so neither grows at the front.
         own_turn_ = !older_own_.empty() && (no_other_start() || !own_turn_);
         if (own_turn_) return pop_from(older_own_);
         if (hook* item = next_other_start()) return item;
@@ -207,7 +214,7 @@ hook* event_loop::pop_shelf() noexcept {
     if (shelved_.load() == 0) return nullptr;
     hook* item = nullptr;
     lock_.enter();
-    if (!shelf_.empty()) {  // nobody has taken it back meanwhile
+    if (!shelf_.empty()) {  // no other thread has taken it back meanwhile
         item = shelf_.pop();
         prefetch_around(shelf_.front());
         shelved_.store(shelved_.load() - 1);
@@ -240,7 +247,7 @@ void event_loop::take_mail() noexcept {
 
 void event_loop::shelve_lent() noexcept {
     const std::uint32_t before = shelved_.load();
-    shelved_.store(before + 1);  // on their way; see has_lent
+    shelved_.store(before + 1);  // notes that hooks are on their way; see has_lent
     std::uint32_t count = 0;
     for (hook* item = mailbox_.take_lent(); item; ++count) {
         hook* next = item->next;
@@ -288,7 +295,7 @@ void event_loop::hand_over(unsigned destination) noexcept {
 }
 
 void event_loop::flush() noexcept {
-    // Submitting the wakes meets completions, and these may send again.
+    // Submitting the wakes reaps completions, and these may send again.
     do {
         guest_.before_flush();
         for (unsigned destination : dirty_) deliver(destination);
@@ -342,12 +349,13 @@ void event_loop::deliver(unsigned destination) noexcept {
     event_loop& to = *loops_[destination];
     const bool was_asleep = to.put_in_mailbox(left);
     if (was_asleep) wake(to);
-    // It begins one at once, if it has nothing else; the others wait.
+    // The receiver begins one hook at once if it has nothing else to do. The other lent hooks wait
+    // there.
     if (left.lent.newest && (left.lent.newest != left.lent.oldest || !(was_asleep || was_hungry)))
         guest_.lent_to(destination);
 }
 
-// ---- looking around -------------------------------------------------------------------------------------------------------
+// ---- scanning other loops ----
 
 bool event_loop::fetch_from(event_loop& other) noexcept {
     if (other.outboxes_[options_.index].count.load() == 0) return false;
@@ -362,7 +370,8 @@ bool event_loop::fetch_from(event_loop& other) noexcept {
 
 bool event_loop::fetch_inside(event_loop& other) noexcept {
     const outbox left = other.take_from(other.outboxes_[options_.index]);
-    // The way of all mail, which brings it into order. This loop is awake and owes itself no wake.
+    // The hooks pass through the mailbox like all mail, which brings them into order. This loop is
+    // awake and owes itself no wake.
     put_in_mailbox(left);
     return left.bound.newest || left.lent.newest;
 }
@@ -379,9 +388,9 @@ bool event_loop::look_around(bool only_where_nothing_moves) noexcept {
         if (&other == this) continue;
         const std::uint32_t moves = other.moves_.load();
         const bool moved = std::exchange(seen_moves_[index], moves) != moves;
-        if (other.turn_ns_.load() == 0) {  // who runs nothing keeps nothing back
-            if (other.has_lent())
-                stay_watchful();  // it wakes up to begin the first; then the rest is kept
+        if (other.turn_ns_.load() == 0) {  // a loop that runs nothing withholds nothing
+            // It wakes up to begin the first lent hook. After that it withholds the rest.
+            if (other.has_lent()) stay_watchful();
             continue;
         }
         if (only_where_nothing_moves && moved) continue;
@@ -396,7 +405,7 @@ bool event_loop::others_run() const noexcept {
     return false;
 }
 
-// ---- waking -------------------------------------------------------------------------------------------------------------
+// ---- waking ----
 
 bool event_loop::nudge_with_flush(unsigned destination) noexcept {
     event_loop& to = *loops_[destination];
@@ -414,7 +423,7 @@ bool event_loop::nudge(unsigned destination) noexcept {
 void event_loop::submit_wakes() noexcept {
     if (!std::exchange(wakes_to_submit_, false)) return;
     ring_->submit();
-    serve_ring();  // a wake that failed is known now
+    serve_ring();  // now it is known whether a wake failed
 }
 
 void event_loop::note_wake_asked() noexcept {
@@ -424,7 +433,7 @@ void event_loop::note_wake_asked() noexcept {
 
 void event_loop::note_awake() noexcept {
     const std::uint64_t asked = wake_asked_ns_.exchange(0, std::memory_order_relaxed);
-    if (asked == 0) return;  // a timer's or the kernel's doing
+    if (asked == 0) return;  // a timer or the kernel woke the loop
     const std::uint64_t now = steady_ns();
     wake_latency_->record(now > asked ? now - asked : 0);
 }
@@ -447,7 +456,7 @@ void event_loop::wake(event_loop& parked_loop) noexcept {
 void event_loop::wake_by_eventfd() noexcept {
     if (wake_latency_) note_wake_asked();
     const std::uint64_t one = 1;
-    // EAGAIN: the counter is full, so the eventfd is readable and the wake is under way already.
+    // EAGAIN: the counter is full, so the eventfd is readable and the wake is already under way.
     while (::write(eventfd_, &one, sizeof one) < 0 && errno == EINTR) {}
 }
 
@@ -468,7 +477,7 @@ void event_loop::serve_ring() noexcept {
     });
 }
 
-// ---- requests to the kernel ---------------------------------------------------------------------------------------------
+// ---- requests to the kernel ----
 
 void event_loop::start(io_request& request) {
     if (free_ticket_ == 0) {
@@ -484,7 +493,8 @@ void event_loop::start(io_request& request) {
         tag_request | std::uint64_t{index} << 8 | std::uint64_t{++slot.generation} << 32;
     request.cancel_wanted = false;
     ++in_flight_;
-    if (!starts_waiting_.empty() || !submit_one(request)) {  // first come, first served
+    // Requests are submitted in FIFO order.
+    if (!starts_waiting_.empty() || !submit_one(request)) {
         request.now = io_request::phase::queued;
         starts_waiting_.push(&request);
     }
@@ -502,7 +512,7 @@ bool event_loop::submit_one(io_request& request) noexcept {
 void event_loop::cancel(io_request& request) noexcept {
     if (!request.pending() || request.cancel_wanted) return;
     request.cancel_wanted = true;
-    if (request.now == io_request::phase::queued) return;  // noticed when its turn comes
+    if (request.now == io_request::phase::queued) return;  // push_requests checks it in its turn
     request.in_cancels = true;
     cancels_.push(&request);
 }
@@ -536,8 +546,8 @@ void event_loop::submit_requests() noexcept {
 void event_loop::complete(const io_uring_cqe& done) noexcept {
     const auto index = static_cast<std::uint32_t>(done.user_data >> 8 & (most_tickets - 1));
     const ticket_slot& slot = tickets_[index];
-    if (!slot.request || slot.generation != done.user_data >> 32)
-        return;  // late, for one that has ended
+    // A late completion, of a request that has ended.
+    if (!slot.request || slot.generation != done.user_data >> 32) return;
     if (done.flags & IORING_CQE_F_MORE)
         slot.request->completed(*this, *slot.request, done.res, done.flags, false);
     else
@@ -550,13 +560,14 @@ void event_loop::finish(io_request& request, std::int32_t result, std::uint32_t 
     slot.request = nullptr;
     slot.next_free = std::exchange(free_ticket_, index + 1);
     --in_flight_;
-    if (request.in_cancels)
-        cancels_.remove(&request);  // the link must be free, and the cancellation is pointless
+    // The link must be free, and the cancellation has become pointless.
+    if (request.in_cancels) cancels_.remove(&request);
     request.in_cancels = false;
     request.now = io_request::phase::idle;
     if (result == -ECANCELED && !request.cancel_wanted && options_.changes_thread && !settling_) {
-        // The kernel gives up what a thread has asked for when that thread ends; another one hosts this loop now.
-        start(request);  // the ticket has just become free, so there is no need for memory
+        // The kernel cancels the requests of a thread when that thread ends. Another thread hosts
+        // this loop now.
+        start(request);  // the ticket has just become free, so no memory is needed
         return;
     }
     request.completed(*this, request, result, flags, true);
@@ -565,8 +576,8 @@ void event_loop::finish(io_request& request, std::int32_t result, std::uint32_t 
 void event_loop::watch_eventfd() noexcept {
     if (watching_eventfd_) return;
     io_uring_sqe* entry = ring_->entry();
-    if (!entry)
-        return;  // the queue is full of what the next enter submits; parking is tried again after that
+    // The queue is full of entries that the next enter submits. Then the loop tries again to park.
+    if (!entry) return;
     io_uring_prep_poll_add(entry, eventfd_, POLLIN);
     entry->user_data = tag_eventfd;
     watching_eventfd_ = true;
@@ -579,10 +590,10 @@ void event_loop::stop_watching_eventfd() noexcept {
             entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
             entry->user_data = tag_cancel;
         }
-        ring_->wait({});  // the watch ends with a completion in any case
+        ring_->wait({});  // the poll ends with a completion in any case
         serve_ring();
     }
-    flush();  // what those completions have made others wait for
+    flush();  // sends the hooks that those completions produced
 }
 
 bool event_loop::something_came() const noexcept {
@@ -592,10 +603,10 @@ bool event_loop::something_came() const noexcept {
 
 void event_loop::idle() noexcept {
     guest_.going_idle();
-    if (quitting_) return;  // it was all that the loop had waited for
+    if (quitting_) return;  // the loop had waited for this only
     flush();                // no loop parks with something left to send
     push_requests();
-    if (!nothing_ready()) return;  // the flush has met completions
+    if (!nothing_ready()) return;  // the flush has reaped completions
     if (!std::exchange(woke_for_nothing_, false) && spin()) return;
     guest_.hungry(true);
     guest_.parked(true);
@@ -634,16 +645,21 @@ bool event_loop::spin() noexcept {
 }
 
 void event_loop::park() noexcept {
-    // After the guest has had its say: what that submits may bring the eventfd's completion, and take the watch away.
+    // After the guest was notified: what the guest submits may reap the eventfd's completion, and
+    // then the eventfd is no longer watched.
     watch_eventfd();
     push_requests();
     if (wake_latency_) wake_asked_ns_.store(0, std::memory_order_relaxed);
     if (!nothing_ready() || !mailbox_.park()) return;
     bool found = guest_.find_work(true);
-    flush();  // what it met may have been for others
-    // Who puts something aside looks at our hunger afterwards, by plain accesses: the fence decides which of us is first.
+    flush();  // completions that were reaped may have produced hooks for other loops
+    // A thread that puts something aside stores it first and then checks which loops are hungry,
+    // both by plain accesses. This loop has published its hunger before. The fence on all threads
+    // decides the order: either that thread finds this loop hungry, or this scan finds what that
+    // thread put aside. Modelled in tests/models/aside.pml.
     if (!found && others_run() && asymmetric_lock::fence_all_threads()) found = look_around(false);
-    push_requests();  // what a completion met on the way has asked for, or wants cancelled
+    // A completion reaped meanwhile may have made a request, or wants one cancelled.
+    push_requests();
     if (!found && may_sleep()) {
         std::optional<std::chrono::nanoseconds> timeout;
         if (!timers_.empty()) {
@@ -662,23 +678,32 @@ void event_loop::park() noexcept {
         }
         ring_->wait(timeout);
         if (wake_latency_) note_awake();
-        fetch_from_all();  // what has come together while it woke up
+        fetch_from_all();  // hooks that were collected for this loop while it woke up
         const bool nudged = !mailbox_.parked();
         serve_ring();
         const bool timer_due = !timers_.empty() && timers_.earliest_ns() <= steady_ns();
         woke_for_nothing_ = (nudged || looks_again) && !timer_due && !something_came();
-        if (woke_for_nothing_ && !looks_again) stay_watchful();  // somebody has put something aside
+        // Another thread has put something aside.
+        if (woke_for_nothing_ && !looks_again) stay_watchful();
     }
     mailbox_.unpark();
     serve_ring();
 }
 
-// What ran since `park` may have sent, nudged anybody (this loop too) and reaped this loop's own wakes. A wake of this sleep
-// is owed by who has cleared the parked bit, and clears it first: while the bit stands, no wake of this sleep can have been
-// reaped. A wake that comes late, of an earlier sleep, may have been; if it was the eventfd's, nobody watches that now.
+// The loop sleeps only if no wake-up can be lost. Code that ran since `park` may have sent hooks,
+// nudged any loop (this one, too), and reaped this loop's own wakes. The argument:
 //
-// In the lock: what is lent may be on its way from the mailbox to the shelf, in the hands of who takes some of it back, and be
-// found in neither. Whoever lends something later finds the parked bit.
+//   * The thread that clears the parked bit owes the wake of this sleep, and it clears the bit
+//     before it wakes. So while the bit is set, no wake of this sleep can have been reaped.
+//   * A late wake, of an earlier sleep, may have been reaped. If it was the eventfd's, the loop
+//     does not watch the eventfd any more. So the eventfd must be watched, too.
+//   * Something that only this loop can send (`dirty_`) or wake (`wakes_to_submit_`) must not wait
+//     during the sleep.
+//   * The scan for ready hooks runs inside the lock. A thread that takes some of the lent work back
+//     may be moving hooks from the mailbox's list to the shelf, and then the hooks are in neither.
+//     A thread that lends something later finds the parked bit.
+//
+// Modelled in tests/models/park.pml and tests/models/lent.pml.
 bool event_loop::may_sleep() noexcept {
     lock_.enter();
     const bool nothing_left = nothing_ready();

@@ -6,79 +6,92 @@
 #include <atomic>
 #include <cstdint>
 
-/// The mailbox of one event loop: what other threads hand it, and the word on which the loop parks.
+/// The mailbox of one event loop: the hooks that other threads hand to the loop, and the word on
+/// which the loop parks.
 ///
-/// Many senders push chains of hooks with one compare-and-swap; the owner takes everything with one exchange. Nobody
-/// ever waits for anybody: a preempted sender has either pushed its chain or not. The same word says whether the owner
-/// is parked and whether foreign threads may still push, so *push against park* and *submit against stop* are each
-/// decided by one atomic operation:
+/// Many senders push chains of hooks, with one compare-and-swap each. The owner takes everything
+/// with one fetch_and, which keeps the closed bit. No side ever waits for the other: a preempted
+/// sender has either pushed its chain or not. The same word shows whether the owner is parked and
+/// whether foreign threads may still push. So one atomic operation decides *push against park*, and
+/// one decides *submit against stop*:
 ///
-///     word = pointer to the newest hook | parked | closed        (parked only ever without a pointer)
+///     word = pointer to the newest hook | parked | closed    (parked only without a pointer)
 ///
-/// Beside that word, in the same line, is a second list, of what is *lent*: new work that this loop may begin, and that anybody
-/// may take back before it has. `lend` pushes there and unparks; `take_lent` is for any thread.
+/// Beside that word, in the same cache line, is a second list, of *lent* work: new work that this
+/// loop may begin, and that any thread may take back before the loop has begun it. `lend` pushes
+/// there and unparks; any thread may call `take_lent`.
 ///
-/// Chains are linked newest first, as the list itself is; `take` turns the whole into arrival order. Capacity:
-/// unbounded, since what travels here was admitted before (windows and permits bound it); a chain is at most one
-/// outbox.
+/// Chains are linked newest first, like the list itself; `take` brings the whole list into order of
+/// arrival. The capacity is unbounded: everything that travels here was admitted before, and
+/// windows and permits bound that. A chain is at most one outbox.
 ///
-/// Memory order: `push` releases its hooks to the `take` that acquires them. `push` and `park` agree on who goes first
-/// because both are read-modify-writes of one word. A queue beside this one (filled before `nudge`, looked at after
-/// `park`) must be guarded by a mutex on both sides, or be filled and looked at with seq_cst operations: `nudge` may
-/// only load. The list of what is lent is such a queue.
+/// Memory order. `push` releases its hooks to the `take` that acquires them. `push` and `park` are
+/// both read-modify-writes of one word, so one of them is first. If it is `push`, `park` finds the
+/// hook and fails. If it is `park`, `push` finds the parked bit and owes a wake. A queue beside
+/// this word is filled before `nudge` and scanned after `park`. `nudge` may do no more than load
+/// the word. Such a queue therefore needs a mutex on both sides, or seq_cst operations to fill and
+/// to scan it. The list of lent work is such a queue. Modelled in tests/models/park.pml and
+/// tests/models/lent.pml.
 
 namespace tokengate::detail {
 
 class mailbox {
 public:
     enum class pushed : std::uint8_t {
-        delivered,  ///< the owner is awake and will look
+        delivered,  ///< the owner is awake and will poll the mailbox
         wake_owed,  ///< the owner was parked: the caller must wake it now
-        refused  ///< closed, and the push came from a foreign thread: the chain is still the caller's
+        /// Closed, and the push came from a foreign thread: the chain still belongs to the caller.
+        refused
     };
 
     /// Any thread. `newest` … `oldest` is a chain linked from the newest to the oldest hook.
     pushed push(hook* newest, hook* oldest) noexcept { return push_unless(newest, oldest, 0); }
 
-    /// Foreign threads: refused once the mailbox is closed.
+    /// For foreign threads. Refused once the mailbox is closed.
     pushed submit(hook* item) noexcept { return push_unless(item, item, closed_bit); }
 
-    /// Any thread. Unparks the owner without a message; true if it was parked and the caller must wake it.
+    /// Any thread. Unparks the owner without a message. True if the owner was parked: then the
+    /// caller must wake it.
     bool nudge() noexcept {
-        std::uintptr_t seen =
-            word_.load(std::memory_order_seq_cst);  // pairs with the CAS in park()
+        // seq_cst: pairs with the CAS in park().
+        std::uintptr_t seen = word_.load(std::memory_order_seq_cst);
         while (seen & parked_bit)
             if (word_.compare_exchange_weak(seen, seen & ~parked_bit, std::memory_order_seq_cst))
                 return true;
         return false;
     }
 
-    /// Any thread. The same as push, to the list of what is lent; true if the owner was parked and the caller must wake it.
+    /// Any thread. Like push, but to the list of lent work. True if the owner was parked: then the
+    /// caller must wake it.
     bool lend(hook* newest, hook* oldest) noexcept {
         hook* seen = nullptr;
         do oldest->next = seen;
         while (!lent_.compare_exchange_weak(seen, newest, std::memory_order_seq_cst,
                                             std::memory_order_relaxed));
-        return nudge();  // filled before: see the head of this file
+        // The list is filled before the nudge: see the head of this file.
+        return nudge();
     }
-    /// Any thread. Takes everything that is lent and has not been taken, oldest first. Unparks nobody.
+    /// Any thread. Takes all lent work that has not been taken, oldest first. Unparks nobody.
     hook* take_lent() noexcept {
-        // acquire: pairs with the seq_cst, hence releasing, push in lend; release: who finds nothing here knows where the
-        // taker has noted that it takes
+        // acquire: pairs with the push in lend, which is seq_cst and therefore releases. release: a
+        // thread that finds the list empty because of this exchange also finds the earlier note of
+        // the taking thread that it takes (event_loop::has_lent).
         return in_order(lent_.exchange(nullptr, std::memory_order_acq_rel));
     }
-    /// Any thread: a glance, but for the owner after `park`, who finds what was lent before the nudge that came too early.
+    /// Any thread, as a hint. It is exact for the owner after `park`: the owner finds what a sender
+    /// lent before a nudge that came too early to find the parked bit.
     [[nodiscard]] bool has_lent() const noexcept {
         return lent_.load(std::memory_order_seq_cst) != nullptr;
     }
 
-    /// Any thread. From here on `submit` is refused; what was accepted before is in the list. Wakes nobody: nudge
-    /// afterwards.
+    /// Any thread. From here on `submit` is refused; everything accepted before is in the list.
+    /// Wakes nobody: the caller nudges afterwards.
     void close() noexcept {
+        // acq_rel: pairs with the CAS of submit, in push_unless().
         word_.fetch_or(closed_bit, std::memory_order_acq_rel);
-    }  // pairs with the CAS in submit()
+    }
 
-    /// A glance from any thread.
+    /// Any thread, as a hint.
     [[nodiscard]] bool parked() const noexcept {
         return word_.load(std::memory_order_relaxed) & parked_bit;
     }
@@ -87,7 +100,7 @@ public:
         return word_.load(std::memory_order_acquire) & closed_bit;
     }
 
-    // ---- the owner alone ----
+    // ---- owner only ----
 
     [[nodiscard]] bool empty() const noexcept {
         return !(word_.load(std::memory_order_relaxed) & ~flag_bits);
@@ -95,22 +108,24 @@ public:
 
     /// Takes everything, oldest first. Also unparks.
     hook* take() noexcept {
-        // acquire: pairs with the release of every push since the last take
+        // acquire: pairs with the release of every push since the last take.
         std::uintptr_t taken = word_.fetch_and(closed_bit, std::memory_order_acq_rel);
         return in_order(reinterpret_cast<hook*>(taken & ~flag_bits));
     }
 
-    /// Publishes that the owner is about to sleep; false if something has arrived. After true, the owner looks once
-    /// more at whatever else could give it work, and then sleeps until somebody's push or nudge wakes it.
+    /// Publishes that the owner is about to sleep. False if a hook has arrived. After true, the
+    /// owner once more scans everything else that could give it work, and then sleeps until a push
+    /// or a nudge wakes it.
     bool park() noexcept {
         std::uintptr_t seen = word_.load(std::memory_order_relaxed) & flag_bits & ~parked_bit;
-        // seq_cst, pairs with nudge(): who fills a queue beside this one finds us parked, or we find what it filled
+        // seq_cst: pairs with the load in nudge(). Either the thread that fills a queue beside this
+        // word finds the parked bit, or the owner's scan finds what that thread filled in.
         while (!word_.compare_exchange_weak(seen, seen | parked_bit, std::memory_order_seq_cst))
             if (seen & ~flag_bits) return false;
         return true;
     }
 
-    /// The owner is awake again, whoever woke it.
+    /// Called when the owner is awake again, whatever woke it.
     void unpark() noexcept { word_.fetch_and(~parked_bit, std::memory_order_acq_rel); }
 
 private:
@@ -120,7 +135,7 @@ private:
     static hook* in_order(hook* newest_first) noexcept {
         hook* oldest_first = nullptr;
         while (newest_first) {
-            prefetch_around(newest_first);  // from another core's cache
+            prefetch_around(newest_first);  // the hook is in another core's cache
             hook* next = newest_first->next;
             newest_first->next = oldest_first;
             oldest_first = newest_first;
@@ -130,7 +145,8 @@ private:
     }
 
     pushed push_unless(hook* newest, hook* oldest, std::uintptr_t refused_by) noexcept {
-        // Mostly it is empty. To look first would fetch the line twice, to read it and to write it.
+        // The word is usually 0, so the first attempt assumes that. To load it before would fetch
+        // the line twice: once to read it, and once to write it.
         std::uintptr_t seen = 0;
         do {
             if (seen & refused_by) return pushed::refused;
@@ -142,7 +158,7 @@ private:
     }
 
     alignas(64) std::atomic<std::uintptr_t> word_{0};
-    std::atomic<hook*> lent_{nullptr};  // pushed to by anybody, emptied by anybody
+    std::atomic<hook*> lent_{nullptr};  // any thread pushes, any thread empties
 };
 
 static_assert(alignof(hook) >= 4, "two low bits of a hook's address are the mailbox's flags");

@@ -14,7 +14,7 @@ namespace tokengate::detail {
 
 namespace {
 
-// Old headers lack them; the kernel refuses what it does not know with EINVAL.
+// Old headers lack these. A kernel that does not know a flag refuses it with EINVAL.
 #ifndef IORING_SETUP_SINGLE_ISSUER
 #define IORING_SETUP_SINGLE_ISSUER (1U << 12)
 #endif
@@ -22,8 +22,9 @@ namespace {
 #define IORING_SETUP_DEFER_TASKRUN (1U << 13)
 #endif
 
-// Best first. DEFER_TASKRUN (6.1) keeps completions from interrupting running tokens; TASKRUN_FLAG (5.19) tells when to
-// enter for them; SUBMIT_ALL (5.18) keeps one bad entry from holding up the others.
+// Best first. DEFER_TASKRUN (6.1) keeps completions from interrupting running tokens. TASKRUN_FLAG
+// (5.19) shows when the loop must enter for them. SUBMIT_ALL (5.18) keeps one bad entry from
+// delaying the others.
 constexpr unsigned flag_sets[] = {
     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
         IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
@@ -103,7 +104,7 @@ io_uring_sqe* ring::entry() noexcept {
 }
 
 void ring::submit() noexcept {
-    // EINTR, EAGAIN, EBUSY leave the entries in the queue: the next enter takes them.
+    // After EINTR, EAGAIN or EBUSY the entries stay in the queue, and the next enter takes them.
     static_cast<void>(io_uring_submit(&ring_));
 }
 

@@ -7,25 +7,30 @@
 #include <bit>
 #include <cstdint>
 
-/// The timers of one loop: a hierarchical wheel whose slots are lists through the timers themselves.
+/// The timers of one loop: a hierarchical wheel. Its slots are lists linked through the timers
+/// themselves.
 ///
 ///     timer t; t.deadline_ns = now + 5'000'000; t.run = fire;
-///     wheel.arm(t);                        // t stays where it is until it fired or was withdrawn
+///     wheel.arm(t);                        // t stays in place until it fired or was withdrawn
 ///     while (hook* due = wheel.pop_due(now)) due->run(due);
 ///
-/// One thread; whoever embeds a timer owns it, and withdraws it before it goes. Arming and withdrawing are O(1), touch
-/// at most two other timers and never allocate. Nothing here fails.
+/// For one thread. The object that embeds a timer owns it, and withdraws it before it is destroyed.
+/// Arming and withdrawing take O(1), touch at most two other timers and never allocate. Nothing
+/// here fails.
 ///
-/// Time is counted in ticks of 2^14 ns (16.4 µs), and a deadline is rounded up to a tick: a timer fires at the first
-/// `pop_due` at or after that tick, never before its deadline. Timers fire in the order of their ticks, and those of
-/// one tick in the order they were armed; one whose tick had passed when it was armed belongs to the tick the wheel is
-/// at, so who arms such a one while firing meets it again in the same round. Deadlines after the last whole tick of 64
-/// bits, ~0 among them, never fire.
+/// Time is counted in ticks of 2^14 ns (16.4 µs), and a deadline is rounded up to a tick. A timer
+/// fires at the first `pop_due` at or after that tick, never before its deadline. Timers fire in
+/// the order of their ticks, and those of one tick in the order in which they were armed. If the
+/// tick of a timer has passed when it is armed, the timer belongs to the wheel's current tick. So
+/// if a timer's `run` arms such a timer, it fires in the same round. Deadlines after the last whole
+/// tick of 64 bits, ~0 among them, never fire.
 ///
-/// A timer is in the level of the highest base-64 digit in which its tick differs from the wheel's, in the slot of its
-/// own digit there. That is a function of the two ticks alone (hence the order within a tick, and no slot number in
-/// the timer); it stays true because the wheel steps from one occupied slot to the next, and when it comes to the begin
-/// of a slot above the lowest level, spreads that slot over the levels below. A timer is moved at most once a level.
+/// The level of a timer is that of the highest base-64 digit in which its tick differs from the
+/// wheel's. Its slot there is its own digit. The position is thus a function of the two ticks
+/// alone. That gives the order within a tick, and the timer needs no slot number. It stays true
+/// because the wheel steps from one occupied slot to the next. When the wheel comes to the
+/// beginning of a slot above the lowest level, it spreads that slot over the levels below. A timer
+/// is moved at most once a level.
 
 namespace tokengate::detail {
 
@@ -39,22 +44,23 @@ public:
 
     [[nodiscard]] bool empty() const noexcept { return occupied_levels_ == 0; }
 
-    /// When `pop_due` has something to do next, unless empty: the tick of the earliest timer if it is in the lowest
-    /// level, else the begin of its slot. No later than `now_ns` of the last `pop_due` if a timer is due already, and
-    /// always below 2^63, so that its distance from any clock fits a signed count.
+    /// The time at which `pop_due` next has something to do, unless the wheel is empty: the tick of
+    /// the earliest timer if that is in the lowest level, else the beginning of its slot. If a
+    /// timer is due already, the time is no later than `now_ns` of the last `pop_due`. It is always
+    /// below 2^63, so that its distance from any clock fits a signed count.
     [[nodiscard]] std::uint64_t earliest_ns() const noexcept {
         return std::min(begin(first_occupied()), latest_reported) << tick_bits;
     }
 
-    /// Not while it is armed.
+    /// Call it only while the timer is not armed.
     void arm(timer& unarmed) noexcept { append(unarmed); }
 
     void withdraw(timer& any) noexcept {
         if (any.armed()) unlink(any);
     }
 
-    /// Not null: a timer whose deadline is at or before `now_ns`, no longer armed. Null: none is left, and the wheel is
-    /// at `now_ns`.
+    /// Not null: a timer whose deadline is at or before `now_ns`; it is no longer armed. Null: no
+    /// such timer is left, and the wheel is at `now_ns`.
     timer* pop_due(std::uint64_t now_ns) noexcept {
         const std::uint64_t now = now_ns >> tick_bits;
         if (now >= look_at_) {
@@ -66,14 +72,14 @@ public:
 
 private:
     static constexpr unsigned digit_bits = 6;
-    static constexpr unsigned levels =
-        (64 - tick_bits + 1 + digit_bits - 1) / digit_bits;  // + 1: rounding up carries
+    // + 1: rounding up carries.
+    static constexpr unsigned levels = (64 - tick_bits + 1 + digit_bits - 1) / digit_bits;
     static constexpr std::uint64_t never = ~std::uint64_t{0};
     static constexpr std::uint64_t latest_reported = never >> 1 >> tick_bits;
 
     struct slot {
         hook* first;
-        hook** end;  // the null that ends the list; meaningful only while the slot is occupied
+        hook** end;  // the null that ends the list; valid only while the slot is occupied
     };
 
     struct position {
@@ -91,7 +97,8 @@ private:
         return {level, static_cast<unsigned>(tick >> level * digit_bits & 63)};
     }
 
-    /// What is in a level comes before all that is in the levels above, and nothing anywhere before the wheel's tick.
+    /// The timers of a level come before all timers of the levels above. No timer comes before the
+    /// wheel's tick.
     [[nodiscard]] position first_occupied() const noexcept {
         const unsigned level = static_cast<unsigned>(std::countr_zero(occupied_levels_));
         return {level, static_cast<unsigned>(std::countr_zero(occupied_[level]))};
@@ -153,7 +160,8 @@ private:
         if (!occupied_[where.level]) occupied_levels_ &= ~(1U << where.level);
     }
 
-    /// The wheel is at the slot's begin: each of its timers now differs from it in a lower digit only, or in none.
+    /// The wheel is at the beginning of the slot: each of its timers now differs from the wheel in
+    /// a lower digit only, or in none.
     void spread(position where) noexcept {
         hook* each = at(where).first;
         vacate(where);
@@ -165,18 +173,19 @@ private:
         }
     }
 
-    /// A list cannot be read ahead, but sleepers made one after the other lie at regular distances: guesses the one
-    /// sixteen further on. A million of those fire in a third of the time; a wrong guess is harmless, for prefetches do
-    /// not fault.
+    /// The next items of a list are not known in advance. But sleepers made one after the other lie
+    /// at regular distances, so this guesses the address of the sixteenth one from here. A million
+    /// of those fire in a third of the time. A wrong guess is harmless, because a prefetch does not
+    /// fault.
     static void prefetch_beyond(const hook* each, const hook* next) noexcept {
         const std::uintptr_t from = reinterpret_cast<std::uintptr_t>(each);
         const std::uintptr_t stride = reinterpret_cast<std::uintptr_t>(next) - from;
         __builtin_prefetch(std::bit_cast<const void*>(from + 16 * stride));
     }
 
-    std::uint64_t tick_ = 0;  // where the wheel is: nothing armed is before it
-    std::uint64_t look_at_ =
-        never;  // before this tick `pop_due` has nothing to do; withdrawing leaves it too early
+    std::uint64_t tick_ = 0;  // where the wheel is: no armed timer is before it
+    // Before this tick `pop_due` has nothing to do. After a timer is withdrawn it may be too early.
+    std::uint64_t look_at_ = never;
     std::uint32_t occupied_levels_ = 0;
     std::uint64_t occupied_[levels] = {};
     slot slots_[levels][64] = {};

@@ -30,7 +30,7 @@ using detail::quoted;
     throw configuration_error("configuration_error: endpoint " + quoted(text) + ": " + why);
 }
 
-/// All of `text` in decimal digits, nothing else: no sign, no blanks.
+/// The number if all of `text` is decimal digits, without a sign or blanks.
 template <typename Number>
 std::optional<Number> number_in(std::string_view text) {
     Number value{};
@@ -42,18 +42,19 @@ std::optional<Number> number_in(std::string_view text) {
 }
 
 std::uint32_t scope_in(std::string_view scope, std::string_view whole) {
-    // Digits first, as `scope_text` never gives an interface's name that is a number: each reads what the other wrote.
+    // Digits are tried first. `scope_text` never returns an interface's name that is a number, so
+    // each of the two functions parses what the other returns.
     if (const auto index = number_in<std::uint32_t>(scope); index && *index != 0) return *index;
     if (const unsigned index = ::if_nametoindex(std::string(scope).c_str())) return index;
-    const std::string reason =
-        std::system_category().message(errno);  // no descriptor left, perhaps
+    // if_nametoindex also fails if no descriptor is left.
+    const std::string reason = std::system_category().message(errno);
     refuse(whole, "the scope " + quoted(scope) + " is no network interface's name or index (" +
                       reason + ')');
 }
 
 std::string scope_text(std::uint32_t scope) {
     std::array<char, IF_NAMESIZE> name{};
-    // An interface that has gone since leaves its index.
+    // If the interface does not exist any more, the text is its index.
     if (!::if_indextoname(scope, name.data()) || number_in<std::uint32_t>(name.data()))
         return std::to_string(scope);
     return name.data();
@@ -82,10 +83,10 @@ endpoint v6(const in6_addr& address, std::uint16_t port, std::uint32_t scope = 0
     return made(in);
 }
 
-/// `whole` is what the user wrote, for the message.
+/// `whole` is the caller's text, for the message.
 endpoint numeric(std::string_view address, std::uint16_t port, std::string_view whole) {
-    if (address.find('\0') ==
-        address.npos) {  // inet_pton and if_nametoindex would stop there and be content
+    // inet_pton and if_nametoindex would stop at a NUL and accept the part before it.
+    if (address.find('\0') == address.npos) {
         const std::size_t percent = address.find('%');
         const std::string host(address.substr(0, percent));
         in_addr four{};
@@ -102,7 +103,8 @@ endpoint numeric(std::string_view address, std::uint16_t port, std::string_view 
                "interfaces are \"0.0.0.0\" or \"::\"");
 }
 
-/// Through memcpy: a sockaddr that lies in somebody's byte buffer need not be aligned, nor be that type's object.
+/// Copies by memcpy: a sockaddr in a caller's byte buffer need not be aligned, nor be an object of
+/// that type.
 template <typename Address>
 Address read(const void* from, std::size_t size = sizeof(Address)) noexcept {
     Address out{};
@@ -162,12 +164,12 @@ endpoint endpoint::from(const sockaddr* address, socklen_t size) {
             const char* const path = reinterpret_cast<const char*>(address) + path_offset;
             std::size_t length = size - path_offset;
             const bool is_path = length != 0 && *path != '\0';
-            // Linux takes a path of all 108 bytes without a NUL, and gives it back with one: more than a sockaddr_un.
+            // Linux accepts a path of all 108 bytes without a NUL, and returns it with one: that is
+            // longer than a sockaddr_un.
             if (is_path) length = ::strnlen(path, length);
             if (length > longest_path) too("long");
             const auto un = read<sockaddr_un>(address, path_offset + length);
-            if (is_path && length < longest_path)
-                ++length;  // with its NUL, as the kernel counts it
+            if (is_path && length < longest_path) ++length;  // the kernel counts the NUL, too
             out.keep(&un, path_offset + length);
             return out;
         }
@@ -184,7 +186,7 @@ endpoint endpoint::parse(std::string_view text) {
         std::string_view host = text.substr(0, colon);
         const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
         if (bracketed) host = host.substr(1, host.size() - 2);
-        // Brackets are IPv6's, which without them could not be told from its port.
+        // An IPv6 address needs brackets: without them its last group looks like the port.
         if (bracketed == (host.find(':') != host.npos)) {
             const auto port = number_in<std::uint16_t>(text.substr(colon + 1));
             if (!port) refuse(text, quoted(text.substr(colon + 1)) + " is no port: 0 to 65535");

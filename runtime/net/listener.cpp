@@ -25,7 +25,8 @@ namespace tokengate {
 
 namespace detail {
 
-/// What has been accepted and not taken. See socket_core.hpp for who may touch it when.
+/// The connections that the kernel has accepted and no token has taken. socket_core.hpp says which
+/// thread may access it when.
 class listener_core final : public source_core {
 public:
     listener_core(int fd, const endpoint& at, std::size_t ahead)
@@ -33,8 +34,9 @@ public:
         untaken_.reserve(ahead);
     }
 
-    /// The one that waited longest, or negative: an error, which is told once, or 0 - goes_on.
     static constexpr int nothing = -0x10000;
+    /// The descriptor of the connection that has waited longest. Else a negative value: an errno,
+    /// which is returned once, or `nothing`.
     int take() noexcept {
         if (next_ < untaken_.size()) {
             const int oldest = untaken_[next_++];
@@ -78,12 +80,12 @@ private:
     }
 
     const std::size_t ahead_;
-    std::vector<int> untaken_;  // from `next_` on
+    std::vector<int> untaken_;  // descriptors; those before `next_` are taken
     std::size_t next_ = 0;
     int error_ = nothing;
 };
 
-// ---- accept -------------------------------------------------------------------------------------------------------------
+// ---- accept -------------------------------------------------------------------------------------
 
 accepting::accepting(listener_core* source) noexcept : inward("accept a connection", source) {}
 
@@ -104,7 +106,8 @@ stream accepting::await_resume() {
     if (taken_ < 0) from().fail(-taken_, what_, remedy_of(-taken_));
     sockaddr_storage address{};
     socklen_t size = sizeof address;
-    // Gone already (ENOTCONN): it is nobody's, but it is a stream, which tells its reader how it ended.
+    // ENOTCONN: the peer has already gone. The stream gets an unspecified endpoint, and its reader
+    // learns how it ended.
     if (::getpeername(taken_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
         const endpoint& here = from().known();
         const endpoint nobody = here.is_local() ? endpoint::from(here.data(), sizeof(sa_family_t))
@@ -121,7 +124,7 @@ stream accepting::await_resume() {
     return made;
 }
 
-// ---- connect ------------------------------------------------------------------------------------------------------------
+// ---- connect ------------------------------------------------------------------------------------
 
 connecting::connecting(const endpoint& to, std::chrono::nanoseconds limit) noexcept
     : io_wait("connect"), to_(to), limit_(limit) {
@@ -193,7 +196,7 @@ const endpoint& check_internet(const endpoint& address) {
 
 }  // namespace detail
 
-// ---- listener -----------------------------------------------------------------------------------------------------------
+// ---- listener -----------------------------------------------------------------------------------
 
 listener::~listener() {
     if (core_) core_->drop();
@@ -207,7 +210,7 @@ listener listener::open(const endpoint& at, const listen_options& options) {
     };
     detail::unique_fd fd = detail::make_socket(at, SOCK_STREAM, "listen at");
     if (!at.is_local()) {
-        // The accepted inherit what is said of the connection.
+        // Accepted sockets inherit these options from the listening one.
         detail::set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "setsockopt(SO_REUSEADDR)", at);
         if (options.reuse_port)
             detail::set(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1, "setsockopt(SO_REUSEPORT)", at);

@@ -65,7 +65,7 @@ void provided_buffers::retire() noexcept {
     {
         const std::scoped_lock lock(mutex_);
         for (; returned_; returned_ = returned_->next)
-            ring_.give_back(returned_->id);  // since then
+            ring_.give_back(returned_->id);  // returned since reclaim()
         retired_ = true;
         left_ = ring_.lent();
         if (left_ != 0) return;
@@ -73,7 +73,7 @@ void provided_buffers::retire() noexcept {
     delete this;
 }
 
-// ---- pieces -------------------------------------------------------------------------------------------------------------
+// ---- pieces -------------------------------------------------------------------------------------
 
 piece* make_piece() {
     void* memory = ::operator new(sizeof(piece) + provided_buffers::bytes_each);

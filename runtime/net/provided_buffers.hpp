@@ -10,15 +10,17 @@
 #include <mutex>
 #include <vector>
 
-/// The buffers of one loop that the kernel receives into, and the pieces that are lent from them: to streams, and from
-/// there to users, who may keep them for as long as they like, drop them on any thread, and outlive the loop with them.
+/// The buffers of one loop into which the kernel receives, and the pieces that are lent from them.
+/// A stream lends a piece on to the user. The user may keep it without limit, drop it on any
+/// thread, and keep it after the loop has ended.
 ///
 ///     provided_buffers& pool = executor.buffers();        // its loop's thread
 ///     piece* came = pool.take(flags, result);             // IORING_CQE_F_BUFFER
 ///     give_back(came);                                    // any thread
 ///
-/// A piece dropped on another thread waits in a list until its loop looks for buffers. When the loop has ended, what is
-/// still lent keeps the memory; the last piece frees it.
+/// A piece dropped on another thread waits in a list until the loop runs out of buffers and takes
+/// the list. When the loop has ended, the pieces still lent keep the memory; the last piece frees
+/// it.
 
 namespace tokengate::detail {
 
@@ -32,17 +34,18 @@ public:
     provided_buffers(const provided_buffers&) = delete;
     provided_buffers& operator=(const provided_buffers&) = delete;
 
-    // ---- the loop's thread ----
+    // ---- called on the loop's thread ------------------------------------------------------------
 
-    /// The buffer that a completion with IORING_CQE_F_BUFFER brought.
+    /// The buffer that a completion with IORING_CQE_F_BUFFER names.
     [[nodiscard]] piece* take(std::uint32_t flags, std::int32_t length) noexcept;
-    /// Whether the kernel has one left, once those that others gave back are counted in.
+    /// Whether the kernel has a free buffer, after the pieces that other threads gave back have
+    /// been reclaimed.
     [[nodiscard]] bool any_left() noexcept;
     [[nodiscard]] unsigned lent() const noexcept { return ring_.lent(); }
-    /// Its loop receives no more. Deletes this, now or with the last piece.
+    /// Called when the loop receives no more. Deletes this, now or with the last piece.
     void retire() noexcept;
 
-    // ---- any thread ----
+    // ---- called on any thread -------------------------------------------------------------------
 
     void give_back(piece* used) noexcept;
 
@@ -53,16 +56,17 @@ private:
     void reclaim() noexcept;
 
     buffer_ring ring_;
-    std::vector<piece> pieces_;  // by buffer
+    std::vector<piece> pieces_;  // by buffer id
 
-    std::mutex
-        mutex_;  // guards what follows; taken for pieces that end elsewhere, and to look for them
+    /// Guards the members below. Taken by a thread that gives back a piece of another loop, and by
+    /// the loop that reclaims such pieces.
+    std::mutex mutex_;
     piece* returned_ = nullptr;
     bool retired_ = false;
-    unsigned left_ = 0;  // lent, once retired
+    unsigned left_ = 0;  // once retired: the pieces still lent
 };
 
-/// A piece that owns its memory, for when no buffer is left; throws std::bad_alloc.
+/// A piece that owns its memory, for use when no buffer is left. Throws std::bad_alloc.
 [[nodiscard]] piece* make_piece();
 
 }  // namespace tokengate::detail

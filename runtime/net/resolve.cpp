@@ -32,8 +32,8 @@ struct question {
                         code);
 }
 
-/// What getaddrinfo would take for something else: strtoul reads its ports, which wraps and skips blanks and signs, and
-/// texts end at a NUL for it.
+/// Rejects what getaddrinfo would misread. It parses ports by strtoul, which wraps and skips blanks
+/// and signs, and it ends texts at a NUL.
 void check(const question& asked) {
     const auto has_nul = [](std::string_view text) { return text.find('\0') != text.npos; };
     if (asked.host.empty() || has_nul(asked.host))
@@ -50,12 +50,12 @@ void check(const question& asked) {
 
 using answer = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
 
-/// Null if numbers were asked for, and these are names.
+/// Null if `flags` request numbers and the question has names.
 answer ask(const question& asked, int flags) {
     addrinfo hints{};
     hints.ai_flags = flags;
-    // No AI_ADDRCONFIG, which would not let a host without a network find itself; what cannot be reached is sorted
-    // last.
+    // Without AI_ADDRCONFIG: with it, a host without a network could not resolve its own name.
+    // getaddrinfo sorts unreachable addresses last.
     hints.ai_family = asked.family;
     addrinfo* found = nullptr;
     const int code = ::getaddrinfo(asked.host.c_str(), asked.service.c_str(), &hints, &found);
@@ -66,7 +66,7 @@ answer ask(const question& asked, int flags) {
            code == EAI_SYSTEM ? std::system_category().message(system_code) : ::gai_strerror(code));
 }
 
-/// Without those that differ only in the type of a socket.
+/// The endpoints of the list. Entries that differ only in the socket type count once.
 std::vector<endpoint> endpoints_in(const addrinfo* each) {
     std::vector<endpoint> found;
     for (; each; each = each->ai_next) {

@@ -16,7 +16,7 @@
 
 namespace tokengate::detail {
 
-// ---- who is there -------------------------------------------------------------------------------------------------------
+// ---- the count of users -------------------------------------------------------------------------
 
 namespace {
 
@@ -53,7 +53,7 @@ void socket_core::enter_alone(way direction, const char* what) {
 
 void socket_core::enter(way direction, const char* what) {
     std::uint64_t seen;
-    // All bits set: one more would count in the next direction.
+    // If all bits of the count are set, one more user would carry into the next direction's count.
     if (!try_enter(direction, count_of(direction) - static_cast<std::uint64_t>(direction), seen))
         [[unlikely]]
         refuse(seen, what);
@@ -76,8 +76,9 @@ void socket_core::go_out(std::uint64_t user) noexcept {
     std::uint64_t seen = use_.load(std::memory_order_acquire);
     do {
         if ((seen & closing) && (seen & users) == user) [[unlikely]] {
-            // The last: nobody comes any more. It stays counted while it closes, for the holder may go at any moment, and
-            // whoever finds nobody there frees this.
+            // This user is the last, and no other can enter. It stays counted while it closes the
+            // descriptor: the holder may drop the socket at any moment, and frees this object if it
+            // finds no user.
             ::close(fd_);
             suspension* const closer = closer_;
             if (!(use_.fetch_sub(user, std::memory_order_acq_rel) & held)) delete this;
@@ -98,8 +99,8 @@ bool socket_core::begin_to_close(std::uint64_t given_up, suspension* waiter) noe
     } while (!use_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
                                          std::memory_order_relaxed));
     if (seen & closing) {
-        if (!(wanted & users))
-            delete this;  // the descriptor has been closed; else who is there will do it
+        // Without users the descriptor has been closed. Else the last user deletes this.
+        if (!(wanted & users)) delete this;
         return false;
     }
     const bool others = seen & users;
@@ -118,22 +119,23 @@ bool socket_core::lend() noexcept {
 void socket_core::take_back() noexcept { use_.fetch_and(~lent, std::memory_order_relaxed); }
 
 void socket_core::reset() noexcept {
-    // Nothing is sent any more, not even what was queued: shutdown would leave that to the peer's pleasure.
+    // Discards what is queued as well. After a shutdown, the peer would decide when the queue is
+    // empty.
     sockaddr nobody{};
     nobody.sa_family = AF_UNSPEC;
     ::connect(fd_, &nobody, sizeof nobody);
 }
 
 bool closing_socket::await_suspend(std::coroutine_handle<> awaiting) {
-    core_context& core = on_a_loop("close a socket");  // after a stop, too
+    core_context& core = on_a_loop("close a socket");  // not `enter`: allowed after a stop, too
     if (!socket_) return false;
-    suspend(core, awaiting, nullptr);  // before: who closes may be on another thread
+    suspend(core, awaiting, nullptr);  // before close(): another thread may close and wake this
     if (socket_->close(this)) return true;
     wait_is_over();
     return false;
 }
 
-// ---- texts --------------------------------------------------------------------------------------------------------------
+// ---- texts --------------------------------------------------------------------------------------
 
 endpoint local_of(int fd) {
     sockaddr_storage address{};
@@ -206,7 +208,7 @@ unique_fd make_socket(const endpoint& of, int type, const char* what) {
     return made;
 }
 
-// ---- waiting outward, or without a source -------------------------------------------------------------------------------
+// ---- waiting outward, or without a source -------------------------------------------------------
 
 bool at_socket::start(core_context& core, std::coroutine_handle<> awaiting, way direction,
                       void (*stops)(core_context&, wait_point&) noexcept) {
@@ -228,7 +230,7 @@ std::int32_t at_socket::finished() {
     return naming([this] { return socket_->deed(what_); }, [this] { return io_wait::finished(); });
 }
 
-// ---- waiting inward -----------------------------------------------------------------------------------------------------
+// ---- waiting inward -----------------------------------------------------------------------------
 
 bool inward::await_suspend(std::coroutine_handle<> awaiting) {
     core_context& core = socket_core::begin(source_, what_);
@@ -269,10 +271,10 @@ void inward::stop(core_context& core, wait_point& point) noexcept {
         return;
     }
     self.stopped_ = true;
-    if (self.travelling_) return;  // it will be back soon
+    if (self.travelling_) return;  // come_back wakes it
     self.source_->forget_waiter();
-    if (self.source_->is_full())
-        self.source_->cancel(*core.host);  // it was armed for this one alone
+    // A full source is armed for this waiter only.
+    if (self.source_->is_full()) self.source_->cancel(*core.host);
     self.wake();
 }
 
@@ -280,7 +282,9 @@ void inward::come_to_former(hook* item) noexcept {
     auto& self = static_cast<inward&>(*static_cast<suspension*>(item));
     source_core& source = *self.source_;
     const core_context& here = *this_core;
-    if (source.home_.load(std::memory_order_relaxed) == 0) {  // it has ended by itself meanwhile
+    // Relaxed: only this loop stores to `home_` while the source is armed here. 0: the source has
+    // ended by itself meanwhile.
+    if (source.home_.load(std::memory_order_relaxed) == 0) {
         item->run = &come_back;
         send_home(*self.home, item);
         return;
@@ -305,11 +309,11 @@ void inward::come_back(hook* item) noexcept {
     }
 }
 
-// ---- the source ---------------------------------------------------------------------------------------------------------
+// ---- the source ---------------------------------------------------------------------------------
 
 namespace {
 
-/// Never 0: runtimes are numbered from 1.
+/// The number of this loop. Never 0, since the runtimes' slots are numbered from 1.
 std::uint32_t number_of(const core_context& here) noexcept {
     return std::uint32_t{here.runtime_slot} << 16 | here.position;
 }
@@ -337,15 +341,16 @@ void source_core::arm(core_context& here) {
     request_.completed = &came;
     prepare(*here.host, request_);
     here.host->loop.start(request_);
-    use_.fetch_add(armed, std::memory_order_relaxed);  // who is inward keeps it open meanwhile
+    // Relaxed: the inward user is counted, so the socket is not closed meanwhile.
+    use_.fetch_add(armed, std::memory_order_relaxed);
     home_.store(number_of(here), std::memory_order_relaxed);
     here.host->enlist(*this);
 }
 
 void source_core::fetch_from(std::uint32_t elsewhere, const core_context& here,
                              inward& waiter) noexcept {
-    executor& former =
-        *here.runtime->executors[elsewhere & 0xffff];  // who knows, if it has ended there since
+    // The source may have ended there since. come_to_former, which runs there, checks that.
+    executor& former = *here.runtime->executors[elsewhere & 0xffff];
     waiter.travelling_ = true;
     hook* item = static_cast<suspension*>(&waiter);
     item->run = &inward::come_to_former;
@@ -364,7 +369,8 @@ void source_core::came(event_loop&, io_request& request, std::int32_t result, st
         if (!self.waiter_ && self.is_full()) self.cancel(here);
         return;
     }
-    if (self.waiter_) {  // it ended by itself, or was stopped when nobody waited
+    // The request ended by itself, or it was cancelled when there was no waiter.
+    if (self.waiter_) {
         try {
             self.prepare(here, request);
             here.loop.start(request);
@@ -390,7 +396,7 @@ void source_core::detach(executor& here) noexcept {
     go_out(armed);
 }
 
-// ---- at its executor ----------------------------------------------------------------------------------------------------
+// ---- at its executor ----------------------------------------------------------------------------
 
 void executor::enlist(source_core& armed) noexcept {
     armed.previous_ = nullptr;
@@ -405,7 +411,8 @@ void executor::strike_off(source_core& armed) noexcept {
 }
 
 void executor::quit_when_settled() noexcept {
-    // No token is left to await what they bring. Who holds them may use them elsewhere, with what they have brought.
+    // No token is left that could await these sources. Their holders may use the sockets on another
+    // loop, with the data that has arrived here.
     for (source_core* each = armed_; each; each = each->next_) each->cancel(*this);
     loop.quit_when_settled();
 }

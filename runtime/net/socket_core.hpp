@@ -11,32 +11,36 @@
 #include <string>
 #include <utility>
 
-/// What a socket is between the operations at it: the descriptor, and who uses it. The user's object (stream, listener,
-/// udp::socket) holds it; operations hold it while they last; the last of all frees it.
+/// The state of a socket between the operations on it: the descriptor, and the count of its users.
+/// The user's object (stream, listener, udp::socket) holds it. Each operation holds it while the
+/// operation lasts. The last of them frees it.
 ///
-/// # Why close never meets another's descriptor
+/// # Why close never closes a reused descriptor number
 ///
-/// One word, `use_`, counts who is at the descriptor: inward, outward, armed source, guests (a call in between), and
-/// says whether it is held and whether it is closing. Who comes in does so by one compare-and-swap, which fails once it
-/// is closing; who goes out subtracts himself. So there is one change of the word after which it is closing and nobody
-/// is there, and whoever made it closes the descriptor: no operation on it is pending, none is queued, and none will
-/// be. A close that finds others there shuts the socket down first (as a guest): that ends what they wait for, on
-/// whichever loop.
+/// One word, `use_`, counts the users of the descriptor: inward waits, outward waits, an armed
+/// source, and guests (synchronous calls). It also has a bit for *held* and one for *closing*. A
+/// user enters by one compare-and-swap, which fails once the socket is closing. A user leaves by
+/// subtracting itself. So exactly one change of the word leaves it closing and without users, and
+/// the thread that makes this change closes the descriptor. At that moment no operation on the
+/// descriptor is pending or queued, and none can follow. If a close finds other users, it shuts the
+/// socket down first, as a guest. That ends their waits, on whichever loop they are.
 ///
 /// # The source
 ///
-/// A multishot request, and what it has brought that nobody has taken. `home_` says on which loop it is armed. While it
-/// is, everything of the source belongs to that loop's thread; while it is not, to whoever is there inward (there is
-/// one at most). It is armed by who is inward, on his own loop. Its last completion lets go of it: `home_` becomes 0
-/// (release), and who is inward elsewhere finds that (acquire), or is sent home from there.
+/// The source is a multishot request, together with what it has received and no wait has taken.
+/// `home_` names the loop on which it is armed. While the source is armed, all its members belong
+/// to that loop's thread. While it is not armed, they belong to the inward user, of which there is
+/// one at most. The inward user arms the source, on its own loop. The last completion of the
+/// request detaches the source: it stores 0 in `home_` (release). An inward user on another loop
+/// loads that (acquire), or is sent home by the loop that detaches the source.
 
 namespace tokengate::detail {
 
 class executor;
 struct core_context;
 
-/// The directions at a socket, as what they add to `use_`: room for 4095 guests, and in either direction for as many waits
-/// as a loop can have with the kernel.
+/// The directions of use. The value of each is what one user adds to `use_`. The word counts up to
+/// 4095 guests, and in either direction as many waits as a loop can have with the kernel.
 enum class way : std::uint64_t { guest = 1ULL << 5, in = 1ULL << 17, out = 1ULL << 41 };
 
 /// Where a socket is bound. Throws std::system_error.
@@ -44,86 +48,94 @@ enum class way : std::uint64_t { guest = 1ULL << 5, in = 1ULL << 17, out = 1ULL 
 
 class socket_core {
 public:
-    /// `known`: the peer, or who we are where there is none.
+    /// `known`: the peer's endpoint, or the local one where there is no peer.
     socket_core(int fd, const endpoint& known) : fd_(fd), known_(known) {}
     socket_core(const socket_core&) = delete;
     socket_core& operator=(const socket_core&) = delete;
 
     [[nodiscard]] int fd() const noexcept { return fd_; }
     [[nodiscard]] const endpoint& known() const noexcept { return known_; }
-    /// For the user. Throws socket_closed: the number may be somebody else's by then.
+    /// The descriptor, for the user. Throws socket_closed: after a close, the number may belong to
+    /// another file.
     [[nodiscard]] static int open_fd(socket_core* of, const char* what);
 
-    /// Throws socket_closed, and socket_busy if somebody is there already.
+    /// Throws socket_closed, and socket_busy if this direction already has a user.
     void enter_alone(way direction, const char* what);
-    /// As many as like.
+    /// Enters beside any number of other users. Throws socket_closed.
     void enter(way direction, const char* what);
-    /// May free this.
+    /// May delete this.
     void leave(way direction) noexcept { go_out(static_cast<std::uint64_t>(direction)); }
 
-    /// Its holder is gone.
+    /// Called when the user's object is destroyed.
     void drop() noexcept { begin_to_close(held, nullptr); }
-    /// True if the waiter will be woken when it is closed; else it is.
+    /// True if `waiter` will be woken when the descriptor is closed; false if it is closed already.
     [[nodiscard]] bool close(suspension* waiter) noexcept { return begin_to_close(0, waiter); }
     [[nodiscard]] bool is_closing() const noexcept {
         return use_.load(std::memory_order_relaxed) & closing;
     }
 
-    // ---- by who writes without copying: the kernel holds on to the bytes until the peer has taken them ----
+    // ---- for a write without copying: the kernel uses the bytes until the peer has received them
 
-    /// False if the socket is being closed: then who closes may have missed it.
+    /// False if the socket is closing: the closing thread may not have seen the bit.
     [[nodiscard]] bool lend() noexcept;
     void take_back() noexcept;
-    /// Ends the connection at once, with what is queued: the peer, if it reads nothing, would decide how long we wait.
+    /// Ends the connection at once and discards what is queued. Otherwise a peer that reads nothing
+    /// would decide how long the write waits.
     void reset() noexcept;
 
     [[nodiscard]] endpoint local() const { return local_of(fd_); }  ///< throws std::system_error
-    /// For texts: the peer, or who we are where it has no name. By whoever holds it or is there.
+    /// For texts: the peer, or the local endpoint where the peer has no name. Called by the holder
+    /// or by a user.
     [[nodiscard]] virtual std::string name() noexcept;
-    /// std::system_error "what name: why", or socket_closed if that is the reason.
+    /// Throws std::system_error "what name: why", or socket_closed if the socket is closing.
     [[noreturn]] void fail(int error, const char* what, const char* remedy = "");
     [[noreturn]] void fail_closed(const char* what);
     [[noreturn]] void fail_stopped(const token_record& token, const char* what);
-    /// "read from a stream (127.0.0.1:7000)", as texts say it.
+    /// For texts: "read from a stream (127.0.0.1:7000)".
     [[nodiscard]] std::string deed(const char* what);
-    /// The user's object has no socket.
+    /// Called when the user's object has no socket.
     [[noreturn]] static void fail_none(const char* what);
 
-    /// Where a wait begins: suspension::enter, whose token_stopped names the socket; throws socket_closed if that is null.
+    /// Begins a wait: calls suspension::enter, whose token_stopped then names the socket. Throws
+    /// socket_closed if `of` is null.
     static core_context& begin(socket_core* of, const char* what);
 
 protected:
-    static constexpr std::uint64_t closing = 1, held = 2, lent = 4,
-                                   armed = 8;  // armed: twice, for a moment
+    // `armed` is a count of up to 2: between the store of 0 to `home_` and go_out(armed), the
+    // source can be armed on another loop.
+    static constexpr std::uint64_t closing = 1, held = 2, lent = 4, armed = 8;
     static constexpr std::uint64_t users = ~(closing | held | lent);
 
     virtual ~socket_core() = default;
 
-    /// May free this.
+    /// May delete this.
     void go_out(std::uint64_t user) noexcept;
 
-    /// Compare-and-swapped by who enters (acquire), leaves and closes (acq_rel): what one inward user has left of the
-    /// source is there for the next; and between who lends (fetch_or, acq_rel) and who closes, the second sees the first.
+    /// A user enters by compare-and-swap (acquire), and leaves or closes by compare-and-swap
+    /// (acq_rel): an inward user sees the source as the one before it left it. lend() uses fetch_or
+    /// (acq_rel): of a thread that lends and one that closes, the second sees the first.
     std::atomic<std::uint64_t> use_{held};
 
 private:
-    /// What it finds instead, if it cannot: closing, or no room beside `others`.
+    /// False, with the word in `seen`, if the socket is closing or more than `others` users have
+    /// entered in this direction.
     bool try_enter(way direction, std::uint64_t others, std::uint64_t& seen) noexcept;
     bool begin_to_close(std::uint64_t given_up, suspension* waiter) noexcept;
     [[noreturn]] void refuse(std::uint64_t seen, const char* what);
 
     const int fd_;
-    suspension* closer_ =
-        nullptr;  // of who set `closing`, while a guest; read by who closes the descriptor
+    /// Stored by the thread that set `closing`, while it is a guest; read by the thread that closes
+    /// the descriptor.
+    suspension* closer_ = nullptr;
     const endpoint known_;
 };
 
-/// Throws std::system_error, with what can be done about it.
+/// Throws std::system_error, whose text names a remedy.
 unique_fd make_socket(const endpoint& of, int type, const char* what);
-/// A sentence to append, or nothing.
+/// A remedy to append to an error's text, or an empty text.
 const char* remedy_of(int error) noexcept;
 
-/// In await_resume: out of the socket at the end.
+/// For await_resume: leaves the socket at the end of the scope.
 class leaving {
 public:
     leaving(socket_core& of, way direction) noexcept : of_(of), direction_(direction) {}
@@ -136,7 +148,8 @@ private:
     const way direction_;
 };
 
-/// A call in between: the descriptor is not closed meanwhile. Throws socket_closed, also if there is no socket.
+/// A synchronous call on the descriptor, which is not closed meanwhile. The constructor throws
+/// socket_closed, also if there is no socket.
 class visit : leaving {
 public:
     visit(socket_core* of, const char* what) : leaving(entered(of, what), way::guest) {}
@@ -153,32 +166,33 @@ class source_core : public socket_core {
 public:
     using socket_core::socket_core;
 
-    // ---- by who is there inward, on his loop ----
+    // ---- called by the inward user, on its loop -------------------------------------------------
 
-    /// The other loop that the source is armed on, or 0. If not 0, nothing else of it may be looked at. Throws
-    /// wrong_runtime.
+    /// The other loop on which the source is armed, or 0. If it is not 0, the caller must not
+    /// access any other member of the source. Throws wrong_runtime.
     [[nodiscard]] std::uint32_t elsewhere(const core_context& here, const char* what);
     [[nodiscard]] bool is_armed() const noexcept {
         return home_.load(std::memory_order_acquire) != 0;
     }
-    /// `take` of the waiter is called whenever something has come, until it returns true; then the waiter is woken.
+    /// Whenever something arrives, the source calls `take` of the waiter. When that returns true,
+    /// the source wakes the waiter.
     void await_here(core_context& here, inward& waiter);
     void forget_waiter() noexcept { waiter_ = nullptr; }
-    /// Has it detached there; the waiter comes back by `come_back`.
+    /// Requests that the other loop detaches the source. `come_back` then brings the waiter back.
     void fetch_from(std::uint32_t elsewhere, const core_context& here, inward& waiter) noexcept;
 
-    // ---- the thread of its loop ----
+    // ---- called on the thread of the loop where it is armed -------------------------------------
 
     void cancel(executor& here) noexcept;
 
 protected:
     ~source_core() = default;
 
-    /// Fills in the entry of the request. May throw.
+    /// Fills in the request's submission entry. May throw.
     virtual void prepare(executor& here, io_request& request) = 0;
-    /// Keeps what has come.
+    /// Stores what a completion has brought.
     virtual void keep(executor& here, std::int32_t result, std::uint32_t flags) noexcept = 0;
-    /// Nobody has taken so much: no more for now.
+    /// True if so much is untaken that the source receives no more for now.
     [[nodiscard]] virtual bool is_full() const noexcept = 0;
 
 private:
@@ -195,11 +209,12 @@ private:
                      std::uint32_t flags, bool last) noexcept;
 
     multishot request_{};
-    /// The loop that it is armed on (slot of its runtime and position), or 0. Stored by the loop: at arming (relaxed;
-    /// nobody else is inward) and at the end (release); loaded (acquire) by who is inward, wherever.
+    /// The loop on which the source is armed (slot of its runtime and position), or 0. That loop
+    /// stores it when it arms the source (relaxed: there is no other inward user) and when it
+    /// detaches it (release). The inward user loads it (acquire) on its own loop.
     std::atomic<std::uint32_t> home_{0};
-    inward* waiter_ = nullptr;         // on this loop
-    inward* successor_ = nullptr;      // on another, and waits for the source to be detached
+    inward* waiter_ = nullptr;         // waits on this loop
+    inward* successor_ = nullptr;      // waits on another loop until the source is detached
     source_core* previous_ = nullptr;  // in its executor's list
     source_core* next_ = nullptr;
 };

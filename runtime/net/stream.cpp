@@ -29,15 +29,16 @@ unsigned length_of(std::size_t bytes) noexcept {
     return static_cast<unsigned>(std::min(bytes, most_at_once));
 }
 
-/// What the kernel says where it does not send from memory of ours: it cannot here, or too little may be locked
-/// (RLIMIT_MEMLOCK, net.core.optmem_max). Whatever else is meant by it, an ordinary write will say too.
+/// Whether the kernel refuses to send from user memory: this socket does not support it, or too
+/// little memory may be locked (RLIMIT_MEMLOCK, net.core.optmem_max). If such a code has another
+/// cause, the ordinary write that follows returns it as well.
 bool cannot_lend(std::int32_t result) noexcept {
     return result == -EOPNOTSUPP || result == -EINVAL || result == -ENOMEM || result == -ENOBUFS;
 }
 
 }  // namespace
 
-// ---- what the source brings ---------------------------------------------------------------------------------------------
+// ---- what the source brings ---------------------------------------------------------------------
 
 stream_core::~stream_core() {
     while (piece* left = take_piece()) give_back(left);
@@ -55,7 +56,8 @@ piece* stream_core::take_piece() noexcept {
 void stream_core::prepare(executor& here, io_request& request) {
     provided_buffers& pool = here.buffers();
     if (std::exchange(ran_dry_, false) && !pool.any_left()) {
-        // Others hold all of them. Who waits here is not to wait for them: one receive into memory of its own.
+        // Other streams and users hold all buffers. This waiter must not wait for them, so the
+        // source receives once into a piece that owns its memory.
         own_ = make_piece();
         io_uring_prep_recv(request.sqe(), fd(), own_->bytes, provided_buffers::bytes_each, 0);
         return;
@@ -83,7 +85,7 @@ void stream_core::keep(executor& here, std::int32_t result, std::uint32_t flags)
         end_ = result;
 }
 
-// ---- reading ------------------------------------------------------------------------------------------------------------
+// ---- reading ------------------------------------------------------------------------------------
 
 reading::reading(const char* what, stream_core* source, std::span<std::byte> into,
                  bool all) noexcept
@@ -130,14 +132,15 @@ void reading::came(event_loop& loop, io_request& request, std::int32_t result, s
     auto& self = static_cast<reading&>(request);
     self.result_ = result;
     if (result > 0) {
-        // A short read has emptied the socket; of TCP the kernel says whether something is left.
+        // A short read has emptied the socket. For TCP, the completion's flag says whether anything
+        // is left.
         stream_core& source = self.from();
         self.done_ += static_cast<std::size_t>(result);
         source.seems_empty = (source.is_tcp || self.done_ < self.into_.size()) &&
                              !(flags & IORING_CQE_F_SOCK_NONEMPTY);
         if (self.all_ && self.done_ < self.into_.size() && !self.cancel_wanted) {
             self.prepare();
-            loop.start(self);  // whose ticket was just given back: it allocates nothing
+            loop.start(self);  // reuses the ticket just given back, so it allocates nothing
             return;
         }
     }
@@ -150,7 +153,7 @@ std::size_t reading::await_resume() {
     if (done_ == into_.size() || (done_ != 0 && !all_)) [[likely]]
         return done_;
     if (result_ == stream_core::goes_on || result_ > 0)
-        from().fail_stopped(*token, what_);  // in the middle of read_all
+        from().fail_stopped(*token, what_);  // a stop ended read_all in the middle
     const std::int32_t result = finished();
     if (result < 0) from().fail(-result, what_);
     if (from().is_closing()) from().fail_closed(what_);
@@ -186,7 +189,7 @@ chunk receiving::await_resume() {
     return {};
 }
 
-// ---- writing ------------------------------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 writing::writing(const char* what, stream_core* to, std::span<const std::byte> bytes,
                  how much) noexcept
@@ -204,8 +207,8 @@ bool writing::await_suspend(std::coroutine_handle<> awaiting) {
 
 void writing::prepare() noexcept {
     const std::span<const std::byte> rest = bytes_.subspan(done_);
-    const int flags =
-        MSG_NOSIGNAL | (how_ == how::some ? 0 : MSG_WAITALL);  // the kernel goes on where it can
+    // With MSG_WAITALL the kernel itself continues a partial send where it can.
+    const int flags = MSG_NOSIGNAL | (how_ == how::some ? 0 : MSG_WAITALL);
     if (how_ == how::all_without_copy)
         io_uring_prep_send_zc(sqe(), socket_->fd(), rest.data(), length_of(rest.size()), flags, 0);
     else
@@ -237,7 +240,8 @@ void writing::went(event_loop& loop, io_request& request, std::int32_t result, s
     self.wake();
 }
 
-/// A cancellation finds nothing any more once the bytes are with the kernel.
+/// Once the kernel has queued the bytes, a cancellation has no effect, so the stop resets the
+/// connection.
 void writing::stop_lending(core_context& core, wait_point& point) noexcept {
     stop(core, point);
     auto& self = static_cast<writing&>(static_cast<suspension&>(point));
@@ -259,7 +263,7 @@ std::size_t writing::await_resume() {
         return done_;
     const std::int32_t result = finished();
     if (result < 0) socket_->fail(-result, what_);
-    socket_->fail_stopped(*token, what_);  // in the middle of it
+    socket_->fail_stopped(*token, what_);  // a stop ended the write in the middle
 }
 
 gathering::gathering(stream_core* to, std::span<const std::span<const std::byte>> parts) noexcept
@@ -319,7 +323,7 @@ void gathering::await_resume() {
 
 }  // namespace detail
 
-// ---- stream -------------------------------------------------------------------------------------------------------------
+// ---- stream -------------------------------------------------------------------------------------
 
 stream::~stream() {
     if (core_) core_->drop();

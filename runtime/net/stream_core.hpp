@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-/// A stream between the operations at it: what has arrived and was not read, and how the stream ended, if that is known.
-/// See socket_core.hpp for who may touch it when.
+/// The state of a stream between the operations on it: what has arrived and is not read, and how
+/// the stream ended, if it has. socket_core.hpp says which thread may access it when.
 
 namespace tokengate::detail {
 
@@ -17,14 +17,16 @@ public:
 
     const bool is_tcp;
 
-    /// Takes out the oldest; null if there is none.
+    /// Removes and returns the oldest piece; null if there is none.
     piece* take_piece() noexcept;
     [[nodiscard]] piece* first() const noexcept { return first_; }
-    /// Once all pieces are taken: 0 at the end of the stream, negative for an error, which is told once; 1 if it goes on.
+    /// For use once all pieces are taken: 0 at the end of the stream, a negative errno for an
+    /// error, goes_on otherwise. An end or an error is returned once.
     std::int32_t take_end() noexcept { return std::exchange(end_, goes_on); }
     static constexpr std::int32_t goes_on = 1;
 
-    /// Nothing has arrived that the kernel has not told us: no plain receive is to look before it waits. By who is inward.
+    /// The socket is probably empty, so a plain receive polls first instead of trying to receive.
+    /// Accessed by the inward user.
     bool seems_empty = false;
 
 private:
@@ -34,15 +36,15 @@ private:
     void keep(executor& here, std::int32_t result, std::uint32_t flags) noexcept override;
     [[nodiscard]] bool is_full() const noexcept override { return waiting_ >= most_waiting; }
 
-    static constexpr unsigned most_waiting =
-        32;  // what the kernel brings at a time, when there is much
+    // As many as one multishot receive brings at a time when much has arrived.
+    static constexpr unsigned most_waiting = 32;
 
     piece* first_ = nullptr;
     piece* last_ = nullptr;
     unsigned waiting_ = 0;
     std::int32_t end_ = goes_on;
-    piece* own_ = nullptr;  // the request receives into this one
-    bool ran_dry_ = false;  // the last one found no buffer
+    piece* own_ = nullptr;  // a piece with its own memory, into which the request receives
+    bool ran_dry_ = false;  // the last request found no free buffer
 };
 
 }  // namespace tokengate::detail

@@ -43,7 +43,7 @@ std::size_t exchange::result() {
     const std::int32_t size = finished();
     if (size >= 0 && (outward_ || message_.msg_namelen != 0)) [[likely]]
         return static_cast<std::size_t>(size);
-    // A datagram of nobody's: the socket was shut down.
+    // A datagram without a sender's address: the socket was shut down.
     if (size >= 0 || socket_->is_closing()) socket_->fail_closed(what_);
     std::string text(what_);
     if (outward_ && message_.msg_name) {
@@ -87,7 +87,7 @@ using tokengate::detail::visit;
                             std::string(what) + " (" + with.text() + ")");
 }
 
-/// Its peer may change; errors name the one of the moment.
+/// A UDP socket's peer can change. Errors name the peer at the time of the error.
 class udp_core final : public socket_core {
 public:
     using socket_core::socket_core;
@@ -108,7 +108,7 @@ public:
     }
 
 private:
-    std::mutex mutex_;  // guards the peer, here and in the kernel
+    std::mutex mutex_;  // guards peer_ and the kernel's connect(), so that both agree
     std::optional<endpoint> peer_;
 };
 

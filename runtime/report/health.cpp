@@ -53,7 +53,7 @@ void take(operation_health& health, const operation_totals& from) noexcept {
     health.run_p99 = nanoseconds(from.run_time.quantile(0.99));
 }
 
-/// None if there is nothing to say.
+/// Empty if nothing of the operation has been counted, it is not paused and no guard blocks it.
 std::optional<operation_health> health_of(const shared_state& runtime, std::string_view name,
                                           const records& of) {
     operation_health health{.operation = name};
@@ -81,8 +81,8 @@ std::optional<operation_health> health_of(const shared_state& runtime, std::stri
 health grade_of(std::uint64_t succeeded, std::uint64_t failed) noexcept {
     const std::uint64_t runs = succeeded + failed;
     if (runs < too_few) return health::unknown;
-    const double share =
-        static_cast<double>(succeeded) / static_cast<double>(runs);  // 95 of 100 is 0.95 exactly
+    // 95 of 100 gives the same double as the literal 0.95.
+    const double share = static_cast<double>(succeeded) / static_cast<double>(runs);
     return share >= 0.95  ? health::excellent
            : share >= 0.8 ? health::healthy
            : share >= 0.5 ? health::at_risk
@@ -150,7 +150,7 @@ snapshot counts_of(shared_state& runtime) {
 
 }  // namespace detail
 
-// ---- the public face ----------------------------------------------------------------------------------------------------
+// ---- runtime and gate_control -------------------------------------------------------------------
 
 snapshot runtime::snapshot() const {
     tokengate::snapshot now = detail::counts_of(*core_);

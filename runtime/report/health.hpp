@@ -8,9 +8,11 @@
 #include <string_view>
 #include <vector>
 
-/// How operations do, from what the runtime has counted: by its executors where metrics are on, else by the desks of
-/// breakers and quarantines. Any thread. Operations of one name, which followed each other, are one; the runtime's own are
-/// left out. Throws std::bad_alloc.
+/// The health of operations, from what the runtime has counted. If metrics are on, the executors
+/// count; else only the guards (breakers and quarantines) do. Operations of the same name, defined
+/// one after the other, count as one. The runtime's own operations are left out.
+///
+/// Thread safety: any thread. Errors: std::bad_alloc.
 
 namespace tokengate::detail {
 
@@ -18,17 +20,18 @@ struct shared_state;
 
 [[nodiscard]] health grade_of(std::uint64_t succeeded, std::uint64_t failed) noexcept;
 
-// The two that take a name: somebody has defined an operation of that name.
+// Precondition of the two functions that take a name: an operation of that name has been defined.
 
-/// By name: those of which something has been counted, and those that are held by their name.
+/// Sorted by name: the operations of which something has been counted, those that are paused by
+/// name, and those that a guard blocks.
 [[nodiscard]] std::vector<operation_health> health_of_all(const shared_state& runtime);
 [[nodiscard]] std::optional<operation_health> health_of(const shared_state& runtime,
                                                         std::string_view name);
 
-/// Lets in what a breaker or a quarantine keeps out; false if nothing did.
+/// Ends the blocking by a breaker or a quarantine; false if neither blocked the operation.
 bool release_guards(const shared_state& runtime, std::string_view name);
 
-/// What `runtime::snapshot` has, but for the operations. Any thread.
+/// What `runtime::snapshot` returns, without the operations. Any thread.
 [[nodiscard]] snapshot counts_of(shared_state& runtime);
 
 }  // namespace tokengate::detail

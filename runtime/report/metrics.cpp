@@ -25,7 +25,7 @@ namespace detail {
 
 namespace {
 
-/// Upper bounds of the buckets, in ns: 1, 2, 5, 10 … µs to 100 s.
+/// Upper bounds of the buckets: 1, 2, 5, 10 … µs to 100 s, in ns.
 constexpr auto bounds = [] {
     std::array<std::uint64_t, 25> made{};
     std::uint64_t decade = 1'000;
@@ -52,7 +52,7 @@ void append(std::string& text, Number value) {
     text.append(digits.data(), written.ptr);
 }
 
-/// name="value"; what would end the value too early is escaped.
+/// name="value". Backslashes, quotes and newlines of the value are escaped.
 std::string label(std::string_view name, std::string_view value) {
     std::string text(name);
     text += "=\"";
@@ -66,7 +66,7 @@ std::string label(std::string_view name, std::string_view value) {
     return text += '"';
 }
 
-/// Writes families of samples, each whole, as the format wants it.
+/// Writes families of samples. The format requires each family in one piece.
 class exposition {
 public:
     void family(const char* name, const char* type, const char* help) {
@@ -75,7 +75,7 @@ public:
         text_.append("\n# TYPE ").append(name).append(" ").append(type).append("\n");
     }
 
-    /// Its only sample, or one of several that their labels tell apart.
+    /// The family's only sample, or one of several with different labels.
     template <class Number>
     void sample(Number value, std::string_view labels = {}, std::string_view more = {}) {
         line("", labels, more, value);
@@ -120,8 +120,8 @@ private:
     std::string_view name_;
 };
 
-/// Executors that share a core are one to those who watch; so are operations of one name, whose definitions followed each
-/// other: a sample must not appear twice.
+/// Executors that share a core make one row. So do operations of the same name, defined one after
+/// the other. Otherwise a sample would appear twice, which the format forbids.
 struct core_row {
     std::string labels;
     std::vector<const executor*> of;
@@ -157,7 +157,9 @@ std::vector<operation_row> rows_by_operation(const shared_state& runtime,
                 for (const std::uint32_t index : known)
                     if (const operation_stats* found = each->known_stats_of(index))
                         row.of.push_back(found);
-            if (&core == &cores.back())  // the control loop, which was to admit them
+            // Tokens rejected outside of an executor count for the control loop, which would have
+            // admitted them.
+            if (&core == &cores.back())
                 for (const std::uint32_t index : known)
                     if (const operation_stats* found = runtime.places.refused()->find(index))
                         row.of.push_back(found);
@@ -218,8 +220,7 @@ void write_operations(exposition& out, const shared_state& runtime,
     histograms("tokengate_operation_queue_wait_seconds",
                "Time from a token's admission to its start.", &operation_stats::queue_wait);
     histograms("tokengate_operation_run_time_seconds",
-               "Time that a token's body held its core, from start to end.",
-               &operation_stats::run_time);
+               "Time from a token's start to its end, waits included.", &operation_stats::run_time);
     out.family("tokengate_operation_uncounted_total", "counter",
                "Events of operations that were not counted because there was no memory.");
     for (const core_row& row : cores)
@@ -236,8 +237,8 @@ void write_cores(exposition& out, const shared_state& runtime, const std::vector
     out.family("tokengate_core_parked_executors", "gauge",
                "Executors asleep because they have nothing to do.");
     for (const core_row& row : cores) {
-        if (runtime.is_control(row.of.front()->position()))
-            continue;  // not in the gate's map of parked ones
+        // The gate's map of parked executors does not contain the control loop.
+        if (runtime.is_control(row.of.front()->position())) continue;
         out.sample(sum(row.of,
                        [&](const executor& each) {
                            const unsigned at = each.position();
@@ -284,8 +285,8 @@ void write_gate(exposition& out, gate& at_gate, const snapshot& now) {
 }
 
 void write_guards(exposition& out, const shared_state& runtime) {
-    std::map<std::string_view, bool>
-        blocked;  // of those that have a breaker or a quarantine and have been here
+    // Operations with a breaker or a quarantine that have been used in this runtime.
+    std::map<std::string_view, bool> blocked;
     for (const operation_record* each : known_operations())
         if (const guard_desk* desk = runtime.guards.find(each->index))
             blocked[each->name] |= !desk->blocked().empty();

@@ -9,13 +9,15 @@
 #include <cstdint>
 #include <string>
 
-/// What a runtime has counted, for those who ask from outside. Any thread; nothing is stopped for it.
+/// What a runtime has counted, for its own reports and for Prometheus.
+///
+/// Thread safety: any thread; no executor is stopped for it.
 
 namespace tokengate::detail {
 
 struct shared_state;
 
-/// One operation on all executors.
+/// The counts of one operation, summed over all executors.
 struct operation_totals {
     std::uint64_t admitted = 0;
     std::uint64_t started = 0;
@@ -30,11 +32,13 @@ struct operation_totals {
     histogram_sum run_time;
 
     void add(const operation_stats& from) noexcept;
-    /// What all executors know of an operation; nothing without runtime_options::metrics.
+    /// Adds what all executors have counted of an operation, and what was rejected before it
+    /// reached one. Without runtime_options::metrics that is nothing.
     void add(const shared_state& runtime, std::uint32_t index) noexcept;
 };
 
-/// In Prometheus' text format, version 0.0.4. `now` is this runtime's. Throws std::bad_alloc.
+/// The metrics in Prometheus' text format, version 0.0.4. `now` is a snapshot of this runtime.
+/// Throws std::bad_alloc.
 [[nodiscard]] std::string metrics_text(shared_state& runtime, const snapshot& now);
 
 }  // namespace tokengate::detail

@@ -23,25 +23,26 @@ namespace {
 
 constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
 
-/// What is drawn: a slice, where an arrow leaves, or an instant.
+/// An item to draw: a slice, the point where an arrow leaves, or an instant.
 struct mark {
     enum class shape : std::uint8_t { slice, departure, instant } drawn_as;
     trace_event event;
     std::uint64_t duration_ns = 0;
-    std::string_view outcome{};  ///< of the token, if it ended in this slice
-    bool earliest = false;       ///< the first slice that is known of its token
+    std::string_view outcome{};  ///< the token's, if it ended in this slice
+    bool earliest = false;       ///< the first known slice of its token
 };
 
-/// What of a token is needed in another row.
+/// The facts about a token that the other rows need.
 struct journey {
     std::uint64_t spawned_ns = never;
     std::uint64_t admitted_ns = never;
     std::uint64_t started_ns = never;
-    std::uint64_t known_since_ns =
-        0;  ///< before that, the ring in which it runs has forgotten everything
+    /// The oldest event of the ring of the thread where it runs; 0 if no event was overwritten.
+    std::uint64_t known_since_ns = 0;
     bool leaves_a_slice = false;
 
-    /// A token stays on its thread. So if the ring there remembers the time of the spawn, it knows the true start.
+    /// A token never changes its thread. So if that thread's ring goes back to the time of the
+    /// spawn, its first slice is the true start.
     [[nodiscard]] bool starts_as_known() const noexcept {
         return started_ns != never && known_since_ns <= spawned_ns && spawned_ns <= started_ns;
     }
@@ -56,13 +57,13 @@ public:
     row_reader(const trace_reading& from, journeys& all) : from_(from), all_(all) {
         std::uint64_t latest = 0;
         for (trace_event each : from.events) {
-            latest = each.ns =
-                std::max(each.ns, latest);  // slices nest only if time does not go backwards
+            // Slices nest only if time does not go backwards.
+            latest = each.ns = std::max(each.ns, latest);
             take(each);
         }
     }
 
-    /// What still runs does so until now.
+    /// Slices that still run last until `now_ns`.
     std::vector<mark> finish(std::uint64_t now_ns) && {
         for (const std::size_t each : open_) marks_[each].outcome = "running";
         close_above(0, now_ns);
@@ -74,7 +75,7 @@ private:
         switch (event.kind) {
             case trace_kind::spawned: {
                 journey& child = all_[event.sequence];
-                if (child.spawned_ns != never) break;  // once each
+                if (child.spawned_ns != never) break;  // only the first spawn of a token counts
                 child.spawned_ns = event.ns;
                 child.leaves_a_slice = !open_.empty();
                 if (child.leaves_a_slice) marks_.push_back({mark::shape::departure, event});
@@ -87,7 +88,7 @@ private:
                 break;
             case trace_kind::in_place_begin: open(event); break;
             case trace_kind::continued:
-                // In the slice that it has been in all the while, or, if it had been suspended, in a new one.
+                // It continues in its open slice. If it had been suspended, it begins a new slice.
                 if (const std::size_t depth = depth_of(event.sequence); depth != 0) {
                     close_above(depth, event.ns);
                 } else {
@@ -136,10 +137,10 @@ private:
     const trace_reading& from_;
     journeys& all_;
     std::vector<mark> marks_;
-    std::vector<std::size_t> open_;  // slices of the stretch that is under way, outermost first
+    std::vector<std::size_t> open_;  // the open slices of the current segment, outermost first
 };
 
-/// The document, as it grows.
+/// Builds the JSON document.
 class document {
 public:
     explicit document(std::uint64_t origin_ns) : origin_ns_(origin_ns) {}
@@ -182,7 +183,7 @@ public:
                 begin("i", std::string(event.operation->name) + ' ' + std::string(what), "token",
                       thread, event.ns);
                 out_ += ",\"s\":\"t\",\"args\":{";
-                // An end does not say when its token was made; its number is enough to find it.
+                // The event of an end lacks the token's creation time, so the sequence names it.
                 out_ += ended ? "\"sequence\":" + quoted(std::to_string(event.sequence))
                               : "\"token\":" + id_of(event);
                 out_ += "}}";
@@ -212,7 +213,8 @@ private:
         out_ += ",\"args\":{" + argument + "}}";
     }
 
-    /// Right behind the slice at which it arrives, so that who reads in order binds it to that one.
+    /// Written directly behind the slice at which it arrives: a viewer that reads in order then
+    /// binds it to that slice.
     void arrow(const char* phase, unsigned thread, const trace_event& event) {
         begin(phase, "spawn", "spawn", thread, event.ns);
         out_ += ",\"id\":\"" + std::to_string(event.sequence) +
@@ -220,7 +222,7 @@ private:
     }
 
     void waited(const char* what, std::uint64_t since_ns, std::uint64_t until_ns) {
-        if (since_ns > until_ns) return;  // not known, too
+        if (since_ns > until_ns) return;  // also if `since_ns` is `never`, that is, unknown
         out_ += std::string(",\"") + what + "\":";
         microseconds(until_ns - since_ns);
     }
@@ -253,7 +255,8 @@ std::string trace_json(std::span<const trace_row> rows, std::uint64_t now_ns) {
     for (const trace_reading& each : readings) {
         for (const trace_event& event : each.events) {
             first = std::min(first, event.ns);
-            last = std::max(last, event.ns);  // noted while we read
+            last =
+                std::max(last, event.ns);  // an event noted during this reading is later than now
         }
     }
 

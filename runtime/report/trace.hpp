@@ -7,20 +7,22 @@
 #include <span>
 #include <string>
 
-/// Trace rings as JSON in the Chrome trace event format, which ui.perfetto.dev and chrome://tracing show.
+/// Trace rings as JSON in the Chrome trace event format, for ui.perfetto.dev and chrome://tracing.
 ///
 ///     const trace_row rows[] = {{"core 0", &first}, {"control loop", &second}};
 ///     std::string json = trace_json(rows, event_loop::steady_ns());
 ///
-/// A row a ring, in this order. A stretch in which a token's body runs is a slice, named like its operation; a child that
-/// runs inside its awaiter's stretch lies within the awaiter's slice. Each spawn is an arrow from the spawner's slice to
-/// the child's first one. What has no slice (a token that was refused, paused, or ended without having run) is an
-/// instant.
+/// Each ring is a row, in the given order. Each segment in which a token's body runs is a slice,
+/// named like its operation. The slice of a child in place lies within its awaiter's slice. Each
+/// spawn is an arrow from the spawner's slice to the child's first one. A token without a slice
+/// (rejected, held by a pause, or ended without having run) is an instant.
 ///
-/// Where a ring has forgotten the beginning of a stretch, there is no slice of it; where it has forgotten either end of an
-/// arrow, there is no arrow. What still runs lasts until now.
+/// If a ring has overwritten the beginning of a segment, the segment has no slice. If it has
+/// overwritten either end of an arrow, there is no arrow. A slice that still runs lasts until now.
 ///
-/// Any thread; nothing is stopped for it. Times are µs with ns as fraction, from the first event. Throws std::bad_alloc.
+/// Times are µs with ns as fraction, from the first event.
+///
+/// Thread safety: any thread; no executor is stopped for it. Errors: std::bad_alloc.
 
 namespace tokengate::detail {
 

@@ -35,7 +35,7 @@ int load_table::retract(unsigned position) noexcept {
 }
 
 void load_table::count_hungry(unsigned position, std::uint32_t more) noexcept {
-    if (position == layout_.positions()) return;  // the control loop has no class
+    if (position == layout_.positions()) return;  // the control loop serves no class
     const unsigned core = position / layout_.workers_per_core;
     for (const weight w : {weight::heavy, weight::medium, weight::light})
         if (core >= first_home_core(w, layout_.cores))

@@ -37,8 +37,8 @@ router::found router::walk(const lane& l, Bits bits_of, Free free_of) const noex
             if (int free = free_of(position); free > 0) return {turn, position, free};
             bits &= ~bit_of(turn);
         }
-        if (left == 0)
-            return {};  // the first word has been visited twice: from the cursor on, and now as a whole
+        // The first word has been scanned twice: from the cursor on, and now as a whole.
+        if (left == 0) return {};
         if (l.backward != 0)
             word = (word == 0 ? words_ : word) - 1;
         else
@@ -74,10 +74,10 @@ unsigned router::spilled(weight w) noexcept {
         unsigned position = l.spill_cursor;
         l.spill_cursor = position + 1 == l.first_position ? 0 : position + 1;
         local& mine = mine_[position];
-        // The bit goes first: without it the position is full, or more than half full.
+        // The bit is tested first: without it the position is full, or more than half full.
         if (!loads_.has_room(position) || loads_.half_free(position) <= mine.pending) continue;
         ++mine.pending;
-        mine.credit = 0;  // the next token of the position's own classes looks again
+        mine.credit = 0;  // the next token of the position's own classes reads the room again
         return position;
     }
     return no_room;

@@ -13,41 +13,48 @@
 #include <cstdint>
 #include <vector>
 
-/// Where a token runs: the next staggered position of its class's home range that has room.
+/// Chooses where a token runs: the next staggered position with room in the home range of its
+/// class.
 ///
-///     load_table loads{{.cores = 8}};                                       // one a runtime
-///     router routes{loads, loop_index};                                     // one an event loop
-///     if (unsigned p = routes.route(weight::light); p != router::no_room)   // else: the class FIFO at the gate
+///     load_table loads{{.cores = 8}};    // one for each runtime
+///     router routes{loads, loop_index};  // one for each event loop
+///     // no_room: the token goes to its class FIFO at the gate
+///     if (unsigned p = routes.route(weight::light); p != router::no_room)
 ///         … chain into the outbox of p; when that is flushed: routes.publish(p);
 ///
-/// Anchored tokens are placed, not routed: they never ask for room and are not counted.
+/// Anchored tokens are placed, not routed: they need no room and are not counted.
 ///
-/// Belongs to its event loop's thread. Nothing here blocks, and nothing allocates or fails after construction.
+/// Belongs to its event loop's thread. Nothing here blocks, and nothing allocates or fails after
+/// construction.
 
 namespace tokengate::detail {
 
-/// Staggers tokens over the positions of their class, in the order of *turns*: every core once before a second worker
-/// of any. A class's cursor starts at the front (heavy, medium) or at the back (light), a few places further in each
-/// loop, and goes round; a position that is full loses its turn.
+/// Staggers tokens over the positions of their class, in the order of *turns*: every core once
+/// before a second executor of any core. The cursor of a class starts at the front (heavy, medium)
+/// or at the back (light), a few places further in each loop, and goes round. A full position loses
+/// its turn.
 ///
-/// A position that has nothing to run goes before the others, once: until the router has published what it gave it. One
-/// that is awake goes before one that would have to be woken.
+/// A hungry position is chosen before the others, but only once until the router has published what
+/// it routed there. A hungry position that is awake is chosen before one that would have to be
+/// woken.
 ///
-/// What a router has decided and not yet published counts for it alone, and it looks at a position again only after
-/// publishing or after 32 tokens: a decision costs no shared cache line but the bitmap's. The price is that routers may
-/// overbook a position between them, each by what it decided since its last look: at most (routers × 32) tokens.
+/// Decisions that a router has not published count for this router alone. It reads a position's
+/// room again only after publishing or after 32 tokens: so a decision touches no shared cache line
+/// but the bitmap's. The price is that several routers may overbook a position, each by what it
+/// decided since its last read: at most (routers × 32) tokens.
 class router {
 public:
     static constexpr unsigned no_room = ~0u;
-    static constexpr unsigned batch =
-        32;  ///< publish at the latest after so many tokens to one position
+    /// A router publishes at the latest after this many tokens to one position.
+    static constexpr unsigned batch = 32;
 
     router(load_table& loads, unsigned loop_index, spill = spill::when_saturated);
 
     router(const router&) = delete;
     router& operator=(const router&) = delete;
 
-    /// The position for an unanchored token, or `no_room`: it waits at the gate. To be published.
+    /// The position for an unanchored token; or `no_room`: the token waits at the gate. To be
+    /// published.
     unsigned route(weight w) noexcept {
         lane& l = lane_of(w);
         found next = next_with_room(l);
@@ -61,17 +68,18 @@ public:
         return next.position;
     }
 
-    /// The position for the first token of a sticky key: one with room if there is one, else the next of
-    /// the home range. Not counted, nothing to publish.
+    /// The position for the first token of a sticky key: one with room if there is one, else the
+    /// next of the home range. The token is not counted, and nothing is to be published.
     unsigned place(weight w) noexcept;
 
-    /// The outbox to `position` is being flushed: what was routed there counts for everybody from now on. At most every
-    /// `batch` tokens, and for each position that got any at the end of a turn, the loop's own included.
+    /// The outbox to `position` is being flushed: tokens routed there count for every router from
+    /// now on. Called at the latest after `batch` tokens to one position, and at the end of a turn
+    /// for each position that received any, the loop's own included.
     void publish(unsigned position) noexcept {
         local& mine = mine_[position];
         load_table::slot& s = loads_.slots_[position];
-        // relaxed: it may be seen late, like any decision that is still pending here; it only makes the position
-        // fuller.
+        // relaxed: a late read is like a decision that is still pending here; the addition only
+        // makes the position fuller.
         if (mine.pending != 0) s.routed.fetch_add(mine.pending, std::memory_order_relaxed);
         mine = {};
         filled_[s.turn / 64] &= ~bit_of(s.turn);
@@ -90,13 +98,14 @@ public:
         return false;
     }
 
-    /// Tells those of the home range that sleep, but for this one, until `tell(position)` is true. False: nobody was told.
+    /// Notifies the sleeping executors of the home range, except for `but`, until `tell(position)`
+    /// returns true. False: none was notified.
     template <class Tell>
     bool tell_sleepers(weight w, unsigned but, Tell tell) const noexcept {
         const lane& l = lane_of(w);
         return tell_among(but, tell, [&](unsigned word) { return l.home[word]; });
     }
-    /// The same of any range, but for those that will look around by themselves soon.
+    /// The same for any range, except for executors that soon scan by themselves.
     template <class Tell>
     bool tell_sleepers_anywhere(unsigned but, Tell tell) const noexcept {
         const lane& all = lane_of(weight::heavy);
@@ -105,7 +114,7 @@ public:
         });
     }
 
-    /// Nothing has been kept back for the position: it goes before others again while it has nothing to run.
+    /// Nothing is kept back for the position: while hungry, it is chosen before others again.
     void forget_fed(unsigned position) noexcept {
         const unsigned turn = loads_.slots_[position].turn;
         fed_[turn / 64] &= ~bit_of(turn);
@@ -114,7 +123,7 @@ public:
         for (unsigned word = 0; word < words_; ++word) fed_[word] = 0;
     }
 
-    /// Decided and not yet published.
+    /// Tokens routed there and not yet published.
     [[nodiscard]] unsigned pending(unsigned position) const noexcept {
         return mine_[position].pending;
     }
@@ -129,12 +138,14 @@ public:
         return position >= lane_of(w).first_position;
     }
 
-    /// Whether the position, outside the home range, may take tokens of the class that wait at the gate: what waits there
-    /// has found its range full, so it is enough that this one has at least half its window free.
+    /// Whether the position, outside the home range, may take tokens of the class that wait at the
+    /// gate. Those tokens have found their range full, so it is enough that this position has at
+    /// least half its window free.
     [[nodiscard]] bool may_help(unsigned position, weight w) const noexcept;
 
-    /// How many of the `waiting` tokens of a class its FIFO should give at once to a position that may serve them, or
-    /// may spill: fewer towards the end of a burst, no more than there is room for, but at least one.
+    /// How many of the `waiting` tokens of a class its FIFO gives at once to a position that may
+    /// serve them, or may spill. Fewer towards the end of a burst, and no more than there is room
+    /// for, but at least one.
     [[nodiscard]] unsigned chunk(std::size_t waiting, weight w, unsigned position) const noexcept;
 
 private:
@@ -150,13 +161,13 @@ private:
     };
     struct local {
         std::uint16_t pending = 0;
-        std::uint16_t credit =
-            0;  // room seen at the last look and not used; never without something pending
+        // Room found at the last read and not used; 0 if nothing is pending.
+        std::uint16_t credit = 0;
     };
     struct found {
         unsigned turn;
         unsigned position;
-        int free;  // 0: none
+        int free;  // 0: no position
     };
 
     lane& lane_of(weight w) noexcept { return lanes_[static_cast<std::size_t>(w)]; }
@@ -166,8 +177,8 @@ private:
         return std::uint64_t{1} << turn % 64;
     }
 
-    /// The bits of the cursor's word that lie at or behind the cursor. Without branches, here and below: classes
-    /// alternate unforeseeably, and a mispredicted branch costs more than all the rest.
+    /// The bits of the cursor's word at or behind the cursor. Without branches, here and below:
+    /// classes alternate unpredictably, and a mispredicted branch costs more than all the rest.
     static std::uint64_t from_cursor(const lane& l) noexcept {
         std::uint64_t forward = ~std::uint64_t{} << l.cursor % 64,
                       backward = ~std::uint64_t{} >> (63 - l.cursor % 64);
@@ -185,13 +196,13 @@ private:
     bool tell_among(unsigned but, Tell tell, Bits bits_of_word) const noexcept {
         const unsigned own = loads_.turn_of_[but];
         for (unsigned word = 0; word < words_; ++word) {
-            // seq_cst: pairs with starves(), whose caller looks around afterwards
+            // seq_cst: pairs with starves(), whose caller scans the other loops afterwards.
             std::uint64_t asleep = loads_.room_[word].asleep.load(std::memory_order_seq_cst);
             if (asleep == 0) [[likely]]
                 continue;
             asleep &= bits_of_word(word);
             if (own / 64 == word) asleep &= ~bit_of(own);
-            // From the back: who is at home there may run every class.
+            // From the back: the executors at home there may run every class.
             while (asleep != 0) {
                 const unsigned bit = 63 - static_cast<unsigned>(std::countl_zero(asleep));
                 if (tell(loads_.position_at(word * 64 + bit))) return true;
@@ -205,7 +216,7 @@ private:
         return loads_.room(word) & l.home[word] & ~filled_[word];
     }
 
-    /// The first look, which nearly always suffices, is at the cursor's word.
+    /// Reads the cursor's word first, which nearly always suffices.
     found next_with_room(const lane& l) noexcept {
         unsigned word = l.cursor / 64;
         std::uint64_t all = candidates(l, word);
@@ -232,15 +243,15 @@ private:
         l.cursor = next < positions_ ? next : next - positions_;
     }
 
-    /// The first turn at or behind the cursor, going round, whose bit is set in `bits_of(word)` and for whose position
-    /// `free_of` is above zero.
+    /// The first turn at or behind the cursor, going round, whose bit is set in `bits_of(word)` and
+    /// for whose position `free_of` is above zero.
     template <class Bits, class Free>
     found walk(const lane& l, Bits bits_of, Free free_of) const noexcept;
 
     found search(const lane& l) noexcept;
 
-    /// How many tokens, at most a batch, may go there now; 0, and the position is not asked again before it has
-    /// changed.
+    /// How many tokens, at most a batch, may go there now. If 0, the router does not read the
+    /// position again before the position has changed.
     int look(unsigned position) noexcept;
 
     unsigned spilled(weight w) noexcept;
@@ -248,11 +259,11 @@ private:
     load_table& loads_;
     unsigned positions_;
     unsigned words_;
-    std::uint64_t only_word_;  // all ones if there is but one word
+    std::uint64_t only_word_;  // all ones if there is only one word
     spill spill_;
     std::array<lane, 3> lanes_;  // by weight
     bitmap filled_{};  // by turn: full through what is pending here, until that is published
-    bitmap fed_{};     // by turn: hungry, and given something here, until that is published
+    bitmap fed_{};     // by turn: hungry, and routed to from here, until that is published
     std::vector<local> mine_;  // by position
 };
 

@@ -15,12 +15,13 @@ namespace tokengate::detail {
 namespace {
 
 constexpr std::size_t table_count = 256;
-constexpr unsigned bucket_bits = 24;  // of a hash; those above choose the table
+constexpr unsigned bucket_bits = 24;  // of a hash; the bits above choose the table
 
 /// Keys may differ in their high bits only. (2^64 divided by the golden ratio)
 std::size_t hash_of(std::uint64_t key) noexcept { return (key * 0x9E37'79B9'7F4A'7C15u) >> 32; }
 
-/// One lock for a whole set, in its midst; as libcds' `striping` it would be on a line of its own.
+/// One lock for a whole set, inside the set: as libcds' `striping` it would be on a line of its
+/// own.
 class one_lock {
 public:
     explicit one_lock(std::size_t /*capacity*/) {}
@@ -50,11 +51,11 @@ private:
     brief_lock lock_;
 };
 
-/// What the next table that this thread makes is to use.
+/// The memory for the next table that this thread makes.
 constinit thread_local void* reserved = nullptr;
 
-/// Where a set's buckets are: on cache lines of their own. A set that grows writes down its new size before it asks for the
-/// memory, and must not be refused it: so that has been reserved.
+/// Allocates a set's buckets, on cache lines of their own. A growing set stores its new size before
+/// it allocates, so that allocation must not fail: its memory has been reserved before.
 template <class T>
 struct table_memory {
     using value_type = T;
@@ -105,7 +106,8 @@ struct sticky_registry::held_pin {
     [[nodiscard]] std::uint64_t key() const noexcept { return held.key(); }
 };
 
-/// A chain of pins, with what StripedSet asks of its containers. Everything here runs under the table's lock.
+/// A chain of pins, with the members that StripedSet requires of its containers. Everything here
+/// runs under the table's lock.
 struct sticky_registry::bucket {
     using value_type = node;
     using default_resizing_policy = cds::intrusive::striped_set::no_resizing;
@@ -129,8 +131,8 @@ struct sticky_registry::bucket {
     [[nodiscard]] iterator begin() const noexcept { return iterator(first); }
     [[nodiscard]] iterator end() const noexcept { return iterator(nullptr); }
 
-    /// Calls found(is_new, pin, candidate) with the pin of the candidate's key, which else is the candidate. What it
-    /// throws leaves no pin.
+    /// Calls found(is_new, pin, candidate) with the pin of the candidate's key; if there is none,
+    /// the candidate becomes the pin. If `found` throws, no pin is left.
     template <class Found>
     std::pair<bool, bool> update(node& candidate, Found found, bool /*may_insert*/) {
         for (node& each : *this)
@@ -143,7 +145,8 @@ struct sticky_registry::bucket {
         return {true, true};
     }
 
-    /// One token of a held pin less. If that was the last, calls ended(pin) and takes it out; else null.
+    /// Counts one token less of a held pin. If that was the last, calls ended(pin) and returns the
+    /// pin, taken out; else null.
     template <class Ended>
     node* erase(const held_pin& leaving, Ended ended) noexcept {
         if (!leaving.held.lower()) return nullptr;
@@ -178,7 +181,8 @@ struct bucket_hash {
 
 }  // namespace
 
-/// The pins are counted here, under the lock: StripedSet's own counter takes a locked instruction for each of them.
+/// The table counts its pins under its lock: StripedSet's own counter takes a locked instruction
+/// for each.
 struct alignas(64) sticky_registry::table
     : private cds::intrusive::StripedSet<bucket, cds::opt::hash<bucket_hash>,
                                          cds::opt::mutex_policy<one_lock>,
@@ -195,7 +199,8 @@ struct alignas(64) sticky_registry::table
         least_ = bucket_count();
     }
 
-    /// The pin of the candidate's key, which else becomes the pin, at `place()`; one token more.
+    /// The pin of the candidate's key, with one token more. If there is none, the candidate becomes
+    /// the pin, at `place()`.
     template <class Place>
     acquired raise(node& candidate, Place place) {
         acquired got{nullptr, false};
@@ -213,7 +218,7 @@ struct alignas(64) sticky_registry::table
         return got;
     }
 
-    /// One token less; true if that was the last, and the pin is the caller's.
+    /// Counts one token less. True if that was the last: then the caller owns the pin.
     bool lower(node& held) noexcept {
         bool sparse = false;
         const bool last = erase(held_pin{held}, [&](node& /*ended*/) {
@@ -232,7 +237,7 @@ private:
         return pins() < bucket_count() / 8 && bucket_count() > least_;
     }
 
-    /// Looks again: somebody else may have been here.
+    /// Tests again under the lock: another thread may have resized the table.
     void fit() noexcept {
         const scoped_resize_lock alone(m_MutexPolicy);
         if (is_full()) resize_to(bucket_count() * 2);

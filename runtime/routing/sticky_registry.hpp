@@ -6,37 +6,43 @@
 #include <memory>
 #include <type_traits>
 
-/// Which position (executor) the tokens of a sticky key run on while any of them is in flight.
+/// The position (executor) on which the tokens of a sticky key run while any of them is in flight.
 ///
 ///     auto [pin, redirected] = registry.acquire(key, [&] { return router.place(weight::light); });
 ///     ... the token runs at pin->position() ...
-///     registry.release(pin);      // the last one out unpins the key
+///     registry.release(pin);      // the last release unpins the key
 ///
-/// A *pin* counts the tokens in flight under its key. Two keys with one hash share a pin, and so a core: harmless.
+/// A *pin* counts the tokens in flight under its key. `key` is the hash of what the user's anchor
+/// selects: two user keys with one hash share a pin, and so a core. That is harmless.
 ///
-/// Pins stand in 256 tables, chosen by eight bits of the key's hash: libcds' intrusive `StripedSet`, each with one lock
-/// and the rest of its state in one cache line. `acquire` and `release` are one short section under it: 2 locked
-/// instructions a pair. The lock-free sets of libcds take 15 to 31 with their hazard pointers, and 2 to 13 times the
-/// time (docs/benchmarks.md).
+/// Pins are kept in 256 tables, chosen by eight bits of a hash of `key`. Each table is libcds'
+/// intrusive `StripedSet`, with one lock and the rest of its state in one cache line. `acquire` and
+/// `release` are one short section each under that lock: 2 locked instructions a pair. The
+/// lock-free sets of libcds take 15 to 31 with their hazard pointers, and 2 to 13 times the time
+/// (docs/benchmarks.md).
 ///
-/// Lifetime. A table is searched, and a pin's count changed, only under the table's lock (exchange with acquire; its
-/// partner is the store with release that unlocks). So a count is zero only within the section that unlinks the pin:
-/// nobody finds such a pin, a newcomer comes before that section and counts itself, or after it and makes a new pin. No
-/// other thread has a reference then, and the pin's memory is free at once: there is nothing to reclaim later, and a
-/// pin in its next use can not be mistaken for the former one (ABA), since nobody looks at one that he does not hold
-/// without the lock. Who holds a pin reads its key and position without it: they were written in the section that made
-/// it, before his own, and change only after his release.
+/// Lifetime. A thread searches a table, and changes a pin's count, only under the table's lock
+/// (exchange with acquire; its partner is the store with release that unlocks). So a count is zero
+/// only within the section that unlinks the pin, and no other thread finds such a pin. A later
+/// `acquire` of the key runs either before that section and counts its token, or after it and makes
+/// a new pin. When the pin is unlinked, no other thread has a reference, and the pin's memory is
+/// free at once: nothing is left to reclaim later. Nor can a thread mistake a reused pin for the
+/// former one (ABA), since a thread reads a pin that it does not hold only under the lock. The
+/// holder of a pin reads its key and position without the lock. Both were written by the end of the
+/// section that made the pin, before the holder's own section ends, and change only after its
+/// release.
 ///
-/// Memory. A table doubles when it has more pins than buckets, and halves when it has eight times fewer, down to what it
-/// began with; growing moves the pins of one table of 256, a few thousand where there are 10^6. Without memory for that,
-/// it stays as it is and its chains get longer. Pins are slots of the threads' frame pools. In steady state neither
-/// acquire nor release allocates; after a burst tables and slots go back.
+/// Memory. A table doubles if it has more pins than buckets. It halves if it has eight times fewer,
+/// down to its initial size. Growing moves the pins of one table of 256: a few thousand pins out of
+/// 10^6. Without memory for that, the table stays as it is and its chains get longer. Pins are
+/// slots of the threads' frame pools. In steady state neither acquire nor release allocates; after
+/// a burst, tables and slots are freed again.
 ///
-/// A lock whose holder was preempted is waited for (brief_lock.hpp says how): only by those who want one of the
-/// same 256th of the keys.
+/// If a lock's holder has been preempted, other threads wait for the lock (brief_lock.hpp describes
+/// how): only threads that use one of the same 256th of the keys.
 ///
-/// Calls are safe from many threads at once, except that the registry outlives all of them. Errors: std::bad_alloc, and
-/// what `place` throws; neither leaves a pin.
+/// Calls are safe from many threads at once; the registry must outlive all of them. Errors:
+/// std::bad_alloc, and what `place` throws; neither leaves a pin.
 
 namespace tokengate::detail {
 
@@ -58,7 +64,7 @@ class sticky_registry {
 public:
     struct acquired {
         pin* held;
-        bool redirected;  ///< a pin that was there decided the position
+        bool redirected;  ///< an existing pin decided the position
     };
 
     /// Has room for `expected_pins` before a table grows, 8 bytes each; at least 4,096.
@@ -67,8 +73,9 @@ public:
     sticky_registry(const sticky_registry&) = delete;
     sticky_registry& operator=(const sticky_registry&) = delete;
 
-    /// The pin of `key`, counting one token more. Where there is none, a new one at `place()`, which is called at most
-    /// once and never in vain, under the lock: it must be short, and not call the registry.
+    /// The pin of `key`, with one token more. If there is none, makes one at `place()`. `place` is
+    /// called at most once, and only if its result is used. It runs under the lock: it must be
+    /// short, and must not call the registry.
     template <class Place>
     [[nodiscard]] acquired acquire(std::uint64_t key, Place&& place) {
         using callable = std::remove_reference_t<Place>;
@@ -82,10 +89,10 @@ public:
 
     void release(pin* held) noexcept;
 
-    /// Pins in force; exact while nobody acquires or releases.
+    /// Pins in force; exact while no thread acquires or releases.
     [[nodiscard]] std::size_t size() const noexcept;
 
-    /// Bytes of the tables, without the pins; exact while nobody acquires or releases.
+    /// Bytes of the tables, without the pins; exact while no thread acquires or releases.
     [[nodiscard]] std::size_t table_bytes() const noexcept;
 
 private:

@@ -33,7 +33,8 @@ bool latch::waiting_for::await_suspend(std::coroutine_handle<> awaiting) {
         of_.count_down(by_);
         throw;
     }
-    // Arriving and joining the queue are one step: once others could open it, this one waits or has passed.
+    // Arrival and enqueueing are one step under the lock: before another thread can open the latch,
+    // this wait is in the queue or has passed.
     detail::hook_queue released;
     std::unique_lock lock(of_.waiting_.lock);
     const bool open = of_.lower(by_, released);

@@ -15,12 +15,12 @@
 
 namespace tokengate::detail {
 
-// ---- brief_lock ---------------------------------------------------------------------------------------------------------
+// ---- brief_lock ---------------------------------------------------------------------------------
 
 void brief_lock::lock_slowly() noexcept {
-    constexpr unsigned looks = 200,
-                       looks_and_yields =
-                           1000;  // about 5 µs, and as many times as others want this CPU
+    // The first 200 polls take about 5 µs. Each further poll up to the 1000th yields the CPU to
+    // other threads that want it.
+    constexpr unsigned looks = 200, looks_and_yields = 1000;
     for (unsigned i = 0;; ++i) {
         if (!held_.load(std::memory_order_relaxed) &&
             !held_.exchange(true, std::memory_order_acquire))
@@ -34,13 +34,13 @@ void brief_lock::lock_slowly() noexcept {
         } else if (i < looks_and_yields) {
             sched_yield();
         } else {
-            std::this_thread::sleep_for(
-                std::chrono::microseconds(50));  // the holder may have a lower priority
+            // The holder may have a lower priority: then it runs only while this thread sleeps.
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
         }
     }
 }
 
-// ---- queued_wait --------------------------------------------------------------------------------------------------------
+// ---- queued_wait --------------------------------------------------------------------------------
 
 bool queued_wait::goes_on(core_context& core, std::coroutine_handle<> awaiting) noexcept {
     if (core.inline_budget >= 0) return false;
@@ -56,7 +56,7 @@ bool queued_wait::waits(core_context& core) noexcept {
 
 void queued_wait::stop(core_context&, wait_point& point) noexcept {
     auto& self = static_cast<queued_wait&>(static_cast<suspension&>(point));
-    if (!self.decide(fate::stopped)) return;  // released: it is on its way home
+    if (!self.decide(fate::stopped)) return;  // already released: its hook is on the way home
     {
         const std::scoped_lock lock(self.in_->lock);
         self.in_->unlink(self);
@@ -69,7 +69,7 @@ void queued_wait::after_wait(const char* what) {
     if (fate_.load(std::memory_order_relaxed) == fate::stopped) throw_stopped(*token, what);
 }
 
-// ---- wait_queue ---------------------------------------------------------------------------------------------------------
+// ---- wait_queue ---------------------------------------------------------------------------------
 
 wait_queue::~wait_queue() {
     for (;;) {
@@ -119,12 +119,13 @@ void wait_queue::unlink(queued_wait& leaving) noexcept {
     (leaving.behind_ ? leaving.behind_->before_ : last_) = leaving.before_;
 }
 
-// ---- waking -------------------------------------------------------------------------------------------------------------
+// ---- waking -------------------------------------------------------------------------------------
 
 namespace {
 
-/// From a thread that has no loop of that runtime. The runtime is kept alive: it could end as soon as the last of the
-/// chain has run, while its loop is still being woken.
+/// Called on a thread that has no loop of `home`'s runtime. with_runtime keeps that runtime alive:
+/// it could end as soon as the last hook of the chain has run, while this thread still wakes its
+/// loop.
 void post_chain(executor& home, hook* newest, hook* oldest) noexcept {
     struct chain {
         executor& home;

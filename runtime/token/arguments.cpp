@@ -22,7 +22,7 @@ void append(std::string& text, Number value) {
     text.append(digits.data(), written.ptr);
 }
 
-/// Takes what fits, and then fails, so that who prints much may notice.
+/// Takes the characters that fit and then fails, so that code that prints much can notice it.
 class limited_buffer : public std::streambuf {
 public:
     limited_buffer() { setp(room_.data(), room_.data() + room_.size()); }
@@ -37,7 +37,7 @@ private:
 }  // namespace
 
 bool argument_text::begin() {
-    if (text_.size() > 4 * longest) return false;  // bytes; what follows is cut off anyway
+    if (text_.size() > 4 * longest) return false;  // in bytes; take() cuts off the rest anyway
     if (count_++ != 0) text_ += ", ";
     return true;
 }
@@ -65,9 +65,10 @@ void argument_text::stream(const void* what, void (*print)(std::ostream&, const 
 
 std::string argument_text::take() && {
     std::size_t characters = 0;
-    std::size_t last = 0;  // where the last character that may stay begins, if more follow
+    // Where the last character that may stay begins, if more follow.
+    std::size_t last = 0;
     for (std::size_t i = 0; i < text_.size(); ++i) {
-        if ((text_[i] & 0xc0) == 0x80) continue;  // of the character before
+        if ((text_[i] & 0xc0) == 0x80) continue;  // belongs to the character before
         if (characters == longest - 1) last = i;
         if (++characters > longest) {
             text_.resize(last);

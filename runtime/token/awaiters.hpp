@@ -4,20 +4,22 @@
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/token_record.hpp>
 
-/// Who awaits a token: from one that runs, up to whoever began it all. All of them lie suspended below the one that runs.
+/// The awaiters of a token: from a running token up to the one that began the chain of awaits. All
+/// of them are suspended below the running token.
 
 namespace tokengate::detail {
 
-/// The token whose body awaits this one, if one does. It lies suspended until this one has ended, so who runs below it may
-/// look at it.
+/// The token whose body awaits this one. Null if there is none. It stays suspended until this token
+/// has ended, so code that runs below it may read it.
 [[nodiscard]] const token_record* awaiter_of(const token_record& token) noexcept;
 
-/// The same, if its body belongs to this thread as this one's does: then neither changes while this one runs.
+/// The same, but only if its body belongs to this thread, as this token's does. Then neither
+/// changes while this token runs.
 [[nodiscard]] const token_record* awaiter_here(const core_context& core,
                                                const token_record& token) noexcept;
 
-/// The token that keeps this one's time limit, or the arguments for its next attempt; null if there is none, or if it has
-/// admitted this one and does not await it yet.
+/// The wrapper token that keeps this token's time limit, or the arguments for its next attempt.
+/// Null if there is none, or if it has admitted this token and does not await it yet.
 [[nodiscard]] const token_record* keeper_of(const token_record& token) noexcept;
 
 }  // namespace tokengate::detail

@@ -24,7 +24,7 @@ constinit thread_local std::uintptr_t newest_frame = 0;
 
 namespace {
 
-/// The contexts whose threads have ended, for the next threads; none is ever freed.
+/// The contexts whose threads have ended, for the next threads. No context is ever freed.
 struct registry {
     std::mutex mutex;
     core_context* unused = nullptr;  // linked through next_unused
@@ -36,8 +36,9 @@ registry& contexts() {
     return *forever;
 }
 
-/// A thread-specific key rather than a thread_local object: its destructor runs after those of all thread_locals, which may
-/// still destroy tokens, and once more if they have needed a context again.
+/// A thread-specific key instead of a thread_local object. The key's destructor runs after those of
+/// all thread_locals, which may still destroy tokens. It runs once more if they have needed a
+/// context again.
 void at_thread_end(void* held) {
     auto& context = *static_cast<core_context*>(held);
     this_core = nullptr;
@@ -56,7 +57,7 @@ pthread_key_t thread_end_key() {
 }
 
 operation_counters* map_counters() {
-    // Zero pages that cost memory only once an operation has been called here.
+    // Zero pages. They cost memory only once an operation has been called on this thread.
     void* memory = mmap(nullptr, most_operations * sizeof(operation_counters),
                         PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -66,13 +67,14 @@ operation_counters* map_counters() {
 core_context* new_context(registry& r) {
     auto made = std::make_unique<core_context>();
     made->operations = map_counters();
-    made->next_sequence.store((std::uint64_t{r.all.size()} << sequence_bits) +
-                              1);  // 0 is nobody: token_record::awaited_by
+    // 0 is reserved for "no token"; see token_record::awaited_by.
+    made->next_sequence.store((std::uint64_t{r.all.size()} << sequence_bits) + 1);
     r.all.push_back(made.get());
     return made.release();
 }
 
-/// Children run on the awaiter's stack down to this address: 256 KiB, or half of a smaller stack.
+/// The address down to which children run on the awaiter's stack: 256 KiB below, or half of what is
+/// left of the stack, whichever is less.
 char* mark_of_this_stack() noexcept {
     constexpr std::size_t used_at_most = 256 * 1024;
     char* here = static_cast<char*>(__builtin_frame_address(0));

@@ -8,17 +8,18 @@
 #include <cstdint>
 #include <vector>
 
-/// The contexts of all threads (core_context.hpp), as a whole. Any thread.
+/// Functions over the contexts of all threads (core_context.hpp). Any thread.
 
 namespace tokengate::detail {
 
-inline constexpr std::size_t most_operations =
-    65536;  ///< distinct ones over the life of the process
+/// The most distinct operations over the life of the process.
+inline constexpr std::size_t most_operations = 65536;
 
-inline constexpr unsigned sequence_bits =
-    40;  ///< of a token's number; above them stands the number of its thread's context
+/// The bits of a token's sequence number. The bits above them number its thread's context.
+inline constexpr unsigned sequence_bits = 40;
 
-/// Which tokens had been made at one moment, over all threads: exact for the thread that asked, and for what it knew of.
+/// Marks of all threads: which tokens had been made at one moment. Exact for the tokens of the
+/// calling thread, and for those whose making happened before the call.
 struct sequence_marks {
     std::vector<std::uint64_t> next;  ///< by number of context
 
@@ -26,7 +27,7 @@ struct sequence_marks {
         const std::uint64_t context = sequence >> sequence_bits;
         return context < next.size() && sequence < next[context];
     }
-    /// What either covers.
+    /// Extends the marks to the union of both.
     void unite(const sequence_marks& other) {
         if (next.size() < other.next.size()) next.resize(other.next.size());
         for (std::size_t i = 0; i < other.next.size(); ++i)
@@ -36,14 +37,16 @@ struct sequence_marks {
 };
 [[nodiscard]] sequence_marks mark_sequences();
 
-/// A thread, or the last domain that named it, does without this context: the next thread may have it.
+/// A thread, or the last domain that named this context, no longer needs it. The next thread may
+/// have it.
 void give_back_context(core_context& unused) noexcept;
 
-/// Frames of an operation's tokens that exist now, on all threads. Exact when none is being made or destroyed.
-/// Looks at every frame there is: for the end of an operation, not for its path.
+/// The number of frames of an operation's tokens that exist now, on all threads. Exact if none is
+/// being made or destroyed. Reads every frame of the process, so it is for the end of an operation,
+/// not for its path.
 [[nodiscard]] std::size_t live_frames_of(const operation_record& operation);
 
-/// Every operation there has been, by index; addresses stay. Throws std::bad_alloc.
+/// Every operation that ever existed, by index. The addresses stay valid. Throws std::bad_alloc.
 [[nodiscard]] std::vector<const operation_record*> known_operations();
 
 }  // namespace tokengate::detail

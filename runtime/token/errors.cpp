@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a token, a task or a handle says when it is used in a way that it cannot be used in.
+// The errors of a token, a task or a handle that is used in an invalid way.
 
 #include <tokengate/error.hpp>
 

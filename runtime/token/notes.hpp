@@ -7,22 +7,23 @@
 #include <cstdint>
 #include <string>
 
-/// What is kept of a watched token beside its frame, from its admission (with a quarantine: from the call) to its end.
+/// Notes on an instrumented (`watched`) token, kept beside its frame.
 
 namespace tokengate::detail {
 
-/// The times of one token, on the steady clock; 0 while unknown. In the frame pool, from its admission to its end; with a
-/// quarantine from the call on.
+/// The times of one token, on the steady clock; 0 while unknown. The notes lie in the frame pool,
+/// from the token's admission to its end. If its operation has a quarantine, they exist from the
+/// call on.
 struct token_notes {
     std::uint64_t admitted_ns = 0;
     std::uint64_t started_ns = 0;
-    std::string* arguments = nullptr;  ///< with a quarantine; owned
+    std::string* arguments = nullptr;  ///< only with a quarantine; owned
 };
 void forget(frame_pool& pool, token_notes& notes) noexcept;
 
-/// Its operation has a breaker or a quarantine.
+/// Whether the token's operation has a breaker or a quarantine.
 [[nodiscard]] bool is_guarded(const token_record& token) noexcept;
-/// What its call has begun; null if nothing, or the token is not guarded.
+/// The notes that the call has begun. Null if there are none, or if the token is not guarded.
 [[nodiscard]] token_notes* guarded_notes(token_record& token) noexcept;
 
 }  // namespace tokengate::detail

@@ -20,8 +20,9 @@ namespace tokengate::detail {
 
 namespace {
 
-/// A record and whether an operation object uses it. Records are never freed (a token listed anywhere may name one),
-/// but used again by the next operation that looks the same: programs that make operations in a loop do not grow.
+/// A record, and whether an operation object uses it. Records are never freed, because any listed
+/// token may refer to one. The next operation with the same definition uses the record again, so
+/// programs that make operations in a loop do not grow.
 struct entry {
     operation_record record;
     bool in_use;
@@ -30,7 +31,7 @@ struct entry {
 
 struct registry {
     std::mutex mutex;
-    std::deque<entry> entries;  // addresses stay
+    std::deque<entry> entries;  // addresses stay valid
     unsigned runtimes = 0;
 };
 
@@ -180,9 +181,8 @@ const operation_record& register_operation(const operation_options& options, std
             throw configuration_error("configuration_error: operation \"" + name +
                                       "\" would be number " + std::to_string(most_operations) +
                                       " of different ones: make operations once, not per call");
-        wanted.index =
-            static_cast<std::uint32_t>(r.entries.size() +
-                                       2);  // 0 and 1 are the main operation and the tasks'
+        // 0 and 1 are the main operation and the operation of tasks.
+        wanted.index = static_cast<std::uint32_t>(r.entries.size() + 2);
         free = &r.entries.emplace_back(entry{std::move(wanted), false});
         if (options.timeout.count() != 0 || options.retry.attempts > 1) {
             free->keeper = unrouted(free->record.name, task_operation().index);
@@ -196,7 +196,8 @@ const operation_record& register_operation(const operation_options& options, std
 
 void unregister_operation(const operation_record& record) noexcept {
     std::size_t live = live_frames_of(record);
-    if (record.retry.attempts > 1) live += live_frames_of(*record.keeper);  // between two attempts
+    // The wrapper tokens also live between two attempts.
+    if (record.retry.attempts > 1) live += live_frames_of(*record.keeper);
     if (live != 0) {
         std::fprintf(stderr,
                      "tokengate: operation \"%s\" is being destroyed while %zu of its tokens "
@@ -247,7 +248,7 @@ std::vector<const operation_record*> known_operations() {
 }
 
 const operation_record& main_operation() {
-    // Not registered: a user's operation may have the same name.
+    // Not registered, because a user's operation may have the same name.
     static const operation_record forever = unrouted("main", 0);
     return forever;
 }

@@ -9,14 +9,18 @@
 
 #include <cstdint>
 
-/// What one executor knows of each operation: what became of its tokens here, how long they waited and ran.
+/// One executor's counts for each operation: how its tokens ended here, how long they waited and
+/// how long they ran.
 ///
-///     if (operation_stats* known = stats.of(operation.index)) known->started.add(1);     // the executor's thread
-///     if (const operation_stats* known = stats.find(index)) sum += known->started.load();   // any thread
+///     // the executor's thread
+///     if (operation_stats* known = stats.of(operation.index)) known->started.add(1);
+///     // any thread
+///     if (const operation_stats* known = stats.find(index)) sum += known->started.load();
 ///
-/// The thread that hosts the executor writes, without a lock and without sharing; anyone reads meanwhile. Memory is taken
-/// when an operation first appears, some 10 KiB for each of them, and kept as long as the table. Where there is none, what
-/// happened is not counted, and `lost` says how often.
+/// The thread that hosts the executor writes, without a lock and without sharing. Any thread may
+/// read meanwhile. Memory is allocated when an operation first appears, about 10 KiB for each, and
+/// kept as long as the table. If there is no memory, the event is not counted, and `lost` counts
+/// these cases.
 
 namespace tokengate::detail {
 
@@ -34,22 +38,23 @@ struct operation_stats {
     histogram run_time;
 };
 
-/// How a run ended. A refused one did not run, nor did one that had expired: its time was over before it had started.
+/// How a run ended. A `refused` token did not run, and neither did an `expired` one: its time was
+/// over before it started.
 enum class run_outcome : std::uint8_t { completed, failed, timed_out, killed, refused, expired };
 
-/// Of a token whose state is final.
+/// For a token whose state is final.
 [[nodiscard]] run_outcome outcome_of(const token_record& token) noexcept;
 
 class stats_table {
 public:
-    /// The owner. Null where there is no memory.
+    /// Owner only. Null if there is no memory.
     [[nodiscard]] operation_stats* of(std::uint32_t index) noexcept {
         if (operation_stats* known = table_.find(index)) [[likely]]
             return known;
         return make(index);
     }
 
-    /// Any thread. Null for an operation that has not been here.
+    /// Any thread. Null for an operation that has not appeared here.
     [[nodiscard]] const operation_stats* find(std::uint32_t index) const noexcept {
         return table_.find(index);
     }

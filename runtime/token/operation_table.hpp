@@ -9,12 +9,14 @@
 #include <cstdint>
 #include <memory>
 
-/// A T for each operation that has been here, by the operation's index.
+/// A T for each operation that has appeared, by the operation's index.
 ///
 ///     if (const T* known = table.find(operation.index)) …           // any thread, without a lock
-///     T& made = table.add(operation.index, std::make_unique<T>());  // one thread at a time; once for each index
+///     // one thread at a time; once for each index:
+///     T& made = table.add(operation.index, std::make_unique<T>());
 ///
-/// What has been added stays where it is for as long as the table. `add` throws std::bad_alloc; then nothing has changed.
+/// An added T stays where it is for as long as the table lives. `add` throws std::bad_alloc; then
+/// nothing has changed.
 
 namespace tokengate::detail {
 
@@ -33,8 +35,8 @@ public:
     }
 
     [[nodiscard]] T* find(std::uint32_t index) const noexcept {
-        const chunk* rows =
-            chunks_[index / chunk_size].load(std::memory_order_acquire);  // pairs with add()
+        // acquire: pairs with the stores in add(), like the load below.
+        const chunk* rows = chunks_[index / chunk_size].load(std::memory_order_acquire);
         return rows ? (*rows)[index % chunk_size].load(std::memory_order_acquire) : nullptr;
     }
 
@@ -52,7 +54,8 @@ private:
     static constexpr std::size_t chunk_size = 256;
     using chunk = std::array<std::atomic<T*>, chunk_size>;
 
-    /// These and those in the chunks: stored once by `add` (release), loaded by `find` (acquire).
+    /// These pointers and those in the chunks: stored once by `add` (release), loaded by `find`
+    /// (acquire).
     std::array<std::atomic<chunk*>, most_operations / chunk_size> chunks_{};
 };
 

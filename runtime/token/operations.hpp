@@ -5,18 +5,20 @@
 
 #include <string_view>
 
-/// The operations of the process, beyond what operation.hpp says of one. Any thread, under one mutex.
+/// All operations of the process; operation.hpp describes a single one. Any thread; one mutex
+/// guards them.
 
 namespace tokengate::detail {
 
-/// Registers a runtime; throws configuration_error if living operations contradict each other.
+/// Registers a runtime. Throws configuration_error if living operations contradict each other.
 void check_operations();
 void forget_runtime() noexcept;
 
-/// The name as an operation has it, for as long as the process lives; null if no operation has been named so.
+/// The name as stored in an operation's record, valid for as long as the process lives. Null if no
+/// operation has had that name.
 const char* operation_name_of(std::string_view name);
 
-/// The operation that `run` gives its coroutine to.
+/// The operation of the coroutine that `run` runs.
 const operation_record& main_operation();
 
 }  // namespace tokengate::detail

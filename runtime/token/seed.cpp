@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view hex_digits = "0123456789abcdef";
 
-/// Python's repr: single quotes, unless that would need escapes and double quotes would not.
+/// As Python's repr: single quotes, unless the name has single quotes and no double quotes.
 void append_quoted(std::string& out, std::string_view name) {
     auto has = [&](char wanted) { return name.find(wanted) != std::string_view::npos; };
     const char quote = has('\'') && !has('"') ? '"' : '\'';

@@ -74,7 +74,7 @@ std::optional<unsigned> command_line::cores() {
 std::optional<std::string> command_line::json_file() {
     describe("--json FILE", "write the figures there");
     std::optional<std::string> path = take("--json");
-    // Now, not after minutes of work.
+    // Checked now instead of after minutes of work.
     if (path && !std::ofstream(*path, std::ios::app))
         refuse("--json is '" + *path + "', which cannot be written");
     return path;

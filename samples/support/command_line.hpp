@@ -7,15 +7,17 @@
 #include <string_view>
 #include <vector>
 
-/// A sample's options, declared where they are read:
+/// A sample's options. The sample declares each option by reading it:
 ///
 ///     support::command_line line(argc, argv, "waves", "Doubling waves of mixed work.");
-///     const unsigned waves = line.number("--waves", 1, 20, "how many waves (default: 15)").value_or(15);
+///     const auto waves = line.number("--waves", 1, 20, "how many waves (default: 15)");
 ///     const auto cores = line.cores();
 ///     line.finish();
+///     run(waves.value_or(15), cores);
 ///
-/// Both `--name value` and `--name=value`; the last one counts. finish() prints the help and exits with 0 where it was
-/// asked for, and exits with 2 and a message where an argument is unknown, incomplete or out of range.
+/// It accepts `--name value` and `--name=value`; if an option is repeated, the last value counts.
+/// If the help was requested, finish() prints it and exits with 0. If an argument is unknown,
+/// incomplete or out of range, finish() prints a message and exits with 2.
 
 namespace support {
 
@@ -25,15 +27,15 @@ public:
 
     std::optional<unsigned> number(std::string_view name, unsigned least, unsigned most,
                                    std::string_view help);
-    /// The first choice is the default.
+    /// One of `choices`; the first is the default.
     std::string choice(std::string_view name, std::initializer_list<std::string_view> choices,
                        std::string_view help);
 
     std::string text(std::string_view name, std::string fallback, std::string_view help);
-    /// What stands without a name; after all that have one. It must be given.
+    /// The mandatory argument without a name. Call it after the calls for all named options.
     std::string operand(std::string_view name, std::string_view help);
 
-    // What every sample takes.
+    // Options that all samples have.
     std::optional<unsigned> cores();
     std::optional<std::string> json_file();
 

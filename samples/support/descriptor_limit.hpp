@@ -6,13 +6,14 @@
 #include <algorithm>
 #include <limits>
 
-/// How many files and connections a process may have open: as many as it may allow itself.
+/// Raises the process's limit of open files and connections as far as it may.
 ///
 ///     const unsigned most = support::raise_descriptor_limit();
 
 namespace support {
 
-/// Raises the soft limit (usually 1024, for the sake of select(2)) to the hard one, and returns what holds then.
+/// Raises the soft limit (usually 1024, because of select(2)) to the hard one. Returns the limit in
+/// force afterwards.
 inline unsigned raise_descriptor_limit() {
     rlimit limit{};
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;

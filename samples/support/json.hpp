@@ -12,11 +12,12 @@
 #include <string_view>
 #include <vector>
 
-/// A JSON object of numbers and lists of such objects, written in the order of the calls:
+/// A JSON object of numbers and lists of such objects, in the order of the calls:
 ///
 ///     support::write_json(file, support::json().add("tokens", 40).add("failed", 0));
 ///
-/// Names are literals without anything to escape. A number that JSON does not have (NaN, infinity) is null.
+/// Names are literals without characters to escape. NaN and infinity, which JSON lacks, become
+/// null.
 
 namespace support {
 
@@ -49,7 +50,7 @@ private:
     std::string fields_;
 };
 
-/// Does nothing without a file. Throws std::runtime_error where it cannot be written.
+/// Does nothing without a file. Throws std::runtime_error if the file cannot be written.
 inline void write_json(const std::optional<std::string>& file, const json& object) {
     if (!file) return;
     std::ofstream out(*file, std::ios::trunc);

@@ -6,7 +6,8 @@
 #include <cstdio>
 #include <string>
 
-/// One line of progress that overwrites itself and leaves nothing behind; silent where stdout is no terminal.
+/// One line of progress that overwrites itself and is erased at the end. It prints nothing if
+/// stdout is not a terminal.
 ///
 ///     support::live_line live;
 ///     live.show("wave 3 of 15");

@@ -13,9 +13,10 @@
 #include <system_error>
 #include <utility>
 
-/// What the sample servers have in common: a listener on every core, which serves what it has accepted there, until
-/// SIGINT or SIGTERM. Then nothing more is accepted, clients have some time to finish, and those that have not are cut
-/// off. Where descriptors run out, those connected are served on, and the others wait.
+/// The common part of the sample servers: a listener on each core, which serves there the clients
+/// that it accepts, until SIGINT or SIGTERM. Then the server accepts no more clients, gives those
+/// connected some time to finish, and disconnects the rest. If descriptors run out, the server goes
+/// on to serve connected clients, and further ones wait.
 ///
 ///     support::server settings{.at = {"127.0.0.1", 7000}, .clients_per_core = 1000};
 ///     return runtime.run(support::serve_until_signal(settings, serve_client, runtime.cores()));
@@ -26,13 +27,13 @@ namespace tg = tokengate;
 
 struct server {
     tg::endpoint at;
-    std::size_t clients_per_core = 10'000;  ///< more wait in the kernel's queue
+    std::size_t clients_per_core = 10'000;  ///< further clients wait in the kernel's queue
     std::chrono::seconds grace{5};
 };
 
 using client_handler = tg::task<> (*)(tg::tcp::stream client);
 
-/// A client that goes away in the middle is no failure of the server.
+/// A client that disconnects in the middle is no failure of the server.
 inline tg::task<> serve_one(tg::tcp::stream client, client_handler serve) {
     try {
         co_await serve(std::move(client));
@@ -42,7 +43,8 @@ inline tg::task<> serve_one(tg::tcp::stream client, client_handler serve) {
     }
 }
 
-/// There will be descriptors and memory again; and a client that had gone before it was accepted is nobody's failure.
+/// Whether accept may succeed later: descriptors and memory become free again, and a client that
+/// disconnected before it was accepted is no failure of the server.
 inline bool passes(const std::error_code& failure) {
     for (const int passing : {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED})
         if (failure == std::error_code(passing, std::system_category())) return true;
@@ -60,17 +62,17 @@ inline tg::task<> accept_clients(tg::tcp::listener& listener, tg::scope& clients
             std::fprintf(stderr, "%s\n", failure.what());
         }
         if (client.is_open())
-            co_await clients.spawn(serve_one(std::move(client),
-                                             serve));  // waits while there are too many
+            // Waits while this core has clients_per_core clients.
+            co_await clients.spawn(serve_one(std::move(client), serve));
         else
-            co_await tg::sleep_for(
-                std::chrono::milliseconds(100));  // clients wait in the kernel's queue
+            // Meanwhile clients wait in the kernel's queue.
+            co_await tg::sleep_for(std::chrono::milliseconds(100));
     }
 }
 
 inline tg::task<> wait_for(tg::event& event) { co_await event.wait(); }
 
-/// One core's part. The scope joins the clients on every path out.
+/// One core's part of the server. The scope waits for the clients on every path out.
 inline tg::task<> serve_core(const server& settings, client_handler serve, tg::event& closing) {
     const auto body = [&](tg::scope& clients) -> tg::task<> {
         tg::tcp::listener listener = tg::tcp::listen(settings.at);
@@ -88,7 +90,7 @@ inline tg::task<> serve_all_cores(const server& settings, client_handler serve, 
         for (unsigned core = 0; core < cores; ++core)
             co_await parts.spawn(tg::as_token(serve_core(settings, serve, closing), core));
     };
-    co_await tg::with_scope(body);  // if one cannot listen, all stop
+    co_await tg::with_scope(body);  // if one core cannot listen, the scope stops all
 }
 
 inline tg::task<> close_on_signal(tg::event& closing, std::chrono::seconds grace) {
@@ -99,11 +101,11 @@ inline tg::task<> close_on_signal(tg::event& closing, std::chrono::seconds grace
     co_await tg::sleep_for(grace);
 }
 
-/// The main task of a server. 0, also where clients had to be cut off.
+/// The main task of a server. Returns 0, also if it had to disconnect clients.
 inline tg::task<int> serve_until_signal(server settings, client_handler serve, unsigned cores) {
     raise_descriptor_limit();
     tg::event closing;
-    // Whichever ends first asks the other to stop: all clients have gone, or their time is over.
+    // The first to end stops the other: all clients have gone, or their time is over.
     co_await tg::when_any(tg::as_token(serve_all_cores(settings, serve, closing, cores)),
                           tg::as_token(close_on_signal(closing, settings.grace)));
     co_return 0;

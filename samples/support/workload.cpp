@@ -26,7 +26,7 @@ public:
         return x ^ (x >> 31);
     }
 
-    /// From 0 to below `bound`; what little bias there is does not matter here.
+    /// A number from 0 to below `bound`. Its small bias does not matter here.
     std::uint32_t below(std::uint32_t bound) noexcept {
         return static_cast<std::uint32_t>(((*this)() >> 32) * bound >> 32);
     }
@@ -41,7 +41,8 @@ private:
     throw std::runtime_error(std::string("SHA-256: ") + text);
 }
 
-/// libcrypto looks the algorithm up and makes a context once a thread, so that a round costs the hash and little more.
+/// Each thread fetches the algorithm and makes a context once, so that a round costs little more
+/// than the hash.
 class sha256 {
 public:
     sha256() : algorithm_(EVP_MD_fetch(nullptr, "SHA256", nullptr)), context_(EVP_MD_CTX_new()) {

@@ -12,15 +12,16 @@
 #include <cstdint>
 #include <exception>
 
-/// What tokens, groups and operations ask of the runtime; the compiled side of the token path.
+/// The requests that tokens, groups and operations make to the runtime: the compiled side of the
+/// token path.
 
 namespace tokengate::detail {
 
 /// Throws wrong_thread or wrong_runtime.
 [[noreturn]] void throw_not_admissible(const token_record& token);
 
-/// Throws wrong_thread if no event loop runs on this thread, wrong_runtime if the token was admitted in another runtime or
-/// inherited a seed there.
+/// Throws wrong_thread if no event loop runs on this thread. Throws wrong_runtime if the token was
+/// admitted in another runtime or inherited a seed there.
 inline void check_admissible(const token_record& token) {
     const core_context* core = this_core;
     if (!core || !core->host) [[unlikely]]
@@ -34,16 +35,18 @@ inline void check_admissible(const token_record& token) {
     }
 }
 
-/// Hands a token to the gate of this thread's runtime. Its owner word is fixed already. The token is not touched after it
-/// has been handed over.
+/// Hands a token to the gate of this thread's runtime. The caller has fixed the token's owner word.
+/// The caller does not touch the token after this call.
 void admit(core_context& core, token_record& token) noexcept;
 
-/// A child is about to run in place, and somebody watches.
+/// Called before a child runs in place while its steps are instrumented (`watched`).
 void watch_in_place(core_context& core, token_record& token) noexcept;
-/// It has suspended, and the group whose body is `awaiter` goes on with the next.
+/// Called when an instrumented child has suspended and the group whose body is `awaiter` continues
+/// with the next child.
 void watch_next(core_context& core, token_record& awaiter) noexcept;
 
-/// Where a token that nobody has admitted may begin: in its awaiter's turn; there too, if it is kept; through the gate.
+/// Where a token that has not been admitted may begin. `here`: in its awaiter's turn. `kept`: in
+/// its awaiter's turn if `keeps` allows it. `gate`: through the gate.
 enum class place : std::uint8_t { here, kept, gate };
 
 inline place place_of(const core_context& core, const token_record& token) noexcept {
@@ -54,17 +57,22 @@ inline place place_of(const core_context& core, const token_record& token) noexc
     return flags & unroutable ? place::here : place::kept;
 }
 
-/// Whether its operation's last runs on this core were short; false while nothing is known.
+/// Whether the latest runs of the token's operation on this core were short. False while nothing is
+/// known.
 [[nodiscard]] inline bool known_to_be_short(const core_context& core,
                                             const token_record& token) noexcept {
     return core.operations[token.operation.load()->index].is_short;
 }
 
-/// Whether an unconducted child of the running token is to run in place: the loop has a position in the home range of its
-/// class, nobody has said anything to the gate, it is known to be short or nothing else waits here, and no other core of its
-/// range is hungry while something does. To a hungry one go the oldest that wait here to begin.
+/// Whether an unconducted child of the running token runs in place. The loop must have a position
+/// in the home range of the child's class. The gate must hold no tokens, the backlog must have no
+/// limit, and no start bit may be set. A child that is not known to be short runs in place only if
+/// nothing else waits on this loop. If another core of its range is hungry, the oldest children of
+/// groups that wait here to begin go there. If there are none, the child runs in place only if
+/// nothing else waits on this loop.
 [[nodiscard]] bool keeps(core_context& core, const token_record& token) noexcept;
-/// The same where nothing needs to be asked: known to be short, nobody has said anything, and no core of its range is hungry.
+/// The same for the case that needs no further check: the child is known to be short, no attention
+/// bit and no start bit is set, and no core of its range is hungry.
 [[nodiscard]] inline bool keeps_at_once(const core_context& core,
                                         const token_record& token) noexcept {
     if (token.word() != made_call) return false;
@@ -76,55 +84,61 @@ inline place place_of(const core_context& core, const token_record& token) noexc
            silent(core.keeping.at_start) &&
            silent(core.keeping.hungry[static_cast<std::size_t>(of.weight_class)]);
 }
-/// Whether one of a group may be kept: known to be short, so that the others need not go elsewhere at once.
+/// Whether a child of a group may be kept: it is known to be short, so its siblings need not be
+/// routed at once.
 [[nodiscard]] bool may_keep(core_context& core, const token_record& token) noexcept;
-/// start_child, of one that is kept though it is not known to be short: its run is measured.
+/// start_child for a child that is kept although it is not known to be short: the run is measured.
 [[nodiscard]] started start_measured(core_context& core, token_record& child,
                                      std::coroutine_handle<>& continuation,
                                      std::coroutine_handle<> awaiter);
-/// For a child in place: the budget is used up, or the stack, or somebody watches; then true if it may run, watched.
+/// Called for a child in place if the budget or the stack is used up, or if steps are instrumented.
+/// True if the child may run in place, instrumented.
 [[nodiscard]] bool begin_watched(core_context& core, token_record& token) noexcept;
-/// A lead starts in place.
+/// Called when a lead starts in place.
 void open_domain(core_context& core, token_record& lead) noexcept;
 
-/// The handle of a token goes away: before admission (its domain is told, its frame destroyed), or after.
+/// Called when the handle of a token is destroyed. Before admission: counts the token out of its
+/// domain and destroys its frame. After admission: the token continues without an awaiter, or is
+/// destroyed if it has ended.
 void drop_unadmitted(token_record& token) noexcept;
 void drop_admitted(token_record& token) noexcept;
 
 void release_permit(core_context& core, token_record& holder) noexcept;
 void force_permit(core_context& core, token_record& resumed) noexcept;
 
-/// The running token is about to await others: its storage permit goes back to the gate …
+/// Called when the running token is about to await others: its storage permit returns to the gate.
 inline void give_up_permit(core_context& core, token_record& awaiting) noexcept {
     if (awaiting.flags & holds_permit) [[unlikely]]
         release_permit(core, awaiting);
 }
-/// … and is taken again, over the limit if need be, when it resumes.
+/// Called when the token resumes: takes the permit again, over the limit if necessary.
 inline void retake_permit(core_context& core, token_record& resumed) noexcept {
     if ((resumed.flags & (has_tier | holds_permit)) == has_tier) [[unlikely]]
         force_permit(core, resumed);
 }
 
-/// Subtracts what ended here last from its group; see token_group.
+/// Subtracts the tokens that ended here last from their group; see token_group.
 void flush_ended_group(core_context& core) noexcept;
 
-/// A failure nobody can hear: to the failure handler of the runtime that admitted the token. Any thread.
+/// Passes a failure that no awaiter can receive to the failure handler of the runtime that admitted
+/// the token. Any thread.
 void report_failure(token_record& token, std::exception_ptr error) noexcept;
-/// The state in which a token has ended, and its error in the words of what ended it: a stop from the gate has become
-/// token_killed.
+/// Stores the state in which a token has ended. Translates its error into the one for what ended
+/// it: a stop from the gate becomes token_killed.
 void note_failure(core_context& core, token_record& token) noexcept;
-/// Whether a failure says only that the token did what it was asked for.
+/// Whether a failure means only that the token obeyed a stop request.
 [[nodiscard]] bool was_asked_for(const token_record& token,
                                  const std::exception_ptr& error) noexcept;
 
-/// Asks a token to stop: bits of stop_reasons. From whoever knows its frame to live: its awaiter, on the awaiter's loop, or
-/// the holder of its handle, on any thread.
+/// Requests a token to stop. `reason`: bits of stop_reasons. The caller knows that the frame is
+/// alive: it is the token's awaiter, on the awaiter's loop, or the holder of its handle, on any
+/// thread.
 void request_stop(token_record& token, std::uint8_t reason) noexcept;
 
-/// Marks a waiter as a group, which counts instead of being called.
+/// As a waiter's `done`, marks it as a group: the end counts instead of calling `done`.
 void group_done(token_record& token, waiter& self) noexcept;
 
-/// What is said of a handle without a token, and of one that was admitted before.
+/// Thrown for a handle without a token, and for a token that was admitted before.
 [[noreturn]] void throw_already_awaited();
 [[noreturn]] void throw_already_admitted(const token_record& token);
 

@@ -8,15 +8,16 @@
 #include <type_traits>
 #include <utility>
 
-/// The arguments of a call as a text, for whoever wants to know later which call it was.
+/// The arguments of a call as text, which identifies the call later.
 ///
 ///     argument_text text;
 ///     (text.add(arguments), ...);
 ///     std::string kept = std::move(text).take();   // 7, "a name", …
 ///
-/// What can be printed: numbers, enumerations, texts by value, and what has an operator<< for a std::ostream that this
-/// translation unit knows. Not what lies behind a pointer or a reference: others may be writing there, or nobody may have
-/// written yet. That, and all else, is "…". Throws std::bad_alloc.
+/// Printable are numbers, enumerations, strings by value, and types with an operator<< for
+/// std::ostream that this translation unit declares. Values behind a pointer or a reference are not
+/// printed: another thread may be writing them, or they may not be written yet. These and all other
+/// types print as "…". Throws std::bad_alloc.
 
 namespace tokengate::detail {
 
@@ -24,14 +25,15 @@ struct token_record;
 
 template <class T, class Stream = std::ostream>
 concept streamed = std::is_class_v<T> && requires(Stream& out, const T& value) {
-    sizeof(Stream);  // some operators of the standard library take a stream that must be complete
+    // Some operators of the standard library take a stream, which must be complete here.
+    sizeof(Stream);
     out << value;
 };
 
 class argument_text {
 public:
-    static constexpr std::size_t longest =
-        256;  ///< characters; the last is "…" where there were more
+    /// In characters. If there were more, the last is "…".
+    static constexpr std::size_t longest = 256;
 
     template <class T>
     void add(const T& value) {
@@ -81,8 +83,8 @@ private:
     std::size_t count_ = 0;
 };
 
-/// Where the times of a guarded operation's token will stand, and the text of its arguments does: from the call on. Throws
-/// std::bad_alloc.
+/// Prepares the notes of a guarded operation's token at the call: memory for its times, and the
+/// text of its arguments. Throws std::bad_alloc.
 void begin_notes(token_record& token, argument_text&& arguments);
 
 }  // namespace tokengate::detail

@@ -5,9 +5,10 @@
 
 namespace tokengate::detail {
 
-/// A lock for a few dozen instructions that call nobody who waits. One read-modify-write to lock, one store to unlock,
-/// and the store is the last that its holder touches: whoever gets the lock next may destroy it at once. A holder that
-/// was preempted is waited for by giving way, then by sleeping, so that it runs whatever its priority.
+/// A lock for critical sections of a few dozen instructions that call nothing that waits. `lock` is
+/// one read-modify-write, `unlock` is one store. That store is the holder's last access: the next
+/// holder may destroy the lock at once. If the holder was preempted, a waiting thread yields and
+/// then sleeps, so that the holder runs whatever its priority.
 class brief_lock {
 public:
     brief_lock() noexcept = default;
@@ -19,8 +20,9 @@ public:
             lock_slowly();
     }
     void unlock() noexcept {
+        // Pairs with lock and lock_slowly.
         held_.store(false, std::memory_order_release);
-    }  // pairs with lock, lock_slowly
+    }
 
 private:
     void lock_slowly() noexcept;

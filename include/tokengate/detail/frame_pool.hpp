@@ -20,28 +20,32 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-/// The frame pool: memory for coroutine frames and a few other small objects of the runtime. One pool per thread, size
-/// classes over slabs of 256 KiB, slots aligned to 32 bytes with no header in front.
+/// The frame pool: memory for coroutine frames and a few other small objects of the runtime. Each
+/// thread has one pool. A pool has size classes over slabs of 256 KiB. Slots are aligned to 32
+/// bytes and have no header.
 ///
-///     frame_pool* pool = frame_pool::acquire();                    // once per thread
-///     void* frame = pool->allocate(bytes, slab_kind::frame);       // throws std::bad_alloc
-///     pool->deallocate(frame, bytes, slab_kind::frame);            // here or, with its own pool, on any other thread
-///     frame_pool::release(pool);                                   // when the thread ends
-///     frame_pool::for_each_slot([](void* slot, std::size_t size) { ... });    // any thread, nothing is stopped
+///     frame_pool* pool = frame_pool::acquire();            // once per thread
+///     void* frame = pool->allocate(bytes, slab_kind::frame);  // throws std::bad_alloc
+///     pool->deallocate(frame, bytes, slab_kind::frame);    // on any thread, with its own pool
+///     frame_pool::release(pool);                           // when the thread ends
+///     frame_pool::for_each_slot([](void* slot, std::size_t size) { ... });    // any thread
 ///
-/// In each class one slab is current: the pool itself holds its list of free slots and counts it, so that allocating there
-/// and freeing there touch the pool and the slot and nothing else. The other slabs keep their own lists, and what is freed
-/// into them waits until they become current. A slab loses that place only when all its slots are live.
+/// In each class one slab is current. The pool itself holds the current slab's list of free slots
+/// and its count. Allocating and freeing there therefore touch only the pool and the slot. The
+/// other slabs keep their own lists; a slot freed into one of them is reused once that slab becomes
+/// current. A slab stops being current only when all its slots are live.
 ///
-/// A pool and its slabs belong to the thread that acquired it; only `returned_` is for others. A slot freed on another
-/// thread goes home in a batch, with one compare-and-swap. Pools are never destroyed: when its thread ends, a pool
-/// keeps the slabs that still hold live slots, accepts returns, and is given to the next thread that asks.
+/// A pool and its slabs belong to the thread that acquired it. Other threads access only
+/// `returned_`. A thread returns slots of another pool in batches, with one compare-and-swap each.
+/// Pools are never destroyed. When its thread ends, a pool keeps the slabs that still hold live
+/// slots, and accepts returns. The next thread that requests a pool gets it.
 ///
-/// The first 8 bytes of a free slot are the pool's link, written and read atomically; the pool never writes elsewhere
-/// in a slot, and a slab is zero when it is new. So a visitor may read a word at a fixed place behind the link,
-/// atomically, at any time: it finds zero or what the slot's users stored there, and users who store honestly
-/// (atomically, "dead" before deallocating) make it the truth. A slot under visit may be live, free or half made; it
-/// stays mapped.
+/// The first 8 bytes of a free slot are the pool's link, written and read atomically. The pool
+/// writes nowhere else in a slot, and a new slab is zero. A visitor may therefore read a word at a
+/// fixed place behind the link, atomically, at any time. It finds zero or a value that a user of
+/// the slot stored there. If the users store the word atomically, and "dead" before they
+/// deallocate, the value is the truth. A visited slot may be live, free or half made; it stays
+/// mapped.
 
 namespace tokengate::detail {
 
@@ -49,24 +53,28 @@ class frame_pool;
 
 enum class slab_kind : std::uint8_t { frame, object };  // only slots of frame slabs are enumerated
 
-/// The head of a slab: its slots follow. Found from any of its slots by masking.
+/// The head of a slab; its slots follow. Masking the address of a slot yields its slab.
 struct alignas(64) slab {
     static constexpr std::size_t size = 256 * 1024;
 
     enum class place : std::uint8_t { current, full, partial, empty, large };
 
-    // The owner's thread only; others read the atomics, relaxed, for enumeration and statistics. While the slab is
-    // current, its pool counts the live slots and has the freed ones: the first three mean nothing then.
+    // Written by the owner's thread only. Other threads read the atomics, relaxed, for enumeration
+    // and statistics. While the slab is current, its pool counts the live slots and holds the freed
+    // ones, and the first three fields have no meaning.
     void* free = nullptr;  // freed slots, last in first out
-    std::atomic<std::uint32_t> left{
-        0};  // frees until the owner has to move this slab to another place
-    std::atomic<std::uint32_t> taken{0};  // live slots = left + taken; remote frees count once home
+    // How many frees remain until the owner has to move this slab to another place.
+    std::atomic<std::uint32_t> left{0};
+    // Live slots = left + taken. A slot freed on another thread counts as live until it is
+    // returned.
+    std::atomic<std::uint32_t> taken{0};
     std::atomic<std::uint32_t> carved{0};  // slots handed out at least once
     place where = place::current;
-    slab* previous = nullptr;  // the list of its place
+    slab* previous = nullptr;  // in the list of its place
     slab* next = nullptr;
 
-    // Written once, so that remote threads looking for the owner do not disturb it; the links belong to the registry.
+    // Written once, so that remote threads that read the owner do not contend for the line. The
+    // links belong to the registry.
     alignas(64) frame_pool* owner = nullptr;
     std::size_t slot_size = 0;
     std::size_t mapped = 0;
@@ -80,7 +88,7 @@ struct alignas(64) slab {
     static slab* of(const void* slot) noexcept {
         return reinterpret_cast<slab*>(reinterpret_cast<std::uintptr_t>(slot) & ~(size - 1));
     }
-    /// Whether `of(slot)` is `item`, one instruction shorter.
+    /// Whether `of(slot) == item`, in one instruction less.
     static bool holds(const slab* item, const void* slot) noexcept {
         return (reinterpret_cast<std::uintptr_t>(slot) ^ reinterpret_cast<std::uintptr_t>(item)) <
                size;
@@ -94,17 +102,18 @@ struct alignas(64) slab {
 };
 
 struct frame_pool_statistics {
-    std::size_t pools;  // ever made
+    std::size_t pools;  // made since the process began
     std::size_t slabs;  // of both kinds, large ones included
     std::size_t mapped_bytes;
-    std::size_t live_slots;  // slots freed elsewhere and not yet home are live
+    std::size_t live_slots;  // including slots freed elsewhere and not yet returned
 };
 
 class frame_pool {
 public:
     /// An orphaned pool, or a new one. Throws std::bad_alloc.
     static frame_pool* acquire();
-    /// The thread that acquired the pool gives it up. Sends what it collected for others, unmaps its empty slabs.
+    /// Called by the thread that acquired the pool, to give it up. Sends the slots collected for
+    /// other pools, and unmaps the pool's empty slabs.
     static void release(frame_pool* pool) noexcept;
 
     frame_pool(const frame_pool&) = delete;
@@ -117,14 +126,15 @@ public:
         return slot;
     }
 
-    /// `bytes` and `kind` as they were at `allocate`.
+    /// `bytes` and `kind` are those passed to `allocate`.
     void deallocate(void* slot, std::size_t bytes, slab_kind kind) noexcept {
         if (!try_deallocate(slot, bytes, kind)) [[unlikely]]
             deallocate_slowly(slot);
     }
 
-    /// The short ways, for who inlines them where the size is a constant: null, or false, where the current slab of the
-    /// class has no freed slot, or is not the slot's. Both may be asked of `none`, which says so always.
+    /// The fast paths, for callers that inline them with a constant size. `try_allocate` returns
+    /// null if the current slab of the class has no freed slot. `try_deallocate` returns false if
+    /// the slot is not in the current slab. Both may be called on `none`, where they always fail.
     [[gnu::always_inline]] void* try_allocate(std::size_t bytes, slab_kind kind) noexcept {
         if (bytes > largest_class) [[unlikely]]
             return nullptr;
@@ -149,20 +159,23 @@ public:
         return true;
     }
 
-    /// A pool without slabs that is never written, for threads that have none yet.
+    /// A pool without slabs, never written, for threads that have no pool yet.
     static frame_pool none;
 
-    /// Sends home what was freed here for another pool. A thread calls it before it sleeps.
+    /// Returns the slots of another pool that were freed here. A thread calls it before it sleeps.
     void flush_returns() noexcept;
 
-    /// Takes in what others freed, and unmaps empty slabs beyond the limit. Allocating does the first when it must.
+    /// Takes the slots that other threads returned, and unmaps empty slabs beyond the limit.
+    /// Allocation takes the returned slots itself when the current slab has no freed slot.
     void collect() noexcept;
 
-    /// How many bytes of entirely free slabs each pool keeps for later; process-wide, 256 MiB unless set.
+    /// How many bytes of entirely free slabs each pool keeps for reuse. Process-wide, 256 MiB by
+    /// default.
     static void keep(std::size_t bytes) noexcept { keep_.store(bytes, std::memory_order_relaxed); }
 
-    /// visit(void* slot, std::size_t size) for every slot of the frame slabs that was ever handed out. Slabs made
-    /// meanwhile are not seen; none is unmapped meanwhile. The visitor may allocate and deallocate, and throw.
+    /// Calls visit(void* slot, std::size_t size) for every slot of the frame slabs that was ever
+    /// handed out. It does not see slabs made meanwhile, and no slab is unmapped meanwhile. The
+    /// visitor may allocate, deallocate and throw.
     template <class Visit>
     static void for_each_slot(Visit&& visit) {
         using visitor = std::remove_reference_t<Visit>;
@@ -171,8 +184,9 @@ public:
                   const_cast<void*>(static_cast<const void*>(std::addressof(visit))));
     }
 
-    /// Calls `visit` if `inside` lies in a frame slab that is mapped, and keeps it mapped meanwhile; false if not. What is
-    /// there may be free, or another frame than the caller thinks of. Any thread; `visit` must not allocate.
+    /// Calls `visit` if `inside` lies in a mapped frame slab, and keeps the slab mapped during the
+    /// call. Returns false if it does not. The slot there may be free, or hold another frame than
+    /// the caller expects. Any thread; `visit` must not allocate.
     template <class Visit>
     static bool visit_if_mapped(const void* inside, Visit&& visit) {
         using visitor = std::remove_reference_t<Visit>;
@@ -184,11 +198,12 @@ public:
     /// Whether a slot of a frame slab begins at this address. Any thread; takes a mutex.
     static bool begins_slot(const void* address) noexcept;
 
-    /// Exact while no thread uses a pool, close to it otherwise.
+    /// Exact while no thread uses a pool, and approximate otherwise.
     static frame_pool_statistics statistics();
 
-    // Multiples of 32 up to 512, of 64 up to 1024, then two steps to a doubling: 1536, 2048, 3072, ... What is larger has
-    // its own slab. A slot of a class may have more bytes than the class: see next_slab().
+    // Multiples of 32 up to 512, of 64 up to 1024, then two steps to a doubling: 1536, 2048, 3072,
+    // ... A larger object has its own slab. A slot may have more bytes than its class: see
+    // next_slab().
     static constexpr std::size_t largest_class = 32 * 1024;
     static constexpr unsigned classes = 34;
 
@@ -213,12 +228,13 @@ private:
         void remove(slab* item) noexcept;
     };
 
-    /// The current slab of a class; it has none until the class is first used. One writer, the owner's thread; others read
-    /// the atomics, relaxed, for statistics.
+    /// The current slab of a class. A class has none until its first use. The owner's thread is the
+    /// only writer; other threads read the atomics, relaxed, for statistics.
     struct alignas(32) current {
-        void* free = nullptr;                // slots of `from` that were freed, last in first out
-        std::atomic<slab*> from{nullptr};    // where allocation happens
-        std::atomic<std::uint32_t> live{0};  // slots of `from`; remote frees count once home
+        void* free = nullptr;              // slots of `from` that were freed, last in first out
+        std::atomic<slab*> from{nullptr};  // the slab that allocation uses
+        // Live slots of `from`. A slot freed on another thread counts as live until it is returned.
+        std::atomic<std::uint32_t> live{0};
 
         void pop(void* slot) noexcept {
             free = next_of(slot);
@@ -233,9 +249,10 @@ private:
 
     using link [[gnu::may_alias]] = void*;
 
-    static constexpr unsigned batch = 32;  // remote frees that go home together
-    static constexpr std::size_t visible_bytes =
-        128;  // of a free slot; the rest is poisoned under AddressSanitizer
+    // How many slots freed for another pool are returned together.
+    static constexpr unsigned batch = 32;
+    // Of a free slot. AddressSanitizer poisons the rest.
+    static constexpr std::size_t visible_bytes = 128;
 
     constexpr frame_pool() noexcept = default;
 
@@ -285,15 +302,16 @@ private:
     slab_list empty_[2 * classes];
     std::size_t kept_ = 0;  // bytes in empty_
 
-    // What the owner's thread freed of another pool, newest first.
+    // Slots of another pool that the owner's thread freed, newest first.
     frame_pool* batch_owner_ = nullptr;
     void* batch_newest_ = nullptr;
     void* batch_oldest_ = nullptr;
     unsigned batch_size_ = 0;
 
-    frame_pool* next_orphan_ = nullptr;  // the registry's
+    frame_pool* next_orphan_ = nullptr;  // the registry's link
 
-    // Chains pushed by other threads' flush_returns (release), taken whole by take_returned (acquire).
+    // Chains that flush_returns of other threads pushes (release) and take_returned takes whole
+    // (acquire).
     alignas(64) std::atomic<void*> returned_{nullptr};
 };
 

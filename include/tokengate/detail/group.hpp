@@ -11,56 +11,62 @@
 #include <coroutine>
 #include <cstdint>
 
-/// How a group begins its children: each runs in place, one after the other, inside the group's await, until it ends or
-/// suspends. So a tree of groups unrolls depth first, and what waits to begin lies in the groups, in no queue.
+/// How a group begins its children. Each child runs in place, one after the other, inside the
+/// group's await, until it ends or suspends. A tree of groups therefore unrolls depth first, and
+/// children that wait to begin lie in their groups, in no queue.
 ///
 ///     begin_group(core, group, awaiter, size, &child_of);
-///     each child:  begin_child(core, group, record)      not_yet: leave_rest(core, group), and the loop goes on with it
-///     finish_group(core, group)                          true: all have ended, the awaiter need not suspend
+///     each child:  begin_child(core, group, record)   not_yet: leave_rest, then the loop continues
+///     finish_group(core, group)                       true: all have ended, do not suspend
 ///
-/// The awaiter counts as suspended meanwhile: it waits at the group, and the running token is the child. One that ends in
-/// place finds its group as its waiter and tells nobody; who began it looks. One that suspends is counted in `here` from
-/// then on, and ends like any other. What cannot run in place (anchored elsewhere, with a storage tier, on hold, asked to
-/// stop, under a shield) is admitted, before the others begin: it must not wait for them.
+/// The awaiter counts as suspended meanwhile: it waits at the group, and the running token is the
+/// child. A child that ends in place finds its group as its waiter and notifies nobody; the code
+/// that began the child checks for its end. A child that suspends is counted in `here` from then
+/// on, and ends like any other token. A child that cannot run in place is admitted before the
+/// others begin, because it must not wait for them. The reasons are an anchor elsewhere, a storage
+/// tier, tokens held at the gate, a stop request, and an awaiter inside a shield.
 ///
-/// A resumption has a budget of children in place. When it is used up, or the stack, every group on the stack leaves its
-/// rest to the loop: the innermost first, before all else that waits to start there. So memory is bounded by depth times
-/// width.
+/// A resumption has a budget of children in place. If the budget or the stack is used up, every
+/// group on the stack leaves its rest to the loop. The innermost group is first, before all else
+/// that waits to start there. Memory is therefore bounded by depth times width.
 
 namespace tokengate::detail {
 
 enum class beginning : std::uint8_t { ended, under_way, not_yet };
 
-/// Through the gate. Awaiter and group as in begin_child.
+/// Admits a child through the gate. Awaiter and group as in begin_child.
 void admit_in_group(core_context& core, token_group& group, token_record& token,
                     bool admitted) noexcept;
-/// Whether it is to run in place; else it has been admitted.
+/// Whether the child is to run in place. If false, it has been admitted.
 [[nodiscard]] bool begins_here(core_context& core, token_group& group,
                                token_record& token) noexcept;
-/// The loop begins the rest in its turn.
+/// Leaves the children that have not begun to the loop, which begins them in a later turn.
 void leave_rest(core_context& core, token_group& group) noexcept;
-/// Begins the rest. On the loop, as the awaiter; true: all have ended.
+/// Begins the children that were left. Called by the loop, with the awaiter as the running token.
+/// True: all have ended.
 [[nodiscard]] bool begin_rest(core_context& core, token_group& group) noexcept;
-/// It has children that may be given away; from its first child on until all have begun.
+/// Called for a group with children that other cores may take, from its first child until all have
+/// begun.
 void offer_children(core_context& core, token_group& group) noexcept;
 void withdraw_offer(core_context& core, token_group& group) noexcept;
-/// What went to others leaves before something runs here.
+/// Sends the tokens routed to other loops before something runs here.
 void send_routed(core_context& core) noexcept;
-/// True: nobody elsewhere is waited for.
+/// Called when all children have begun. True: none of the routed ones is left to wait for.
 [[nodiscard]] bool settle_elsewhere(token_group& group) noexcept;
 
-/// One more of the group is counted by others. The one more than there are tokens keeps them from reaching zero before the
-/// last has begun. relaxed: admission publishes it.
+/// Counts one more child of the group in `elsewhere`. The count starts at one more than there are
+/// tokens, so that it cannot reach zero before the last child has begun. relaxed: admission
+/// publishes it.
 inline void count_elsewhere(token_group& group) noexcept {
     if (group.routed++ == 0) group.elsewhere.store(group.size + 1, std::memory_order_relaxed);
 }
 
-/// True: everything goes through the gate.
+/// True: every child goes through the gate.
 [[nodiscard]] inline bool all_through_gate(const core_context& core) noexcept {
     return !core.current || (core.current->word() & forbids_in_place) != 0;
 }
 
-/// Nothing needs to be asked about it, now or when its turn comes: it begins here.
+/// Whether the child begins here without any further check, now or when its turn comes.
 [[nodiscard]] inline bool is_plain(const core_context& core, const token_record& token) noexcept {
     const std::uint64_t word = token.word();
     if (word == made_conducted || word == made_task_conducted)
@@ -68,20 +74,21 @@ inline void count_elsewhere(token_group& group) noexcept {
     return word == made_task;
 }
 
-/// The same, or it is kept without asking.
+/// The same, or the child is kept without a further check.
 [[nodiscard]] inline bool is_plain_or_kept(const core_context& core,
                                            const token_record& token) noexcept {
     return is_plain(core, token) || keeps_at_once(core, token);
 }
 
-/// The resumption of a child inside its group's await. `flags` is what it keeps of its own, and `watched` if it is.
+/// Resumes a child inside its group's await. `flags`: the child's own flags that it keeps, and
+/// `watched` if it is instrumented.
 [[gnu::always_inline]] inline beginning run_child(core_context& core, token_group& group,
                                                   token_record& token, std::uint16_t flags) {
     promise_base& promise = promise_base::of(token);
     token.owner = reinterpret_cast<std::uintptr_t>(static_cast<waiter*>(&group));
     token.awaited_by.store(group.token->sequence.load());
-    token.set_word(core.in_place |
-                   token_word{0, 0, flags, token_state{}, 0}.bits());  // last: now it is listed
+    // This store is the last: from here on the token is listed.
+    token.set_word(core.in_place | token_word{0, 0, flags, token_state{}, 0}.bits());
     core.counts.in_place.add(1);
     if (flags & leads) [[unlikely]]
         open_domain(core, token);
@@ -101,7 +108,7 @@ inline void count_elsewhere(token_group& group) noexcept {
     return beginning::under_way;
 }
 
-/// Begins one that nobody has admitted. The running token is the group's awaiter.
+/// Begins a child that has not been admitted. The running token is the group's awaiter.
 [[gnu::always_inline]] inline beginning begin_child(core_context& core, token_group& group,
                                                     token_record& token, bool plain) {
     if (!plain && !begins_here(core, group, token)) return beginning::under_way;
@@ -138,12 +145,12 @@ inline void begin_group(
     group.elsewhere_done = true;
     group.gives = group.listed = false;
     group.any_failed.store(false);
-    group.elsewhere.store(
-        0, std::memory_order_relaxed);  // for those who look from outside; see count_elsewhere
+    // For threads that read the group from outside; see count_elsewhere.
+    group.elsewhere.store(0, std::memory_order_relaxed);
     if (group.token) group.token->wait_at(group);
 }
 
-/// All have begun. True: all have ended, too.
+/// Called when all children have begun. True: all have ended, too.
 [[nodiscard]] inline bool finish_group(core_context& core, token_group& group) noexcept {
     if (group.gives) [[unlikely]]
         withdraw_offer(core, group);

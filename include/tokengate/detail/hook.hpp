@@ -4,11 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 
-/// A hook is the intrusive link by which anything waits in a queue of the runtime: a token about to start, a completion on
-/// its way to the awaiter, a frame going home, a control message. The owner embeds it; queues never allocate.
+/// A hook is the intrusive link of everything that waits in a queue of the runtime: a token that is
+/// about to start, a completion for an awaiter, a frame that is returned to its core, a control
+/// message. The owner embeds the hook; queues never allocate.
 ///
-/// A hook is in at most one queue at a time. Whoever takes it out calls `run`, on the thread of the loop that took it;
-/// after that call the hook may be gone.
+/// A hook is in at most one queue at a time. The loop that takes it out calls `run` on its own
+/// thread. After that call the hook may no longer exist.
 
 namespace tokengate::detail {
 
@@ -17,15 +18,16 @@ struct hook {
     void (*run)(hook*) noexcept;
 };
 
-/// What a hook is part of (a suspended frame) is about to be used, and in no near cache: its lines had better come all at
-/// once. Null is fine.
+/// Prefetches the cache lines around a hook whose surrounding object (a suspended frame) is about
+/// to be used and is in no near cache. The lines are requested together. Null is allowed.
 inline void prefetch_around(const hook* item) noexcept {
     const auto at = reinterpret_cast<std::uintptr_t>(item);
     for (std::uintptr_t line = 0; line <= 256; line += 64)
         __builtin_prefetch(reinterpret_cast<const void*>(at - 64 + line), 1);
 }
 
-/// First in, first out, owned by one thread. Never fails, never allocates; its length is bounded by what it links.
+/// A FIFO queue owned by one thread. It never fails and never allocates; the objects it links bound
+/// its length.
 class hook_queue {
 public:
     [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
@@ -38,7 +40,7 @@ public:
 
     [[nodiscard]] hook* front() const noexcept { return head_; }
 
-    /// Takes out one that is in it; as long as what stands before it.
+    /// Takes out an item that is in the queue. The time is linear in the number of items before it.
     void remove(hook* item) noexcept {
         hook** link = &head_;
         hook* before = nullptr;
@@ -56,7 +58,7 @@ public:
         return item;
     }
 
-    /// Moves everything of `other` behind what is here, in order.
+    /// Appends all items of `other` to this queue, in order.
     void append(hook_queue& other) noexcept {
         if (other.empty()) return;
         (head_ ? tail_->next : head_) = other.head_;
@@ -64,7 +66,7 @@ public:
         other.head_ = nullptr;
     }
 
-    /// Moves everything of `other` before what is here, in order.
+    /// Prepends all items of `other` to this queue, in order.
     void prepend(hook_queue& other) noexcept {
         if (other.empty()) return;
         other.tail_->next = head_;
@@ -73,7 +75,8 @@ public:
         other.head_ = nullptr;
     }
 
-    /// Moves those that `goes` to the end of `into`; who stays and who goes keep their order. How many went.
+    /// Moves the items for which `goes` is true to the end of `into`, and returns their number.
+    /// Both groups keep their order.
     template <class Predicate>
     std::size_t split(Predicate goes, hook_queue& into) noexcept {
         hook_queue stay;
@@ -90,7 +93,7 @@ public:
 
 private:
     hook* head_ = nullptr;
-    hook* tail_ = nullptr;  // meaningful only while head_ is set
+    hook* tail_ = nullptr;  // valid only while head_ is set
 };
 
 }  // namespace tokengate::detail

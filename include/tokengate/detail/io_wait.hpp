@@ -7,17 +7,23 @@
 #include <coroutine>
 #include <cstdint>
 
-/// A body that awaits one operation of the kernel's, on its own loop. The base of the awaitables for files and sockets:
-/// they fill in the entry in their constructor (so they never move), and turn the result into a value or an exception.
+/// A body that awaits one kernel operation on its own loop. It is the base of the awaitables for
+/// files and sockets. They fill in the entry in their constructor, and therefore never move. They
+/// turn the result into a value or an exception.
 ///
 ///     struct awaiter : detail::io_wait {
-///         explicit awaiter(int fd) : io_wait("sync the file") { io_uring_prep_fsync(sqe(), fd, 0); }
-///         void await_resume() { if (const int result = finished(); result < 0) throw …; }
+///         explicit awaiter(int fd) : io_wait("sync the file") {
+///             io_uring_prep_fsync(sqe(), fd, 0);
+///         }
+///         void await_resume() {
+///             if (const int result = finished(); result < 0) throw …;
+///         }
 ///     };
 ///
-/// A stop cancels it: what the kernel has achieved all the same is delivered, else the body gets token_stopped. The
-/// frame, and with it every buffer in it, stays as it is until the kernel's last completion. Errors: wrong_thread,
-/// token_stopped before anything was asked of the kernel, std::bad_alloc.
+/// A stop cancels the operation. If the kernel has achieved a result all the same, the body gets
+/// the result, otherwise token_stopped. The frame, and with it every buffer in it, stays unchanged
+/// until the kernel's last completion. Errors: wrong_thread; token_stopped before the request
+/// reached the kernel; std::bad_alloc.
 
 namespace tokengate::detail {
 
@@ -34,11 +40,12 @@ protected:
     explicit io_wait(const char* what) noexcept : what_(what) { completed = &complete; }
     ~io_wait() = default;
 
-    /// What the kernel said, negative for an errno; throws token_stopped if it was a stop that ended the wait.
+    /// The kernel's result, negative for an errno. Throws token_stopped if a stop ended the wait.
     std::int32_t finished();
     [[nodiscard]] std::uint32_t flags() const noexcept { return flags_; }
 
-    /// For those that go on by themselves (a rest to be written): asks again with a new entry, from within `completed`.
+    /// For awaitables that continue by themselves (a rest to be written): they start again with a
+    /// new entry, from within `completed`.
     static void complete(event_loop& loop, io_request& request, std::int32_t result,
                          std::uint32_t flags, bool last) noexcept;
 

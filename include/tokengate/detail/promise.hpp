@@ -12,8 +12,9 @@
 #include <type_traits>
 #include <utility>
 
-/// The one promise type of the library. A plain task uses its continuation and result; when an operation adopts the frame,
-/// the token record in it is filled in and the same frame is a token. There is no other allocation.
+/// The one promise type of the library. A plain task uses its continuation and its result. When an
+/// operation adopts the frame, it fills in the token record there, and the same frame is a token.
+/// There is no other allocation.
 
 namespace tokengate {
 template <class T>
@@ -24,19 +25,22 @@ namespace tokengate::detail {
 
 struct token_notes;
 
-/// A token's end, as far as it is not the common case (which final_awaiter has inline). On the token's thread.
+/// The parts of a token's end that are not the common case; final_awaiter has that inline. On the
+/// token's thread.
 void note_failure(core_context& core, token_record& token) noexcept;
 void end_anchored(core_context& core, token_record& token) noexcept;
 void end_elsewhere(core_context& core, token_record& token) noexcept;
 
 class promise_base {
 public:
-    std::coroutine_handle<>
-        continuation;  // first, so that debuggers find it: who awaits this plain task
+    // The awaiter of this plain task. It is the first member, so that debuggers find it.
+    std::coroutine_handle<> continuation;
     std::exception_ptr error;
     bool is_token = false;
-    bool has_value = false;  // used by promise<T> only; here it costs no padding
-    // Nor does this: where a watched token's notes lie, an address of at most 48 bits; uninitialised otherwise.
+    // Used by promise<T> only. In this place it costs no padding.
+    bool has_value = false;
+    // Also without padding: the address of an instrumented (`watched`) token's notes, at most 48
+    // bits. Uninitialised otherwise.
     std::uint16_t notes_high;
     std::uint32_t notes_low;
     token_record token;  // uninitialised until an operation adopts the frame
@@ -48,8 +52,8 @@ public:
 
     ~promise_base() {
         if (is_token)
-            token.state.store(
-                token_state::none);  // whoever enumerates slots sees none from here on
+            // A thread that enumerates slots finds no token here from now on.
+            token.state.store(token_state::none);
     }
 
     static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
@@ -75,7 +79,7 @@ public:
 
     final_awaiter final_suspend() noexcept { return {}; }
 
-    /// Of a watched token; may be null.
+    /// Of an instrumented token. May be null.
     [[nodiscard]] token_notes* notes() const noexcept {
         return reinterpret_cast<token_notes*>(std::uintptr_t{notes_high} << 32 | notes_low);
     }
@@ -88,7 +92,8 @@ public:
     [[nodiscard]] std::coroutine_handle<promise_base> handle() noexcept {
         return std::coroutine_handle<promise_base>::from_promise(*this);
     }
-    /// The record in a slot of the frame pool, for those who enumerate slots. Whether it is one, its state tells.
+    /// The record in a slot of the frame pool, for code that enumerates slots. The record's state
+    /// shows whether it is a token.
     static const token_record& record_in(const void* slot) noexcept;
     static promise_base& of(token_record& token) noexcept {
         return *reinterpret_cast<promise_base*>(reinterpret_cast<char*>(&token) -
@@ -101,7 +106,9 @@ private:
                                                     promise_base& promise) noexcept {
         token_record& token = promise.token;
         const std::uint16_t flags = token.flags;
-        // Began in place, and nothing has become of it since: its awaiter is of this thread, and is not told of its end.
+        // The token began in place, and since then no other flag was set and it did not fail. (A
+        // group's child that suspended has counted_here.) The awaiter is on this thread and needs
+        // no notification.
         if ((flags & ~(in_domain | unroutable)) != ran_in_place || promise.error) [[unlikely]]
             return end_apart(core, promise);
         token.state.store(token_state::completed);
@@ -111,8 +118,8 @@ private:
                 release_domain(core, inherited);
         }
         auto* heard_by = reinterpret_cast<waiter*>(token.owner);
-        if (heard_by->done)
-            return nobody_continues();  // inside its group's await, which looks for itself
+        // The token ended inside its group's await, which checks for the end itself.
+        if (heard_by->done) return nobody_continues();
         auto& awaiter = static_cast<coroutine_waiter&>(*heard_by);
         core.current = awaiter.token;
         return continue_with(core, awaiter.handle);
@@ -131,7 +138,8 @@ private:
         } else if (token.flags & (in_domain | rare)) {
             end_anchored(core, token);
         }
-        // acquire: pairs with the exchange of a handle's holder, who may have claimed it meanwhile
+        // acquire: pairs with the exchange by the holder of a handle, which may have claimed the
+        // token meanwhile.
         const std::uintptr_t claimed = token.shared_owner().load(std::memory_order_acquire);
         if (claimed > owner_dropped) {
             auto* heard_by = reinterpret_cast<waiter*>(claimed);
@@ -141,7 +149,7 @@ private:
                 core.current = awaiter.token;
                 return continue_with(core, awaiter.handle);
             }
-            // Inside its group's await, which looks for itself.
+            // The token ended inside its group's await, which checks for the end itself.
             if ((token.flags & (ran_in_place | counted_here)) == ran_in_place)
                 return nobody_continues();
         }
@@ -153,13 +161,13 @@ private:
 inline std::size_t promise_base::offset_of_token() noexcept {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
-    return offsetof(
-        promise_base,
-        token);  // conditionally supported beyond standard layout; both compilers support it
+    // Conditionally supported beyond standard layout. Both compilers support it.
+    return offsetof(promise_base, token);
 #pragma GCC diagnostic pop
 }
 
-/// Where a frame's promise lies: both compilers put it behind the two function pointers that start the frame.
+/// The offset of the promise in a frame. Both compilers put it behind the two function pointers at
+/// the start of the frame.
 inline constexpr std::size_t promise_offset = 2 * sizeof(void*);
 
 inline const token_record& promise_base::record_in(const void* slot) noexcept {
@@ -167,13 +175,14 @@ inline const token_record& promise_base::record_in(const void* slot) noexcept {
                                                   offset_of_token());
 }
 
-/// What an ended coroutine gives its awaiter.
+/// The result that an ended coroutine gives its awaiter.
 template <class T>
 class promise : public promise_base {
     static_assert(!std::is_rvalue_reference_v<T>,
                   "return the value, or an lvalue reference to something that outlives it");
     using stored = std::conditional_t<std::is_reference_v<T>, std::remove_reference_t<T>*, T>;
-    /// An lvalue that needs no conversion: a temporary would be gone before the awaiter looks.
+    /// An lvalue that needs no conversion. A temporary would be destroyed before the awaiter reads
+    /// it.
     template <class U>
     static constexpr bool refers_to =
         std::is_lvalue_reference_v<U> &&
@@ -203,7 +212,7 @@ public:
         has_value = true;
     }
 
-    /// The result moved out, or the exception thrown.
+    /// Moves the result out, or throws the exception.
     T take() {
         if (error) [[unlikely]]
             std::rethrow_exception(std::move(error));

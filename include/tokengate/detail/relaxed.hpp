@@ -3,9 +3,10 @@
 
 namespace tokengate::detail {
 
-/// A plain field of one owner that other threads may look at: loads and stores are relaxed atomics, which cost what plain
-/// ones do. Unlike std::atomic it is trivial, so it may lie in uninitialised memory and be made by a store. It orders
-/// nothing, unless it says so: readers get some recent value, never a torn one.
+/// A plain field of one owner that other threads may read. Loads and stores are relaxed atomics,
+/// which cost as much as plain ones. Unlike std::atomic it is trivial, so it may lie in
+/// uninitialised memory and begin with a store. It orders nothing, except by the functions that
+/// state it. A reader gets some recent value, never a torn one.
 template <class T>
 class relaxed {
 public:
@@ -15,14 +16,14 @@ public:
         return value;
     }
     void store(T value) noexcept { __atomic_store(&value_, &value, __ATOMIC_RELAXED); }
-    /// Only the owner: not a read-modify-write for anybody else.
+    /// Owner only. For other threads it is no atomic read-modify-write.
     void add(T amount) noexcept { store(static_cast<T>(load() + amount)); }
 
-    /// For bits that anybody may set.
+    /// For bits that any thread may set.
     void set_bits(T bits) noexcept { __atomic_fetch_or(&value_, bits, __ATOMIC_RELAXED); }
 
-    /// For a field that also publishes what its owner did before: `add_release` and `store_release` pair with
-    /// `load_acquire`.
+    /// For a field that also publishes the owner's earlier writes: `add_release` and
+    /// `store_release` pair with `load_acquire`.
     void add_release(T amount) noexcept {
         __atomic_store_n(&value_, static_cast<T>(load() + amount), __ATOMIC_RELEASE);
     }
@@ -37,12 +38,13 @@ private:
     T value_;
 };
 
-/// A word of flags of one owner, which reads it like a plain one; what it writes, others may look at. `set_release` also
-/// publishes what its owner did before, to who reads with `load_acquire`.
+/// A word of flags of one owner. The owner reads it like a plain word, and other threads may read
+/// what it writes. `set_release` also publishes the owner's earlier writes, to readers that use
+/// `load_acquire`.
 template <class T>
 class relaxed_bits {
 public:
-    /// The owner, who is the only one to write.
+    /// Owner only. No other thread writes.
     operator T() const noexcept { return word_; }  // NOLINT(google-explicit-constructor)
     relaxed_bits& operator=(T bits) noexcept {
         __atomic_store_n(&word_, bits, __ATOMIC_RELAXED);
@@ -52,7 +54,7 @@ public:
     void set_release(T bits) noexcept {
         __atomic_store_n(&word_, static_cast<T>(word_ | bits), __ATOMIC_RELEASE);
     }
-    /// Anybody.
+    /// Any thread.
     [[nodiscard]] T load_acquire() const noexcept {
         return __atomic_load_n(&word_, __ATOMIC_ACQUIRE);
     }
@@ -61,8 +63,8 @@ private:
     T word_;
 };
 
-/// The same for a pointer that is one of several types. Stores release, so that who reads with `load_acquire` sees what came
-/// before, too.
+/// The same for a pointer that is one of several types. Stores release, so that a reader with
+/// `load_acquire` also sees the owner's earlier writes.
 class relaxed_pointer {
 public:
     [[nodiscard]] void* load() const noexcept { return word_.load(); }

@@ -17,12 +17,14 @@
 #include <utility>
 #include <variant>
 
-/// What an operation's retries are made of: one token that awaits the attempts, one after the other.
+/// The implementation of an operation's retries: one token that awaits the attempts, one after the
+/// other.
 
 namespace tokengate::detail {
 
-/// Whether copies of it compile. Containers say so of themselves whatever is in them, so what is in them is asked too.
-/// (A class of one's own with such a member says so as well, wrongly, until its copy constructor is deleted.)
+/// Whether copying a T compiles. Containers claim to be copyable whatever their elements are, so
+/// the elements are checked, too. (A user's class with such a member makes the same wrong claim,
+/// unless its copy constructor is deleted.)
 template <class T>
 inline constexpr bool copyable = std::is_copy_constructible_v<T>;
 template <class T>
@@ -42,8 +44,8 @@ inline constexpr bool copyable<std::pair<First, Second>> = copyable<First> && co
 
 class pin;
 
-/// Keeps a sticky key on its core between two attempts, when none of them is in flight. Nothing else is kept: a chain has its
-/// core anyway. Made and destroyed in a token's body.
+/// Keeps a sticky key on its core between two attempts, when no attempt is in flight. Nothing else
+/// needs to be kept, because a chain has its core anyway. Made and destroyed in a token's body.
 class held_key {
 public:
     held_key(const operation_record& of, std::uint64_t key);
@@ -55,7 +57,8 @@ private:
     pin* held_ = nullptr;
 };
 
-/// What the running token admits while this lives begins behind all that waits to start on its core.
+/// While this object lives, tokens that the running token admits begin behind all that waits to
+/// start on its core.
 class at_back {
 public:
     at_back() noexcept;
@@ -64,14 +67,17 @@ public:
     at_back& operator=(const at_back&) = delete;
 };
 
-/// How long to wait after that attempt has failed, the first being 1; `random` is from [0, 1).
+/// How long to wait after attempt number `attempt` has failed, the first being 1. `random` is from
+/// [0, 1).
 [[nodiscard]] std::chrono::nanoseconds backoff_after(unsigned attempt, const retry_options& retry,
                                                      double random) noexcept;
 
-/// Ends when it is time for another attempt; throws `failure` where there is to be none, token_stopped.
+/// Ends when the next attempt is due. Throws `failure` if there is no further attempt, or
+/// token_stopped.
 task<> next_attempt_due(const operation_record& of, unsigned attempt, std::exception_ptr failure);
 
-/// The attempts of one call. `make` makes the token of each, here, so that it inherits what this one has inherited.
+/// The attempts of one call. `make` makes the token of each attempt here, so that it inherits what
+/// this token has inherited.
 template <class T>
 [[gnu::noinline, gnu::cold]] task<T> attempts(const operation_record& of, std::uint64_t key,
                                               std::function<token<T>()> make) {
@@ -79,7 +85,8 @@ template <class T>
     for (unsigned attempt = 1;; ++attempt) {
         std::exception_ptr failure;
         token<T> work = make();
-        if (attempt != 1) {  // also where it could run in place
+        // Also if the attempt could run in place.
+        if (attempt != 1) {
             const at_back behind_all;
             work.admit();
         }

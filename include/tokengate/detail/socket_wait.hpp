@@ -9,15 +9,18 @@
 #include <cstdint>
 #include <exception>
 
-/// How a body waits at a socket. What it waits in lies in its frame; what the socket keeps between the waits, in a
-/// socket_core (runtime/net/socket_core.hpp), which lives as long as anybody is at it, whatever becomes of the object that
-/// the user holds.
+/// How a body waits at a socket. The objects of one wait lie in the body's frame. The state that a
+/// socket keeps between waits lies in a socket_core (runtime/net/socket_core.hpp). The core lives
+/// as long as any wait uses it, even if the object that the user holds is destroyed.
 ///
-/// Inward (read, receive, accept) there is either a plain operation of the kernel's, made in the frame, or a *source*: a
-/// multishot request, which stays armed on one loop and brings what it brings, awaited or not. A wait takes what the source
-/// has brought before; else it waits for more; and where the source is armed on another loop, has it detached there first.
+/// An inward wait (read, receive, accept) uses either a plain kernel operation, made in the frame,
+/// or a *source*. A source is a multishot request: it stays armed on one loop and delivers data
+/// whether or not a body awaits it. A wait takes data that the source has already delivered. If
+/// there is none, it waits for more. If the source is armed on another loop, the wait first has it
+/// detached there.
 ///
-/// Errors: socket_closed, socket_busy (one wait a direction), wrong_runtime, and those of io_wait.
+/// Errors: socket_closed, socket_busy (at most one wait in a direction), wrong_runtime, and those
+/// of io_wait.
 
 namespace tokengate::detail {
 
@@ -29,8 +32,8 @@ enum class way : std::uint64_t;
 /// A received piece of a stream.
 struct piece {
     piece* next;
-    std::byte* bytes;      ///< what is not read yet
-    provided_buffers* of;  ///< null: it owns its memory
+    std::byte* bytes;      ///< not yet read
+    provided_buffers* of;  ///< null: the piece owns its memory
     std::uint32_t size;
     std::uint16_t id;
 };
@@ -42,21 +45,21 @@ class inward : public io_wait {
 public:
     bool await_suspend(std::coroutine_handle<> awaiting);
 
-    /// On the loop of the source: takes what it has brought; true if that ends the wait.
+    /// On the loop of the source: takes what it has delivered. True if that ends the wait.
     virtual bool take() noexcept = 0;
-    /// The source could not go on.
+    /// Called if the source could not continue.
     void fail(std::exception_ptr failure) noexcept { failure_ = std::move(failure); }
 
 protected:
     inward(const char* what, source_core* from) noexcept : io_wait(what), source_(from) {}
     ~inward() = default;
 
-    /// Nothing is there: asks for it.
+    /// Called if nothing has been delivered: requests data.
     virtual void ask(core_context& core);
-    /// Throws what ended the wait, if it was no result. (await_resume leaves the socket, after it has looked at
-    /// everything.)
+    /// Throws the error that ended the wait, if there was no result. (await_resume leaves the
+    /// socket after it has checked everything.)
     void check() const;
-    /// io_wait's; a token_stopped that names the socket.
+    /// As in io_wait, but its token_stopped names the socket.
     std::int32_t finished();
 
     source_core* source_;
@@ -68,28 +71,29 @@ private:
     friend class source_core;
 
     std::exception_ptr failure_;
-    bool travelling_ = false;  // to the loop where the source was armed, and back
+    bool travelling_ = false;  // on the way to the loop where the source was armed, or back
     bool stopped_ = false;
 };
 
-/// An operation in the other direction, or at a socket without a source.
+/// An operation in the outward direction, or at a socket without a source.
 class at_socket : public io_wait {
 protected:
     at_socket(const char* what, socket_core* of) noexcept : io_wait(what), socket_(of) {}
     ~at_socket() = default;
 
-    /// The socket has been entered that way, and is left again if this throws.
+    /// The caller has entered the socket in `direction`. If this throws, it has left the socket
+    /// again.
     bool start(core_context& core, std::coroutine_handle<> awaiting, way direction,
                void (*stops)(core_context&, wait_point&) noexcept = &stop);
     static void stop(core_context& core, wait_point& point) noexcept;
-    /// io_wait's; a token_stopped that names the socket.
+    /// As in io_wait, but its token_stopped names the socket.
     std::int32_t finished();
 
     socket_core* socket_;
 };
 
-/// Closes a socket, and waits until what was pending at it has ended: not for long, so that a stop neither keeps it from
-/// closing nor ends the wait.
+/// Closes a socket, and waits until its pending operations have ended. That is a short wait, so a
+/// stop neither prevents the close nor ends the wait.
 class closing_socket : public suspension {
 public:
     explicit closing_socket(socket_core* of) noexcept : socket_(of) {}

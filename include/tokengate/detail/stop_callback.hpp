@@ -4,12 +4,13 @@
 #include <tokengate/detail/core_context.hpp>
 #include <tokengate/detail/token_record.hpp>
 
-/// A token's stop as others see it, and what is told of it; see stop.hpp.
+/// A token's stop as other code sees it, and the callbacks that a stop notifies; see stop.hpp.
 
 namespace tokengate {
 
-/// Whether one token has been asked to stop, or is to be: also by a runtime's stop or a kill that its loop has had no time to
-/// hear of. A reference to the token: valid while that lives.
+/// Whether a stop of one token has been requested or is on its way. It also covers a runtime's stop
+/// or a kill that the token's loop has not processed yet. Refers to the token, and is valid while
+/// the token lives.
 class stop_token {
 public:
     explicit stop_token(detail::token_record& of) noexcept : of_(&of) {}
@@ -27,7 +28,8 @@ public:
 
 protected:
     stop_callback_base() noexcept = default;
-    /// Calls at once if the stop has been requested. Throws wrong_thread outside of that token, std::bad_alloc.
+    /// Calls `call` at once if the stop has been requested. Throws wrong_thread outside of that
+    /// token, std::bad_alloc.
     void enlist(stop_token token, void (*call)(stop_callback_base&) noexcept);
     ~stop_callback_base();
 

@@ -13,13 +13,15 @@
 #include <coroutine>
 #include <utility>
 
-/// How long a token, or a single wait, may take; what with_timeout and an operation's own timeout are made of.
+/// Limits on how long a token or a single wait may take. with_timeout and an operation's own
+/// timeout are made of these.
 
 namespace tokengate {
 
 namespace detail {
 
-/// Asks a token to stop when its time is over. In the frame that awaits the token, on its loop.
+/// Requests a token to stop when its time is over. Lies in the frame that awaits the token, on its
+/// loop.
 class time_limit {
 public:
     time_limit(token_record& limited, std::chrono::nanoseconds limit);
@@ -27,7 +29,7 @@ public:
     time_limit(const time_limit&) = delete;
     time_limit& operator=(const time_limit&) = delete;
 
-    /// The token has ended because of a stop: throws token_timeout if it was ours.
+    /// Called if a stop ended the token: throws token_timeout if this limit requested the stop.
     void rethrow_if_over() const;
 
 private:
@@ -40,10 +42,11 @@ private:
     std::chrono::nanoseconds limit_;
     token_id id_;
     bool over_ = false;
-    bool started_ = false;  ///< when it was over
+    bool started_ = false;  ///< whether the token had started when its time was over
 };
 
-/// Ends one wait of the running body when its time is over, as a stop would; the body itself is asked nothing.
+/// Ends one wait of the running body when its time is over, as a stop would. The body itself gets
+/// no stop request.
 class wait_limit {
 public:
     explicit wait_limit(std::chrono::nanoseconds limit) noexcept : limit_(limit) {}
@@ -51,12 +54,12 @@ public:
     wait_limit(const wait_limit&) = delete;
     wait_limit& operator=(const wait_limit&) = delete;
 
-    /// Before the wait: throws token_timeout if there is no time at all.
+    /// Called before the wait: throws token_timeout if there is no time at all.
     void check() const;
-    /// The body is suspended in this wait.
+    /// Called when the body is suspended in this wait.
     void begin(suspension& wait) noexcept;
     void end() noexcept;
-    /// The wait has ended because of a stop: throws token_timeout if it was ours.
+    /// Called if the wait threw token_stopped: throws token_timeout if this limit ended the wait.
     void rethrow_if_over() const {
         if (over_) throw_over();
     }
@@ -73,7 +76,7 @@ private:
     bool over_ = false;
 };
 
-/// A wait with a limit, as it is awaited.
+/// A wait with a limit, in the form in which it is awaited.
 template <class Wait>
 class limited_wait {
 public:
@@ -106,8 +109,9 @@ private:
 
 }  // namespace detail
 
-/// The token's result, if it ends in time; else it is asked to stop, awaited, and token_timeout thrown. A result that it
-/// returns all the same counts. The time is counted from here, the wait at the gate included.
+/// Returns the token's result if the token ends in time. If not, requests it to stop, awaits it,
+/// and throws token_timeout. If the token returns a result all the same, the result counts. The
+/// time starts at this call and includes the wait at the gate.
 template <class T>
 task<T> with_timeout(token<T> work, time_span limit) {
     if (!work.valid()) detail::throw_already_awaited();

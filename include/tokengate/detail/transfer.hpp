@@ -6,15 +6,19 @@
 #include <coroutine>
 #include <utility>
 
-/// How one coroutine goes over to another without growing the stack.
+/// How control passes from one coroutine to another without growing the stack.
 ///
-/// clang makes symmetric transfer a tail call at every optimisation level. g++ 12 does not below -O2, nor with a sanitizer
-/// even there, so with g++ a child is resumed as a nested call: if it ends at once, the awaiter has never been suspended;
-/// if the stack is used up, the child is left in `core.next` and everybody returns to whoever resumed first, which goes on
-/// with it (`resume`). A continuation that is null means "the awaiter is on the stack and will look by itself". With clang a
-/// nested call is the exception, for a child whose run is measured (admission.hpp, start_measured).
+/// clang compiles symmetric transfer to a tail call at every optimisation level. g++ 12 does not
+/// below -O2, and with a sanitizer not even there. With g++ a child is therefore resumed by a
+/// nested call. If the child ends at once, the awaiter was never suspended. If the stack is used
+/// up, the child is left in `core.next`. All calls then return to the innermost `resume` on the
+/// stack, which continues with the child. A null continuation means that the awaiter is on the
+/// stack and checks for the end itself. With clang a nested call is the exception, for a child
+/// whose run is measured (admission.hpp, start_measured).
 ///
-///     auto await_suspend(std::coroutine_handle<> awaiter) { return start_child(core, child, continuation, awaiter); }
+///     auto await_suspend(std::coroutine_handle<> awaiter) {
+///         return start_child(core, child, continuation, awaiter);
+///     }
 ///
 /// All of it happens on one thread.
 
@@ -22,8 +26,8 @@ namespace tokengate::detail {
 
 #if defined(__clang__)
 
-using started = std::coroutine_handle<>;  ///< what an await_suspend that starts a child returns
-using resumed = std::coroutine_handle<>;  ///< what a final await_suspend returns
+using started = std::coroutine_handle<>;  ///< returned by an await_suspend that starts a child
+using resumed = std::coroutine_handle<>;  ///< returned by a final await_suspend
 
 inline started start_child(core_context&, std::coroutine_handle<> child,
                            std::coroutine_handle<>& continuation,
@@ -41,7 +45,7 @@ inline resumed nobody_continues() noexcept { return std::noop_coroutine(); }
 /// The continuation of a child whose awaiter is on the stack below it.
 inline std::coroutine_handle<> on_the_stack() noexcept { return std::noop_coroutine(); }
 
-/// Resumes from a loop, or from anything else that is no coroutine.
+/// Resumes a coroutine from a loop, or from any other code that is no coroutine.
 inline void resume(core_context&, std::coroutine_handle<> coroutine) { coroutine.resume(); }
 
 #else

@@ -10,8 +10,8 @@
 #include <coroutine>
 #include <cstdint>
 
-/// Bodies of any core that wait for the same thing, first come first served; what mutex, semaphore, event, latch and
-/// channel are made of. The queue's lock guards it and its owner's own fields.
+/// A FIFO queue of bodies on any cores that wait for the same thing. mutex, semaphore, event, latch
+/// and channel are made of it. The queue's lock guards the queue and its owner's own fields.
 ///
 ///     bool await_ready() { return may_try() && of.try_take(); }
 ///     bool await_suspend(std::coroutine_handle<> awaiting) {
@@ -24,13 +24,18 @@
 ///     }
 ///     void await_resume() { resumed(what); }                  // throws token_stopped
 ///
-///     hook_queue released;                                    // who gives: any thread
-///     { std::scoped_lock lock(queue.lock); if (auto* first = queue.pop()) released.push(first); … }
-///     wake_all(released);                                     // from here on the owner may be gone
+///     hook_queue released;    // the giver: any thread
+///     {
+///         std::scoped_lock lock(queue.lock);
+///         if (auto* first = queue.pop()) released.push(first);
+///         …
+///     }
+///     wake_all(released);     // from here on the owner may be gone
 ///
-/// Between a waker and a stop, `fate_` decides, by one compare-and-swap each. Who was released never touches the queue
-/// again, even if a stop comes before it runs: it may run after the queue has been destroyed. Who is being stopped
-/// stays linked until its own thread has the lock; wakers pass it by, and the queue's destructor lets it leave.
+/// If a waker and a stop compete, `fate_` decides, by one compare-and-swap each. A released body
+/// never touches the queue again, even if a stop comes before it runs: it may run after the queue
+/// has been destroyed. A body that is being stopped stays linked until its own thread has the lock.
+/// Wakers pass it by, and the queue's destructor waits until it has left.
 
 namespace tokengate::detail {
 
@@ -45,16 +50,19 @@ protected:
     queued_wait() noexcept = default;
     ~queued_wait() = default;
 
-    /// For await_ready: the body is on a loop, not asked to stop, and has not gone on for so long without waiting that
-    /// others must have a turn; what it takes may be taken at once.
+    /// For await_ready. True if the body is on a loop, has no stop request, and has budget left.
+    /// Without budget it has continued for so long without a wait that others must have a turn. If
+    /// true, the body may take what it wants at once.
     [[nodiscard]] static bool may_try() noexcept {
         core_context* core = this_core;
         return core && core->host && !(core->current && core->current->stop_pending()) &&
                --core->inline_budget >= 0;
     }
-    /// Ends await_suspend for one that has got what it wants: false, or true if the loop has a turn first.
+    /// Ends await_suspend for a body that has what it wants. False, or true if the loop has a turn
+    /// first.
     [[nodiscard]] bool goes_on(core_context& core, std::coroutine_handle<> awaiting) noexcept;
-    /// Ends await_suspend for one that was pushed. A storage permit goes back meanwhile.
+    /// Ends await_suspend for a body that was pushed. Its storage permit returns to the gate
+    /// meanwhile.
     [[nodiscard]] static bool waits(core_context& core) noexcept;
     /// For await_resume.
     void resumed(const char* what) {
@@ -68,16 +76,18 @@ private:
 
     static void stop(core_context&, wait_point& point) noexcept;
     void after_wait(const char* what);
-    /// Relaxed: what was released is handed over by a mailbox, who is stopped takes the lock.
+    /// Relaxed: a mailbox hands a released body over, and a stopped body takes the lock.
     bool decide(fate how) noexcept {
         fate expected = fate::open;
         return fate_.compare_exchange_strong(expected, how, std::memory_order_relaxed);
     }
 
-    wait_queue* in_ = nullptr;  // this and the links: under the queue's lock
+    /// This member and the links are guarded by the queue's lock.
+    wait_queue* in_ = nullptr;
     queued_wait* before_ = nullptr;
     queued_wait* behind_ = nullptr;
-    /// Left by one compare-and-swap: a waker's under the queue's lock, or that of a stop on the home's thread.
+    /// Changed from `open` by one compare-and-swap: a waker's under the queue's lock, or a stop's
+    /// on the home's thread.
     std::atomic<fate> fate_{fate::open};
 };
 
@@ -86,24 +96,25 @@ public:
     wait_queue() noexcept = default;
     wait_queue(const wait_queue&) = delete;
     wait_queue& operator=(const wait_queue&) = delete;
-    /// Nobody may wait any more; who is just being stopped may.
+    /// No body may wait any more, except one that is just being stopped.
     ~wait_queue();
 
     mutable brief_lock lock;
 
     // ---- with the lock held ----
 
-    /// Whether anybody is linked, be it one that is being stopped.
+    /// Whether no body is linked. A body that is being stopped counts as linked.
     [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
     /// Suspends the running body, as the last in the queue.
     void push(queued_wait& last, core_context& core, std::coroutine_handle<> awaiting) noexcept;
-    /// The longest waiting; null if nobody waits. A stop may still come.
+    /// The body that has waited longest. Null if none waits. A stop may still come.
     [[nodiscard]] queued_wait* front() const noexcept {
         return first_ ? first_not_stopped() : nullptr;
     }
-    /// Takes one out for good: false if a stop was quicker. Who is released must be woken.
+    /// Takes a body out of the queue. False if a stop was faster. The caller must wake a released
+    /// body.
     [[nodiscard]] bool release(queued_wait& waiting) noexcept;
-    /// Releases the longest waiting; null if nobody waits.
+    /// Releases the body that has waited longest. Null if none waits.
     [[nodiscard]] queued_wait* pop() noexcept;
     /// Releases all, in order.
     void pop_all(hook_queue& released) noexcept {
@@ -121,7 +132,8 @@ private:
 
 void send_all_home(hook_queue& released) noexcept;
 
-/// Sends released bodies home, in order: a chain for each loop. Any thread, without the lock.
+/// Sends released bodies to their loops, in order, as one chain for each loop. Any thread, without
+/// the lock.
 inline void wake_all(hook_queue& released) noexcept {
     if (!released.empty()) send_all_home(released);
 }
