@@ -31,7 +31,7 @@ struct features {
 };
 
 /// TokenGate: event loops, outboxes, mailboxes, windows and the gate are modelled; the load table and the routers are those of
-/// runtime/routing/router.hpp, one router a loop.
+/// runtime/routing/load_table.hpp and router.hpp, one router a loop.
 class gated : public machine {
 public:
     gated(const costs&, unsigned cores, const workload&, std::uint64_t seed, features);

@@ -484,6 +484,7 @@ def living_runtimes():
     """Newest first; none where the library has no debug information."""
     try:
         older = field("shared_state", "older")
+        type_of(NAMESPACE + "runtime_core")
     except gdb.GdbError:
         return
     at = global_pointer("newest_runtime")

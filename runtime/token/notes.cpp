@@ -16,10 +16,6 @@ void forget(frame_pool& pool, token_notes& notes) noexcept {
     pool.deallocate(&notes, sizeof(token_notes), slab_kind::object);
 }
 
-bool is_guarded(const token_record& token) noexcept {
-    return token.operation.load()->special.load() & guarded;
-}
-
 void begin_notes(token_record& token, argument_text&& arguments) {
     promise_base& promise = promise_base::of(token);
     promise.keep_notes(nullptr);  // if what follows throws

@@ -22,7 +22,9 @@ struct token_notes {
 void forget(frame_pool& pool, token_notes& notes) noexcept;
 
 /// Whether the token's operation has a breaker or a quarantine.
-[[nodiscard]] bool is_guarded(const token_record& token) noexcept;
+[[nodiscard]] inline bool is_guarded(const token_record& token) noexcept {
+    return token.operation.load()->special.load() & guarded;
+}
 /// The notes that the call has begun. Null if there are none, or if the token is not guarded.
 [[nodiscard]] token_notes* guarded_notes(token_record& token) noexcept;
 

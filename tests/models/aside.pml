@@ -2,7 +2,8 @@
  *
  * What a running token makes ready, and a core that goes to sleep: whoever puts something aside (on its own shelf, in an outbox, on
  * the way to the gate) looks afterwards who sleeps; whoever is about to sleep says so and looks around afterwards (put_aside in
- * runtime/executor/placing.cpp, park in runtime/loop/event_loop.cpp, starves and tell_sleepers in runtime/routing/router.hpp).
+ * runtime/executor/placing.cpp, park in runtime/loop/event_loop.cpp, starves in
+ * runtime/routing/load_table.hpp, tell_sleepers in runtime/routing/router.hpp).
  *
  *   1 teller         routes TOKENS and then computes for ever. It hands one over at once where it finds the sleeper hungry; else it
  *                    puts it aside, by a plain store, which is delayed (`delayed`) until it drains or somebody's membarrier
