@@ -5,10 +5,15 @@
 set -u
 directory=$1
 shift
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+# Read once, the library takes a tenth of the time.
+echo '#include <tokengate/tokengate.hpp>' >"$folder/library.hpp"
+"$@" -x c++-header "$folder/library.hpp" -o "$folder/library.hpp.gch" || exit 1
 checked=0
 wrong=0
 for source in "$directory"/*.cpp; do
-    said=$("$@" -fsyntax-only "$source" 2>&1)
+    said=$("$@" -include "$folder/library.hpp" -fsyntax-only "$source" 2>&1)
     status=$?
     expected=$(sed -n 's|^// expect: ||p' "$source")
     if grep -q '^// compiles$' "$source"; then
