@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The C++ of the tutorial and of the how-to pages compiles: docs_snippets.sh ROOT COMPILER...
+# The C++ of the README, of the tutorial and of the how-to pages compiles: docs_snippets.sh ROOT COMPILER...
 # A block with `int main` is compiled alone. All other blocks of a page are compiled as one file, in order, behind the
 # page's prelude, which is marked "```cpp prelude". An error names the page, as PAGE.cpp or
 # PAGE.NUMBER.cpp, and its line there.
@@ -16,8 +16,10 @@ echo '#include <tokengate/tokengate.hpp>' >"$folder/library.hpp"
 
 pages=0
 blocks=0
-for page in "$root"/docs/tutorial.md "$root"/docs/how-to/*.md; do
-    grep -q '^```cpp' "$page" || continue
+for page in "$root"/README.md "$root"/docs/tutorial.md "$root"/docs/how-to/*.md; do
+    case $page in
+        */how-to/*) grep -q '^```cpp' "$page" || continue ;; # the others must have some
+    esac
     rm -f "$folder"/*.cpp
     found=$(awk -v folder="$folder" -v page="$(basename "$page")" '
         function fail(why) { print FILENAME ":" NR ": " why >"/dev/stderr"; failed = 1; exit 1 }

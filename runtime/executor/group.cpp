@@ -59,10 +59,6 @@ void continue_group(hook* item) noexcept {
     core.host->continue_group(core, *static_cast<token_group*>(item));
 }
 
-}  // namespace
-
-namespace {
-
 void admit_child(core_context& core, token_group& group, token_record& token,
                  bool admitted) noexcept {
     token.awaited_by.store(group.token ? group.token->sequence.load() : 0);
