@@ -65,10 +65,26 @@ tg::task<> call(teller body) {
     co_return;
 }
 
-/// Runs the body as a token of core 0, on a runtime of two.
+/// Runs the body as a token of core 0.
 void on_core_0(tg::runtime& runtime, teller body) {
     begun = 0;
     runtime.run([&]() -> tg::task<> { co_await tg::as_token(call(std::move(body)), 0); });
+}
+
+/// The same while a blockade holds core 1. The blockade ends after the body, if the body has not
+/// ended it.
+void beside_a_held_core(tg::runtime& runtime,
+                        const std::function<void(tg::test::blockade&)>& body) {
+    tg::test::blockade held;
+    runtime.run([&]() -> tg::task<> {
+        begun = 0;
+        tg::token<> busy = tg::as_token(call([&] { held.wait(); }), 1);
+        busy.admit();
+        held.until(1);
+        co_await tg::as_token(call([&] { body(held); }), 0);
+        held.end();
+        co_await busy;
+    });
 }
 
 tg::task<> waits_in(std::function<tg::task<>()> wait, std::atomic<bool>& waiting) {
@@ -232,19 +248,10 @@ TEST_SUITE("hand-over") {
     TEST_CASE("so they are where the other core had work when they were admitted") {
         tg::runtime runtime{{.cores = 2}};
         bool done = false;
-        tg::test::blockade held;
-        runtime.run([&]() -> tg::task<> {
-            begun = 0;
-            tg::token<> busy = tg::as_token(call([&] { held.wait(); }), 1);
-            busy.admit();
-            held.until(1);
-            co_await tg::as_token(call([&] {
-                                      for (int i = 0; i < 20; ++i) child().admit();
-                                      held.end();
-                                      done = holds_until(20);
-                                  }),
-                                  0);
-            co_await busy;
+        beside_a_held_core(runtime, [&](tg::test::blockade& held) {
+            for (int i = 0; i < 20; ++i) child().admit();
+            held.end();
+            done = holds_until(20);
         });
         CHECK(done);
     }
@@ -253,19 +260,9 @@ TEST_SUITE("hand-over") {
         "so they are where some were on their way to a third core, which runs something long") {
         tg::runtime runtime{{.cores = 3}};
         bool done = false;
-        tg::test::blockade held;
-        runtime.run([&]() -> tg::task<> {
-            begun = 0;
-            tg::token<> busy = tg::as_token(call([&] { held.wait(); }), 1);
-            busy.admit();
-            held.until(1);
-            co_await tg::as_token(call([&] {
-                                      for (int i = 0; i < 200; ++i) child().admit();
-                                      done = holds_until(200);
-                                  }),
-                                  0);
-            held.end();
-            co_await busy;
+        beside_a_held_core(runtime, [&](tg::test::blockade&) {
+            for (int i = 0; i < 200; ++i) child().admit();
+            done = holds_until(200);
         });
         CHECK(done);
     }
